@@ -1,0 +1,1 @@
+"""The PushT world; knows nothing of learning, Ray or results."""

@@ -1,0 +1,1 @@
+"""The machine around the method: sweeps, evaluations, results."""

@@ -1,0 +1,1 @@
+"""Implicit behavioral cloning; knows nothing of Ray, results or where files lie."""
