@@ -1,0 +1,115 @@
+"""What a command tells its user when it cannot go on, and the exit code that says so.
+
+0 all well, 1 some trials or seeds failed, 2 bad input, 130/143 interrupted and resumable.
+"""
+
+import os
+import signal
+import sys
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, TracebackType
+
+OK = 0
+SOME_FAILED = 1
+BAD_INPUT = 2
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+TERMINATED = 143
+
+_OWN_CODE = Path(__file__).resolve().parent.parent
+_WINGS = frozenset({"envs", "harness", "ibc"})
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave: the rule first, then what was given."""
+
+
+class TerminatedError(BaseException):
+    """SIGTERM arrived; like KeyboardInterrupt it is not an `Exception`, so nothing swallows it."""
+
+
+def one_line(text: object) -> str:
+    """Return the text on a single line with control characters escaped, safe for a terminal."""
+    words = " ".join(str(text).split())
+    return "".join(
+        character
+        if unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Co", "Cn"}
+        else character.encode("unicode_escape").decode("ascii")
+        for character in words
+    )
+
+
+def run(main: Callable[[], int]) -> int:
+    """Call `main` and return the process's exit code.
+
+    A user's mistake becomes one line on stderr and 2: any UserError, or a ValueError that this
+    project's own code raised. A ValueError from inside a library is a bug and keeps its traceback.
+    SIGTERM unwinds the stack as Ctrl-C does; the second Ctrl-C leaves at once.
+    """
+    previous = {
+        signum: signal.signal(signum, handler)
+        for signum, handler in ((signal.SIGTERM, _terminate), (signal.SIGINT, _interrupt))
+    }
+    try:
+        code = main()
+        sys.stdout.flush()
+        return code
+    except ValueError as error:
+        if not _is_users(error):
+            raise
+        _say(f"error: {one_line(error)}")
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        _say("interrupted; run the same command again to continue")
+        return INTERRUPTED
+    except TerminatedError:
+        _say("terminated; run the same command again to continue")
+        return TERMINATED
+    except BrokenPipeError:
+        # The reader left (`| head`). Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise TerminatedError
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGINT, _leave_at_once)
+    raise KeyboardInterrupt
+
+
+def _leave_at_once(signum: int, frame: FrameType | None) -> None:
+    os._exit(INTERRUPTED)
+
+
+def _is_users(error: ValueError) -> bool:
+    return isinstance(error, UserError) or (
+        type(error) is ValueError and _raised_by_own_code(error.__traceback__)
+    )
+
+
+def _raised_by_own_code(traceback: TracebackType | None) -> bool:
+    if traceback is None:
+        return False
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    source = Path(traceback.tb_frame.f_code.co_filename).resolve()
+    try:
+        inside = source.relative_to(_OWN_CODE).parts
+    except ValueError:
+        return False
+    # A dataclass's generated __init__ never raises itself, so the wings' files are all there is.
+    return len(inside) == 1 or inside[0] in _WINGS
+
+
+def _say(text: str) -> None:
+    sys.stdout.flush()
+    print(text, file=sys.stderr, flush=True)
