@@ -1,0 +1,138 @@
+"""What one stored chunk says of itself, read from its first bytes before anyone decodes it.
+
+Formats: the zarr v3 specification (codec chains, sharding_indexed), the 16-byte header of c-blosc
+1, RFC 8878 for zstd frames, RFC 1952 for gzip; numcodecs' lz4 puts the decoded size in four bytes.
+"""
+
+import math
+import zlib
+from dataclasses import dataclass
+from typing import Any, BinaryIO, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+COMPRESSORS = ("blosc", "zstd", "gzip", "zlib", "lz4")
+CHECKSUM_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Codecs:
+    """How a chunk is encoded: at most one compressor, then at most one CRC-32C."""
+
+    compressor: str | None
+    checksum: bool
+
+    @staticmethod
+    def named(compressor: Any, *, checksum: bool) -> "Codecs":
+        """Refuses compressors whose decoded size cannot be told beforehand, or that run code."""
+        if compressor is not None and compressor not in COMPRESSORS:
+            raise ValueError(
+                f"the compressor must be one of {', '.join(COMPRESSORS)}, got {compressor!r}"
+            )
+        return Codecs(compressor, checksum)
+
+
+@dataclass(frozen=True)
+class Shards:
+    """How a shard file is divided: the shape of its parts, and where and how its index is kept."""
+
+    ABSENT: ClassVar[int] = 2**64 - 1
+
+    chunks: tuple[int, ...]
+    index_at_end: bool
+    index_checksum: bool
+
+    def index(
+        self, stream: BinaryIO, size: int, shard: tuple[int, ...]
+    ) -> NDArray[np.uint64] | None:
+        """Offset and length of each part (parts along each axis..., 2); None if truncated."""
+        grid = tuple(n // c for n, c in zip(shard, self.chunks, strict=True))
+        plain = 16 * math.prod(grid)
+        length = plain + CHECKSUM_BYTES * self.index_checksum
+        if size < length:
+            return None
+        stream.seek(size - length if self.index_at_end else 0)
+        index = np.frombuffer(stream.read(plain), "<u8").reshape(*grid, 2)
+        stored = index[..., 0] != self.ABSENT
+        outside = index[..., 0] > np.uint64(2**62), index[..., 1] > np.uint64(2**62)
+        return None if bool((stored & (outside[0] | outside[1])).any()) else index
+
+
+def chain(codecs: Any) -> tuple[Codecs, Shards | None]:
+    """Reads a v3 codec chain: [transpose] bytes [compressor] [crc32c], or shards of such."""
+    named = [
+        (c, {}) if isinstance(c, str) else (c["name"], c.get("configuration", {})) for c in codecs
+    ]
+    if [name for name, _ in named] == ["sharding_indexed"]:
+        settings = named[0][1]
+        parts = settings["chunk_shape"]
+        if not isinstance(parts, list) or not all(type(n) is int and n >= 1 for n in parts):
+            raise ValueError(f"a shard's parts must be a list of integers >= 1, got {parts!r}")
+        inner, nested = chain(settings["codecs"])
+        index, _ = chain(settings["index_codecs"])
+        if nested is not None or index.compressor is not None:
+            raise ValueError("shards within shards and compressed shard indices are not read")
+        at_end = settings.get("index_location", "end") == "end"
+        return inner, Shards(tuple(parts), at_end, index.checksum)
+    names = [name for name, _ in named]
+    rest = names[1:] if names[:1] == ["transpose"] else names
+    if rest[:1] != ["bytes"]:
+        raise ValueError(f"the codecs must be [transpose] bytes [compressor] [crc32c], got {names}")
+    rest = rest[1:]
+    checksum = rest[-1:] == ["crc32c"]
+    rest = rest[:-1] if checksum else rest
+    if len(rest) > 1:
+        raise ValueError(f"the codecs must be [transpose] bytes [compressor] [crc32c], got {names}")
+    return Codecs.named(rest[0] if rest else None, checksum=checksum), None
+
+
+def encoded_fault(
+    codecs: Codecs, stream: BinaryIO, offset: int, length: int, expected: int
+) -> str | None:
+    """What is wrong with the `length` bytes at `offset`, which must decode to `expected` bytes.
+
+    c-blosc reads as far as its header says, past the end of a truncated chunk, so the header is
+    held against the file; a chunk that would decode to more than its shape needs is refused as a
+    bomb.
+    """
+    length -= CHECKSUM_BYTES * codecs.checksum
+    stream.seek(offset)
+    head = stream.read(max(0, min(length, 18)))
+    if codecs.compressor is None:
+        declared: int | None = length
+    elif codecs.compressor == "blosc":
+        if len(head) < 16 or int.from_bytes(head[12:16], "little") != length:
+            return f"is truncated: {max(length, 0)} bytes, its header does not say so"
+        declared = int.from_bytes(head[4:8], "little")
+    elif codecs.compressor == "zstd":
+        declared = _zstd_size(head)
+    elif codecs.compressor == "lz4":
+        declared = int.from_bytes(head[:4], "little")
+    else:
+        stream.seek(offset)
+        decoder = zlib.decompressobj(31 if codecs.compressor == "gzip" else 15)
+        try:
+            declared = len(decoder.decompress(stream.read(length), expected + 1))
+        except zlib.error as error:
+            return f"cannot be decoded: {error}"
+        if declared <= expected and (not decoder.eof or decoder.unused_data):
+            return "is truncated, or something follows it"
+    if declared is None:
+        return "is truncated, or does not declare its decoded size"
+    if declared != expected:
+        return f"decodes to {declared} bytes, its shape needs {expected}"
+    return None
+
+
+def _zstd_size(head: bytes) -> int | None:
+    """The decoded size that a zstd frame declares (RFC 8878, 3.1.1.1); None if it does not."""
+    if len(head) < 6 or head[:4] != b"\x28\xb5\x2f\xfd":
+        return None
+    descriptor = head[4]
+    single = descriptor >> 5 & 1
+    width = (1 if single else 0, 2, 4, 8)[descriptor >> 6]
+    start = 5 + (not single) + (0, 1, 2, 4)[descriptor & 3]
+    if not width or len(head) < start + width:
+        return None
+    return int.from_bytes(head[start : start + width], "little") + (256 if width == 2 else 0)
