@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,7 @@ class StoredArray:
 
     name: str
     root: Path
-    zarr_format: int
+    zarr_format: Literal[2, 3]
     shape: tuple[int, ...]
     chunks: tuple[int, ...]  # what one file holds: a chunk, or a shard of chunks
     dtype: np.dtype[Any]
@@ -158,11 +158,17 @@ class StoredArray:
         """
         import zarr  # takes a second to import, so only where something is decoded
 
-        array = zarr.open_array(self.folder, mode="r", zarr_format=self.zarr_format)  # type:
-        ignore[arg-type] rows = self.chunks[0] * max(1, -(-at_least // self.chunks[0])) for start in
-        range(0, self.shape[0], rows): stop = min(start + rows, self.shape[0]) try: block =
-        np.asarray(array[start:stop]) except Exception as error: raise StoreError( f"{self.name}:
-        rows {start} to {stop - 1} cannot be decoded: {error}" ) from error yield block
+        array = zarr.open_array(self.folder, mode="r", zarr_format=self.zarr_format)
+        rows = self.chunks[0] * max(1, -(-at_least // self.chunks[0]))
+        for start in range(0, self.shape[0], rows):
+            stop = min(start + rows, self.shape[0])
+            try:
+                block = np.asarray(array[start:stop])
+            except Exception as error:
+                raise StoreError(
+                    f"{self.name}: rows {start} to {stop - 1} cannot be decoded: {error}"
+                ) from error
+            yield block
 
     def read(self) -> NDArray[Any]:
         """All rows, decoded."""
@@ -177,13 +183,13 @@ def is_store(root: Path) -> bool:
 def find(root: Path, name: str, row_shape: tuple[int, ...], kinds: str) -> StoredArray | None:
     """The array `name` of the store at `root`; None if there is no such folder.
 
-    `row_shape` is the shape without the first axis, `kinds` the numpy kinds allowed ("f", "iu", ...).
+    `row_shape` is the shape without the first axis, `kinds` the numpy kinds allowed ("f", "iu").
     Raises StoreError for metadata that is not JSON, is too large, or says something not allowed.
     """
     if not (root / name).exists():
         return None
-    fields = {}
-    for zarr_format, file in ((3, "zarr.json"), (2, ".zarray")):
+    formats: tuple[tuple[Literal[2, 3], str], ...] = ((3, "zarr.json"), (2, ".zarray"))
+    for zarr_format, file in formats:
         if (root / name / file).exists():
             metadata = _json(root, f"{name}/{file}")
             try:
