@@ -1,0 +1,135 @@
+"""The T's shape in closed form: corners, keypoints and the exact share of the goal it covers."""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from envs.dynamics import BAR, STEM
+
+GOAL_POSE = (256.0, 256.0, math.pi / 4)
+GOAL_AREA = 6300.0
+# Nine points on the block in its own frame (px); measured against the recorded keypoints.
+BLOCK_KEYPOINTS = np.array(
+    [
+        (9.270, 90.041),
+        (-60.983, -1.187),
+        (60.913, -1.393),
+        (-0.270, 25.544),
+        (-14.065, 122.816),
+        (39.003, 32.858),
+        (-39.966, 32.730),
+        (-16.824, 62.863),
+        (23.542, -1.700),
+    ]
+)
+# The outline of the T (8 corners, px, in its own frame), one turn in a fixed sense.
+OUTLINE = np.array(
+    [(-60, 0), (60, 0), (60, 30), (15, 30), (15, 120), (-15, 120), (-15, 30), (-60, 30)],
+    dtype=np.float64,
+)
+
+# The T's smallest enclosing circle: centre in its own frame and radius (px).
+_CIRCLE_Y = 45.9375
+_CIRCLE_RADIUS = 75.576
+_GOAL_X, _GOAL_Y, _GOAL_ANGLE = GOAL_POSE
+_GOAL_COS, _GOAL_SIN = math.cos(_GOAL_ANGLE), math.sin(_GOAL_ANGLE)
+_CORNERS = tuple((float(x), float(y)) for x, y in OUTLINE)
+# The goal's rectangles in its own frame: x from, x to, y from, y to.
+_GOAL_BOXES = tuple(
+    (min(x), max(x), min(y), max(y)) for x, y in (zip(*BAR, strict=True), zip(*STEM, strict=True))
+)
+
+
+def coverage(x: float, y: float, angle: float) -> float:
+    """Return the share of the goal, in [0, 1], that the block at (x, y) px, angle rad covers."""
+    turn = angle - _GOAL_ANGLE
+    cos, sin = math.cos(turn), math.sin(turn)
+    # The block's position in the goal's frame, where the goal's rectangles are upright.
+    dx, dy = x - _GOAL_X, y - _GOAL_Y
+    left, down = _GOAL_COS * dx + _GOAL_SIN * dy, _GOAL_COS * dy - _GOAL_SIN * dx
+    if math.hypot(left - sin * _CIRCLE_Y, down + cos * _CIRCLE_Y - _CIRCLE_Y) > 2 * _CIRCLE_RADIUS:
+        return 0.0
+    corners_ = [(left + cos * u - sin * v, down + sin * u + cos * v) for u, v in _CORNERS]
+    area = 0.0
+    for west, east, top, bottom in _GOAL_BOXES:
+        # Green's theorem: the sum over the outline's edges of the integral of clip(y) dx.
+        x0, y0 = corners_[-1]
+        for x1, y1 in corners_:
+            start = min(max(x0, west), east)
+            end = min(max(x1, west), east)
+            if start != end:
+                slope = (y1 - y0) / (x1 - x0)
+                from_y, to_y = y0 + slope * (start - x0), y0 + slope * (end - x0)
+                area += (start - end) * _mean_of_clipped(from_y, to_y, top, bottom)
+            x0, y0 = x1, y1
+    return min(max(area / GOAL_AREA, 0.0), 1.0)
+
+
+def _mean_of_clipped(start: float, end: float, low: float, high: float) -> float:
+    """Return the mean of clip(t, low, high) - low for t from `start` to `end`."""
+    if start > end:
+        start, end = end, start
+    if end <= low:
+        return 0.0
+    if start >= high:
+        return high - low
+    if low <= start and end <= high:
+        return 0.5 * (start + end) - low
+    inner, outer = max(start, low), min(end, high)
+    sloping = (outer - inner) * (0.5 * (inner + outer) - low)
+    return (sloping + (end - outer) * (high - low)) / (end - start)
+
+
+def coverage_many(poses: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Return the coverage (N,) of poses (N, 3): x, y (px), angle (rad); see `coverage`."""
+    poses_N3 = np.asarray(poses, dtype=np.float64)
+    if poses_N3.ndim != 2 or poses_N3.shape[1] != 3:
+        raise ValueError(f"poses must have the shape (N, 3), got {poses_N3.shape}")
+    turn = poses_N3[:, 2:] - _GOAL_ANGLE
+    cos, sin = np.cos(turn), np.sin(turn)
+    dx, dy = poses_N3[:, :1] - _GOAL_X, poses_N3[:, 1:2] - _GOAL_Y
+    u, v = OUTLINE[:, 0], OUTLINE[:, 1]
+    x1_N8 = _GOAL_COS * dx + _GOAL_SIN * dy + cos * u - sin * v
+    y1_N8 = _GOAL_COS * dy - _GOAL_SIN * dx + sin * u + cos * v
+    x0_N8, y0_N8 = np.roll(x1_N8, 1, axis=1), np.roll(y1_N8, 1, axis=1)
+    run = x1_N8 - x0_N8
+    slope = (y1_N8 - y0_N8) / np.where(run == 0, 1.0, run)
+    area_N = np.zeros(len(poses_N3))
+    for west, east, top, bottom in _GOAL_BOXES:
+        start, end = np.clip(x0_N8, west, east), np.clip(x1_N8, west, east)
+        from_y, to_y = y0_N8 + slope * (start - x0_N8), y0_N8 + slope * (end - x0_N8)
+        lower, upper = np.minimum(from_y, to_y), np.maximum(from_y, to_y)
+        inner, outer = np.clip(lower, top, bottom), np.clip(upper, top, bottom)
+        rise = upper - lower
+        above = np.maximum(upper - np.maximum(lower, bottom), 0.0)
+        sloping = (outer - inner) * (0.5 * (inner + outer) - top) + above * (bottom - top)
+        flat = np.clip(0.5 * (lower + upper), top, bottom) - top
+        mean = np.where(rise > 1e-9, sloping / np.where(rise > 1e-9, rise, 1.0), flat)
+        area_N += ((start - end) * mean).sum(axis=1)
+    return np.clip(area_N / GOAL_AREA, 0.0, 1.0)
+
+
+def corners(pose: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Return the T's eight corners (..., 8, 2) in px for block poses (..., 3): x, y, angle."""
+    return _to_board(np.asarray(pose, dtype=np.float64), OUTLINE)
+
+
+def keypoints(state: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Return keypoints (..., 20) in px of states (..., 5): nine of the block, then the agent."""
+    states = np.asarray(state, dtype=np.float64)
+    if states.shape[-1:] != (5,):
+        raise ValueError(f"states must have the shape (..., 5), got {states.shape}")
+    block = _to_board(states[..., 2:], BLOCK_KEYPOINTS)
+    return np.concatenate([block.reshape(*states.shape[:-1], 18), states[..., :2]], axis=-1)
+
+
+def _to_board(
+    poses: npt.NDArray[np.float64], points_K2: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return points of the block's frame (K, 2) on the board (..., K, 2) for poses (..., 3)."""
+    cos, sin = np.cos(poses[..., 2:]), np.sin(poses[..., 2:])
+    u, v = points_K2[:, 0], points_K2[:, 1]
+    x = poses[..., 0:1] + cos * u - sin * v
+    y = poses[..., 1:2] + sin * u + cos * v
+    return np.stack([x, y], axis=-1)
