@@ -1,0 +1,264 @@
+"""Checkpoints: folders that are whole or absent, and what `best`, a trial or a path stands for."""
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from harness import state, store
+from harness.errors import UserError
+from harness.files import read_json, sync_folder, temporary_beside, write_json
+
+VERSION = 1
+WEIGHTS = "model.safetensors"
+
+_STATE = "training_state.safetensors"
+_CONFIG = "config.json"
+
+
+class Saveable(Protocol):
+    """Anything that writes itself, weights in `model.safetensors`, into a folder."""
+
+    def save(self, directory: Path, /) -> object:
+        """Write every file that loading needs."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint found on the disk; sweep and trial are None for one from elsewhere."""
+
+    path: Path
+    kind: str  # "trial" or "elsewhere"
+    sweep: str | None
+    trial_dir: Path | None
+    config_hash: str | None
+    train_seed: int | None
+    step: int | None
+    policy_hash: str
+    note: str = ""  # how it was chosen, for the user
+
+
+def save(
+    directory: Path,
+    name: str,
+    policy: Saveable,
+    *,
+    config: Mapping[str, Any],
+    step: int,
+    training_state: Mapping[str, Any] | None = None,
+    info: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write `directory/name` as a whole, in place of the one before it; return its path.
+
+    All files are on the disk before the name is theirs. Between the two renames the old folder
+    lies beside under `.<name>.old`, where `find` looks too, so a kill at any instant leaves one
+    whole checkpoint. `info` (config_hash, train_seed, ...) is kept in config.json.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    target = directory / store.check_name(name, "a checkpoint's name")
+    old = _old(target)
+    temporary = temporary_beside(target)
+    temporary.mkdir()
+    try:
+        policy.save(temporary)
+        if training_state is not None:
+            state.write(dict(training_state), temporary / _STATE)
+        described = {
+            "version": VERSION,
+            "step": step,
+            "policy_hash": weights_hash(temporary),
+            **(info or {}),
+            "config": dict(config),
+        }
+        write_json(described, temporary / _CONFIG)
+        _sync(temporary)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    if target.exists():
+        if old.exists():
+            shutil.rmtree(old)
+        target.rename(old)
+    temporary.rename(target)
+    sync_folder(directory)
+    if old.exists():
+        shutil.rmtree(old)
+    return target
+
+
+def find(directory: Path, name: str) -> Path | None:
+    """Return the whole checkpoint `directory/name`, or None; a save may be under way."""
+    target = directory / name
+    for _ in range(20):
+        for path in (target, _old(target)):
+            if (path / _CONFIG).is_file():
+                return path
+        if not target.exists() and not _old(target).exists():
+            return None
+        time.sleep(0.01)
+    return None
+
+
+def load_training_state(path: Path) -> Any:
+    """Return the training state of a checkpoint's folder; FileNotFoundError when it has none."""
+    return state.read(path / _STATE)
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Return a checkpoint's config.json: step, policy_hash, config and what `info` held."""
+    described = read_json(path / _CONFIG)
+    if not isinstance(described, dict) or not isinstance(described.get("version"), int):
+        raise UserError(f"{path / _CONFIG} must describe a checkpoint with its version")
+    if described["version"] > VERSION:
+        raise UserError(
+            f"{path} is a checkpoint of version {described['version']} and this program reads up "
+            f"to {VERSION}; upgrade it"
+        )
+    return described
+
+
+def weights_hash(path: Path) -> str:
+    """Return 12 hex digits that name a checkpoint's weights."""
+    with (path / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
+def resolve(spec: str, results: Path, sweep: str | None = None) -> Checkpoint:
+    """Return what `best`, a trial's id (or its unambiguous start) or a folder stands for.
+
+    `best` is the finished trial with the highest select score, of the named sweep or the newest.
+    UserError says what was looked for and where.
+    """
+    if spec == "best":
+        return _best(_sweep_dir(results, sweep))
+    if os.sep not in spec and not Path(spec).is_dir():
+        return _trial(spec, results, sweep)
+    return _path(Path(spec))
+
+
+def sweeps(results: Path) -> list[Path]:
+    """Return the folders of all sweeps, the newest plan last."""
+    found = [path.parent for path in results.glob("*/plan.json")]
+    return sorted(found, key=lambda path: ((path / "plan.json").stat().st_mtime_ns, path.name))
+
+
+def _sweep_dir(results: Path, sweep: str | None) -> Path:
+    if sweep is not None:
+        folder = results / store.check_name(sweep)
+        if not (folder / "plan.json").is_file():
+            known = ", ".join(path.name for path in sweeps(results)) or "none"
+            raise UserError(f"there is no sweep {sweep} under {results}; there are: {known}")
+        return folder
+    found = sweeps(results)
+    if not found:
+        raise UserError(f"`best` needs a sweep with a finished trial, and {results} holds no sweep")
+    return found[-1]
+
+
+def _best(sweep_dir: Path) -> Checkpoint:
+    trials = store.read(sweep_dir, "trials")
+    scored = pc.and_(pc.equal(trials["status"], "finished"), pc.is_finite(trials["select_score"]))
+    finished = trials.filter(scored).sort_by(
+        [("select_score", "descending"), ("trial", "ascending")]
+    )
+    if finished.num_rows == 0:
+        raise UserError(
+            f"`best` needs a finished trial with a select score, and none of the {trials.num_rows} "
+            f"trials of sweep {sweep_dir.name} is one"
+        )
+    top = finished["select_score"][0].as_py()
+    tied = pc.sum(pc.equal(finished["select_score"], top)).as_py()
+    note = f"the highest select score ({top:.3f}) of {finished.num_rows} finished trials"
+    if tied > 1:
+        note += f"; {tied} tie, the first by id is taken"
+    return _of_trial(sweep_dir, finished.slice(0, 1), note)
+
+
+def _trial(spec: str, results: Path, sweep: str | None) -> Checkpoint:
+    folders = [_sweep_dir(results, sweep)] if sweep is not None else sweeps(results)
+    matches = []
+    for folder in folders:
+        trials = store.read(folder, "trials")
+        chosen = trials.filter(pc.starts_with(trials["trial"], spec))
+        exact = chosen.filter(pc.equal(chosen["trial"], spec))
+        chosen = exact if exact.num_rows else chosen
+        matches += [(folder, chosen.slice(i, 1)) for i in range(chosen.num_rows)]
+    if not matches:
+        where = f"sweep {sweep}" if sweep is not None else f"any sweep under {results}"
+        raise UserError(
+            f"--ckpt takes `best`, a trial or a checkpoint's folder; {spec[:120]!r} is no folder "
+            f"and no trial of {where}"
+        )
+    if len(matches) > 1:
+        some = ", ".join(f"{f.name}/{row['trial'][0].as_py()}" for f, row in matches[:4])
+        raise UserError(f"{spec!r} could be {len(matches)} trials ({some}, ...); give more of it")
+    return _of_trial(*matches[0], note="")
+
+
+def _of_trial(sweep_dir: Path, row: pa.Table, note: str) -> Checkpoint:
+    trial_dir = sweep_dir / "trials" / row["trial"][0].as_py()
+    # A folder from a stranger may link elsewhere; what counts as this trial lies inside it.
+    if not trial_dir.resolve().is_relative_to(sweep_dir.resolve()):
+        raise UserError(f"{trial_dir} links to a place outside its sweep, and is not followed")
+    path = find(trial_dir / "checkpoints", "best")
+    if path is None:
+        status = row["status"][0].as_py()
+        raise UserError(f"trial {trial_dir.name} ({status}) has no checkpoint at {trial_dir} yet")
+    if not path.resolve().is_relative_to(trial_dir.resolve()):
+        raise UserError(f"{path} links to a place outside its trial, and is not followed")
+    return _checkpoint(path, "trial", sweep_dir.name, trial_dir, note)
+
+
+def _path(path: Path) -> Checkpoint:
+    if not path.exists():
+        raise UserError(f"--ckpt takes `best`, a trial or a checkpoint's folder; {path} is missing")
+    if not path.is_dir():
+        raise UserError(f"a checkpoint is a folder with {WEIGHTS} in it, and {path} is a file")
+    if (path / "checkpoints").is_dir():
+        best = find(path / "checkpoints", "best")
+        if best is None:
+            raise UserError(f"trial {path} has no checkpoint yet")
+        path = best
+    if not (path / WEIGHTS).is_file():
+        raise UserError(f"a checkpoint is a folder with {WEIGHTS} in it, and {path} has none")
+    # .../<sweep>/trials/<trial>/checkpoints/<name>: its rows belong beside that trial
+    trial_dir = path.resolve().parent.parent
+    if path.resolve().parent.name == "checkpoints" and trial_dir.parent.name == "trials":
+        return _checkpoint(path, "trial", trial_dir.parent.parent.name, trial_dir, "")
+    return _checkpoint(path, "elsewhere", None, None, "")
+
+
+def _checkpoint(
+    path: Path, kind: str, sweep: str | None, trial_dir: Path | None, note: str
+) -> Checkpoint:
+    described = describe(path) if (path / _CONFIG).is_file() else {}
+    return Checkpoint(
+        path=path,
+        kind=kind,
+        sweep=sweep,
+        trial_dir=trial_dir,
+        config_hash=described.get("config_hash"),
+        train_seed=described.get("train_seed"),
+        step=described.get("step"),
+        policy_hash=weights_hash(path),
+        note=note,
+    )
+
+
+def _old(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    sync_folder(folder)
