@@ -15,23 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibc import image_cache
+from ibc.layout import decode, pixels_of, survey
 from ibc.windows import Windows
-from ibc.zarr_store import StoredArray, StoreError, find, is_store
+from ibc.zarr_store import StoredArray, StoreError, is_store
 
-__all__ = ["Demos", "Split", "SplitConfig", "Windows", "check", "fingerprint", "read", "split"]
+__all__ = [
+    "Demos",
+    "Split",
+    "SplitConfig",
+    "Windows",
+    "check",
+    "fingerprint",
+    "is_store",
+    "read",
+    "split",
+]
 
-LARGEST_PX = 2048.0  # four boards; beyond it a coordinate is not a position in px
 RENDERED_AT_ONCE = 256
 FAULTS_RAISED = 3
-
-# array -> its shape without the first axis, the kinds of numbers allowed, whether it must be there
-LAYOUT: dict[str, tuple[tuple[int, ...], str, bool]] = {
-    "meta/episode_ends": ((), "iu", True),
-    "data/action": ((2,), "f", True),
-    "data/state": ((5,), "f", True),
-    "data/keypoint": ((9, 2), "f", False),
-    "data/img": (image_cache.IMAGE_SHAPE, "fu", False),
-}
 
 Render = Callable[[NDArray[np.float64]], NDArray[np.uint8]]
 Keypoints = Callable[[NDArray[np.float64]], NDArray[np.floating[Any]]]
@@ -53,6 +54,7 @@ class Demos:
     keypoints: NDArray[np.float32]
     episode_ends: NDArray[np.int64]
     images: NDArray[np.uint8] | None
+    pixels: str | None  # the hash of the stored images as uint8, None where the store has none
 
     @property
     def episode_starts(self) -> NDArray[np.int64]:
@@ -113,6 +115,7 @@ def read(
     *,
     images: Path | None = None,
     render: Render | None = None,
+    render_version: str = "",
     keypoints: Keypoints | None = None,
     pixels: str | None = None,
 ) -> Demos:
@@ -121,44 +124,42 @@ def read(
     `images` is the file of the uint8 cache, made if need be; without it Demos.images is None.
     `render` ((n, 5) states -> (n, 96, 96, 3) uint8) draws the images where the store has none,
     `keypoints` ((n, 5) -> (n, 20)) computes what data/keypoint would hold. `pixels` is the
-    `pixels_hash` of this store if the caller remembers it: the fingerprint covers the images, and
-    hashing them takes seconds. Raises ValueError with the first faults (`check` gives all), OSError
+    Demos.pixels of this very store if the caller remembers it: the fingerprint covers the images,
+    and hashing them takes seconds. `render_version` names the drawing code, so that old drawings
+    are not taken for new ones. Raises ValueError with the first faults (`check` gives all), OSError
     if the cache cannot be written.
     """
     root = Path(path)
-    stored, faults = _survey(root)
-    _refuse(root, faults)
-    arrays, faults = _decode(stored)
-    _refuse(root, faults)
+    stored, arrays = _checked(root)
     image = stored.get("data/img")
     length = len(arrays["data/action"])
     opened = None
+    drawing = f"drawn {render_version} {_hash(arrays, None)}"
     try:
         if images is not None and image is not None:
             opened, pixels = image_cache.open_images(
-                images, _signature(image), length, lambda: _pixels(image)
+                images, _signature(image), length, lambda: pixels_of(image)
             )
         elif images is not None:
             if render is None:
-                raise StoreError(
-                    "data/img: is missing, and nothing was given to draw the images with"
-                )
+                raise StoreError("data/img: is missing, and nothing was given to draw it with")
             states = arrays["data/state"].astype(np.float64)
             opened, _ = image_cache.open_images(
-                images, "rendered " + _hash(arrays, None), length, lambda: _drawn(states, render)
+                images, drawing, length, lambda: _drawn(states, render)
             )
         elif image is not None and pixels is None:
-            pixels = image_cache.digest(_pixels(image))
+            pixels = image_cache.digest(pixels_of(image))
     except ValueError as error:
         _refuse(root, [str(error)])
     return Demos(
         path=str(root),
-        fingerprint=_hash(arrays, pixels if image is not None else None),
+        fingerprint=_hash(arrays, None if image is None else pixels),
         action=_frozen(arrays["data/action"]),
         state=_frozen(arrays["data/state"]),
         keypoints=_frozen(_all_keypoints(root, arrays, keypoints)),
         episode_ends=_frozen(arrays["meta/episode_ends"]),
         images=opened,
+        pixels=None if image is None else pixels,
     )
 
 
@@ -167,13 +168,12 @@ def check(path: str | Path) -> list[str]:
 
     Decodes everything, images included (seconds); memory stays at a few chunks.
     """
-    stored, faults = _survey(Path(path))
-    if not faults:
-        _, faults = _decode(stored)
-    image = stored.get("data/img")
-    if image is not None and not any(fault.startswith(image.name) for fault in faults):
+    stored, faults = survey(Path(path))
+    healthy = {name: a for name, a in stored.items() if not any(name in f for f in faults)}
+    faults += decode(healthy)[1]
+    if (image := healthy.get("data/img")) is not None:
         try:
-            for _ in _pixels(image):
+            for _ in pixels_of(image):
                 pass
         except ValueError as error:
             faults.append(str(error))
@@ -182,28 +182,17 @@ def check(path: str | Path) -> list[str]:
 
 def signature(path: str | Path) -> str:
     """A hash over the files' names, sizes and times: it changes when the data set is written."""
-    stored, faults = _survey(Path(path), chunks=False)
+    stored, faults = survey(Path(path), chunks=False)
     _refuse(Path(path), faults)
     parts = [_signature(stored[name]) for name in sorted(stored)]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
-def pixels_hash(path: str | Path) -> str | None:
-    """The hash of the images as uint8, which takes seconds; None where the store has none."""
-    stored, faults = _survey(Path(path))
-    _refuse(Path(path), faults)
-    image = stored.get("data/img")
-    return None if image is None else image_cache.digest(_pixels(image))
-
-
 def fingerprint(path: str | Path) -> str:
     """The hash over the arrays as decoded: the same for any chunking, compression or format."""
-    stored, faults = _survey(Path(path))
-    _refuse(Path(path), faults)
-    arrays, faults = _decode(stored)
-    _refuse(Path(path), faults)
+    stored, arrays = _checked(Path(path))
     image = stored.get("data/img")
-    return _hash(arrays, None if image is None else image_cache.digest(_pixels(image)))
+    return _hash(arrays, None if image is None else image_cache.digest(pixels_of(image)))
 
 
 def _refuse(root: Path, faults: list[str]) -> None:
@@ -212,93 +201,12 @@ def _refuse(root: Path, faults: list[str]) -> None:
         raise ValueError(f"{root}: " + "; ".join(faults[:FAULTS_RAISED]) + more)
 
 
-def _survey(root: Path, *, chunks: bool = True) -> tuple[dict[str, StoredArray], list[str]]:
-    """What the store has and what its metadata and files show to be wrong, without decoding."""
-    if not root.exists():
-        return {}, ["there is no such data set"]
-    if not root.is_dir() or not is_store(root):
-        return {}, [
-            "a data set must be the folder of a zarr store, with .zgroup or zarr.json in it"
-        ]
-    stored, faults = {}, []
-    for name, (row_shape, kinds, required) in LAYOUT.items():
-        try:
-            array = find(root, name, row_shape, kinds)
-        except StoreError as error:
-            faults.append(str(error))
-            continue
-        if array is not None:
-            stored[name] = array
-            if chunks:
-                faults += array.faults()
-        elif required:
-            faults.append(f"{name}: is missing")
-    lengths = {n: a.shape[0] for n, a in stored.items() if n.startswith("data/")}
-    if len(set(lengths.values())) > 1:
-        said = ", ".join(f"{name} has {n}" for name, n in lengths.items())
-        faults.append(f"the arrays under data/ must have the same number of rows: {said}")
-    return stored, faults
-
-
-def _decode(stored: Mapping[str, StoredArray]) -> tuple[dict[str, NDArray[Any]], list[str]]:
-    """The arrays except the images, float32 and int64, and what is wrong with their values."""
-    arrays, faults = {}, []
-    for name, array in stored.items():
-        if name == "data/img":
-            continue
-        try:
-            values = array.read()
-        except StoreError as error:
-            faults.append(str(error))
-            continue
-        if name == "meta/episode_ends":
-            arrays[name] = values.astype(np.int64)
-        else:
-            faults += _value_faults(name, values)
-            with np.errstate(over="ignore", invalid="ignore"):
-                arrays[name] = values.astype(np.float32)
-    if {"meta/episode_ends", "data/action"} <= arrays.keys():
-        faults += _ends_faults(arrays["meta/episode_ends"], len(arrays["data/action"]))
-    return arrays, faults
-
-
-def _ends_faults(ends: NDArray[np.int64], length: int) -> list[str]:
-    name = "meta/episode_ends"
-    if len(ends) == 0 or length == 0:
-        return [f"{name}: there must be at least one episode"]
-    steps = np.diff(ends, prepend=0)
-    if (steps <= 0).any():
-        k = int(np.argmax(steps <= 0))
-        return [f"{name}: the ends must increase from 1 on, entry {k} is {ends[k]}"]
-    if ends[-1] != length:
-        past = "past the end of" if ends[-1] > length else "before the end of"
-        return [
-            f"{name}: the last entry must be the number of steps, {ends[-1]} is {past} {length}"
-        ]
-    return []
-
-
-def _value_faults(name: str, values: NDArray[Any]) -> list[str]:
-    finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
-    if not finite.all():
-        rows = np.flatnonzero(~finite)
-        return [
-            f"{name}: the numbers must be finite, {len(rows)} rows are not, the first is {rows[0]}"
-        ]
-    positions = values[:, :4] if name == "data/state" else values
-    largest = float(np.abs(positions).max(initial=0.0))
-    if largest > LARGEST_PX:
-        return [f"{name}: positions are in px, at most {LARGEST_PX:g} from 0, got {largest:g}"]
-    if name == "data/action" and len(values) and largest <= 2:
-        return [f"{name}: targets are in px, these lie within {largest:g} of 0 and look normalised"]
-    return []
-
-
-def _pixels(image: StoredArray) -> Iterator[NDArray[np.uint8]]:
-    start = 0
-    for block in image.blocks():
-        yield image_cache.to_uint8(block, image.name, start)
-        start += len(block)
+def _checked(root: Path) -> tuple[dict[str, StoredArray], dict[str, NDArray[Any]]]:
+    stored, faults = survey(root)
+    _refuse(root, faults)
+    arrays, faults = decode(stored)
+    _refuse(root, faults)
+    return stored, arrays
 
 
 def _drawn(states: NDArray[np.float64], render: Render) -> Iterator[NDArray[np.uint8]]:

@@ -59,34 +59,6 @@ class Shards:
         return None if bool((stored & (outside[0] | outside[1])).any()) else index
 
 
-def chain(codecs: Any) -> tuple[Codecs, Shards | None]:
-    """Reads a v3 codec chain: [transpose] bytes [compressor] [crc32c], or shards of such."""
-    named = [
-        (c, {}) if isinstance(c, str) else (c["name"], c.get("configuration", {})) for c in codecs
-    ]
-    if [name for name, _ in named] == ["sharding_indexed"]:
-        settings = named[0][1]
-        parts = settings["chunk_shape"]
-        if not isinstance(parts, list) or not all(type(n) is int and n >= 1 for n in parts):
-            raise ValueError(f"a shard's parts must be a list of integers >= 1, got {parts!r}")
-        inner, nested = chain(settings["codecs"])
-        index, _ = chain(settings["index_codecs"])
-        if nested is not None or index.compressor is not None:
-            raise ValueError("shards within shards and compressed shard indices are not read")
-        at_end = settings.get("index_location", "end") == "end"
-        return inner, Shards(tuple(parts), at_end, index.checksum)
-    names = [name for name, _ in named]
-    rest = names[1:] if names[:1] == ["transpose"] else names
-    if rest[:1] != ["bytes"]:
-        raise ValueError(f"the codecs must be [transpose] bytes [compressor] [crc32c], got {names}")
-    rest = rest[1:]
-    checksum = rest[-1:] == ["crc32c"]
-    rest = rest[:-1] if checksum else rest
-    if len(rest) > 1:
-        raise ValueError(f"the codecs must be [transpose] bytes [compressor] [crc32c], got {names}")
-    return Codecs.named(rest[0] if rest else None, checksum=checksum), None
-
-
 def encoded_fault(
     codecs: Codecs, stream: BinaryIO, offset: int, length: int, expected: int
 ) -> str | None:

@@ -8,9 +8,7 @@ store. Zarr v2, v3 and v3 with sharding are read.
 """
 
 import itertools
-import json
 import math
-import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,15 +18,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ibc.zarr_chunks import Codecs, Shards, chain, encoded_fault
+from ibc.zarr_chunks import Codecs, Shards, encoded_fault
+from ibc.zarr_metadata import fields_v2, fields_v3, read_json
 
 MAX_ROWS = 10_000_000  # steps; 1,000 times more than anyone has demonstrated by hand
 MAX_CHUNK_BYTES = 2**30  # a decoded chunk must fit in memory beside everything else
-MAX_METADATA_BYTES = 2**20
 FAULTS_SHOWN = 3  # of one kind in one array; the count says how many there are
-
-_DTYPE_V2 = re.compile(r"[<>|](f[248]|[iu][1248])")
-_DTYPE_V3 = re.compile(r"(float(16|32|64)|u?int(8|16|32|64))")
 
 
 class StoreError(ValueError):
@@ -66,9 +61,7 @@ class StoredArray:
     def _place(self, file: str) -> tuple[int, ...] | None:
         """Which place of the grid a file name stands for; None if for none."""
         parts = file.removeprefix(self.prefix).split(self.separator)
-        if len(parts) != len(self.grid) or not all(
-            re.fullmatch("0|[1-9][0-9]{0,15}", p) for p in parts
-        ):
+        if len(parts) != len(self.grid) or not all(p.isdecimal() and len(p) < 16 for p in parts):
             return None
         place = tuple(map(int, parts))
         inside = all(i < n for i, n in zip(place, self.grid, strict=True))
@@ -191,9 +184,9 @@ def find(root: Path, name: str, row_shape: tuple[int, ...], kinds: str) -> Store
     formats: tuple[tuple[Literal[2, 3], str], ...] = ((3, "zarr.json"), (2, ".zarray"))
     for zarr_format, file in formats:
         if (root / name / file).exists():
-            metadata = _json(root, f"{name}/{file}")
             try:
-                fields = (_fields_v3 if zarr_format == 3 else _fields_v2)(metadata)
+                metadata = read_json(root, f"{name}/{file}")
+                fields = (fields_v3 if zarr_format == 3 else fields_v2)(metadata)
             except (KeyError, TypeError, AttributeError) as error:
                 raise StoreError(
                     f"{name}: {file} is not the metadata of an array: {error!r}"
@@ -222,89 +215,3 @@ def find(root: Path, name: str, row_shape: tuple[int, ...], kinds: str) -> Store
             f"chunks of {array.chunks} {array.dtype}"
         )
     return array
-
-
-def _json(root: Path, file: str) -> dict[str, Any]:
-    path = root / file
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise StoreError(f"{file}: is a link that leaves the store")
-    if not path.is_file():
-        raise StoreError(f"{file}: is not a plain file")
-    if path.stat().st_size > MAX_METADATA_BYTES:
-        raise StoreError(
-            f"{file}: metadata may have {MAX_METADATA_BYTES} bytes, got {path.stat().st_size}"
-        )
-    try:
-        metadata = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise StoreError(f"{file}: is not JSON: {error}") from error
-    if not isinstance(metadata, dict):
-        raise StoreError(f"{file}: must be a JSON object, got {type(metadata).__name__}")
-    return metadata
-
-
-def _lengths(values: Any, least: int) -> tuple[int, ...]:
-    if not isinstance(values, list) or not all(type(n) is int and n >= least for n in values):
-        raise ValueError(f"shapes and chunks must be lists of integers >= {least}, got {values!r}")
-    return tuple(values)
-
-
-def _fields_v2(metadata: dict[str, Any]) -> dict[str, Any]:
-    if metadata.get("filters"):
-        raise ValueError(f"filters are not read, got {metadata['filters']!r}")
-    if not isinstance(metadata["dtype"], str) or not _DTYPE_V2.fullmatch(metadata["dtype"]):
-        raise ValueError(f"the type must be numeric, got {metadata['dtype']!r}")
-    compressor = metadata["compressor"]
-    shape, chunks = _lengths(metadata["shape"], 0), _lengths(metadata["chunks"], 1)
-    if len(shape) != len(chunks):
-        raise ValueError(f"shape {shape} and chunks {chunks} have different lengths")
-    separator = metadata.get("dimension_separator", ".")
-    if separator not in (".", "/"):
-        raise ValueError(f"the dimension separator must be '.' or '/', got {separator!r}")
-    return {
-        "shape": shape,
-        "chunks": chunks,
-        "dtype": np.dtype(metadata["dtype"]),
-        "codecs": Codecs.named(None if compressor is None else compressor["id"], checksum=False),
-        "shards": None,
-        "prefix": "",
-        "separator": separator,
-    }
-
-
-def _fields_v3(metadata: dict[str, Any]) -> dict[str, Any]:
-    if metadata["node_type"] != "array":
-        raise ValueError(f"the node must be an array, got {metadata['node_type']!r}")
-    if metadata.get("storage_transformers"):
-        raise ValueError("storage transformers are not read")
-    if not isinstance(metadata["data_type"], str) or not _DTYPE_V3.fullmatch(metadata["data_type"]):
-        raise ValueError(f"the type must be numeric, got {metadata['data_type']!r}")
-    if metadata["chunk_grid"]["name"] != "regular":
-        raise ValueError(f"the chunk grid must be regular, got {metadata['chunk_grid']['name']!r}")
-    shape = _lengths(metadata["shape"], 0)
-    chunks = _lengths(metadata["chunk_grid"]["configuration"]["chunk_shape"], 1)
-    encoding = metadata["chunk_key_encoding"]
-    if encoding["name"] not in ("default", "v2"):
-        raise ValueError(f"the chunk keys must be 'default' or 'v2', got {encoding['name']!r}")
-    plain = "/" if encoding["name"] == "default" else "."
-    separator = encoding.get("configuration", {}).get("separator", plain)
-    if separator not in (".", "/"):
-        raise ValueError(f"the chunk key separator must be '.' or '/', got {separator!r}")
-    codecs, shards = chain(metadata["codecs"])
-    if len(shape) != len(chunks) or (
-        shards is not None
-        and (
-            len(shards.chunks) != len(chunks)
-            or any(c % s for c, s in zip(chunks, shards.chunks, strict=True))
-        )
-    ):
-        raise ValueError(f"chunks {chunks} do not fit the shape {shape} or the shards' parts")
-    return {
-        "shape": shape,
-        "chunks": chunks,
-        "dtype": np.dtype(metadata["data_type"]),
-        "codecs": codecs,
-        "shards": shards,
-        "prefix": "c" + separator if encoding["name"] == "default" else "",
-        "separator": separator,
-    }

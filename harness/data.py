@@ -1,0 +1,137 @@
+"""Which demonstrations a command uses, and where this machine keeps what it derives from them.
+
+Paths of our own (data/, data/cache) hang on the repository, never on the working directory.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness import files
+from harness.errors import UserError
+from ibc import demos as ibc_demos
+from ibc.demos import Demos
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "data"
+DOWNLOADED = "pusht_cchi_v7_replay.zarr"
+BUILT_IN = "expert.zarr"
+CACHE_VARIABLE = "IBC_HARNESS_CACHE"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set and why it is the one in use; str() is the line to print."""
+
+    path: Path
+    kind: Literal["given", "downloaded", "built-in"]
+
+    def __str__(self) -> str:
+        shown = self.path.relative_to(ROOT) if self.path.is_relative_to(ROOT) else self.path
+        return f"demonstrations: {shown} ({self.kind})"
+
+
+def resolve_source(data: str | Path | None = None, *, folder: Path = DATA) -> Source:
+    """The data set at `data` if given, else the downloaded one in `folder`, else the built-in one.
+
+    A relative `data` is relative to the working directory, as the user typed it. Raises UserError
+    if what was given is no zarr store, or nothing was given and nothing is there.
+    """
+    if data is not None:
+        path = Path(data).expanduser().absolute()
+        if not path.exists():
+            raise UserError(f"--data must be the folder of a zarr store, {path} does not exist")
+        if not ibc_demos.is_store(path):
+            inside = sorted(p.parent for n in (".zgroup", "zarr.json") for p in path.glob(f"*/{n}"))
+            hint = f"; did you mean {inside[0]}?" if inside else ""
+            raise UserError(f"--data must be the folder of a zarr store, {path} is not one{hint}")
+        return Source(path, "given")
+    if (folder / DOWNLOADED).exists():
+        return Source(folder / DOWNLOADED, "downloaded")
+    if (folder / BUILT_IN).exists():
+        return Source(folder / BUILT_IN, "built-in")
+    raise UserError(
+        f"there are no demonstrations in {folder}; give --data PATH, "
+        "or run: python -m harness.demos download"
+    )
+
+
+def open_demos(source: Source | str | Path, obs_mode: str | Iterable[str] = "keypoints") -> Demos:
+    """The demonstrations of a source, checked; with images if "image" is among the obs modes.
+
+    The first call on a machine decodes all images once (seconds) for the fingerprint and, if asked
+    for, the shared uint8 copy in the cache folder; later calls take a fraction of a second. Images
+    are drawn where the store has none. Raises ValueError with the data set's faults, UserError if
+    the cache folder cannot be written.
+    """
+    path = Path(source.path if isinstance(source, Source) else source).absolute()
+    modes = {obs_mode} if isinstance(obs_mode, str) else set(obs_mode)
+    folder = cache_folder()
+    name = f"{path.stem}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    signature = ibc_demos.signature(path)
+    note = folder / f"{name}.json"
+    pixels = _remembered(note, signature)
+    try:
+        demos = ibc_demos.read(
+            path,
+            images=folder / f"{name}.npy" if "image" in modes else None,
+            render=_render,
+            render_version=_render_version(),
+            keypoints=_keypoints,
+            pixels=pixels,
+        )
+        if demos.pixels is not None and demos.pixels != pixels:
+            files.write_json({"signature": signature, "pixels": demos.pixels}, note)
+    except OSError as error:
+        raise UserError(
+            f"the cache folder must be writable and roomy, {folder} is not: {error}; "
+            f"set {CACHE_VARIABLE} to another"
+        ) from error
+    return demos
+
+
+def fingerprint(source: Source | str | Path) -> str:
+    """The hash over a data set's decoded arrays; quick once this machine has read it."""
+    return open_demos(source, ()).fingerprint
+
+
+def cache_folder() -> Path:
+    """The folder of derived files: data/cache in the repository, or $IBC_HARNESS_CACHE."""
+    given = os.environ.get(CACHE_VARIABLE)
+    return Path(given).expanduser().absolute() if given else DATA / "cache"
+
+
+def _remembered(note: Path, signature: str) -> str | None:
+    """The images' hash that was found when the files had this signature."""
+    try:
+        said = files.read_json(note)
+    except (FileNotFoundError, files.TornFileError):
+        return None  # it is recomputed, and the note written again
+    if not isinstance(said, dict) or said.get("signature") != signature:
+        return None
+    pixels = said.get("pixels")
+    return pixels if isinstance(pixels, str) else None
+
+
+def _render(states: NDArray[np.float64]) -> NDArray[np.uint8]:
+    from envs.render import render_observations  # pygame, only where something is drawn
+
+    return render_observations(states)
+
+
+def _keypoints(states: NDArray[np.float64]) -> NDArray[np.float64]:
+    from envs.geometry import keypoints
+
+    return keypoints(states)
+
+
+def _render_version() -> str:
+    """Changes whenever the code that draws does, so that no old drawing is taken for a new one."""
+    sources = [ROOT / "envs" / name for name in ("render.py", "geometry.py")]
+    return hashlib.sha256(b"".join(s.read_bytes() for s in sources if s.exists())).hexdigest()
