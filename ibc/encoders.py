@@ -1,9 +1,20 @@
-"""Observations to features: image trunk, 1x1 reduction, spatial pooling, temporal stacking."""
+"""Observations to features: image trunk, 1x1 reduction, spatial pooling, temporal stacking.
+
+Legend: B batch, T obs horizon (newest frame last), C channels, M maps, F features.
+"""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
+import torch
+from torch import Tensor, nn
+
 from ibc.checks import check, check_choice, check_float, check_int
+from ibc.normalize import normalize_positions
+from ibc.trunks import ConvTrunk, ResNet18
+
+LOW_DIM = {"state": 5, "keypoints": 20}
 
 
 @dataclass(frozen=True)
@@ -59,3 +70,125 @@ class EncoderConfig:
     def trunk_channels(self) -> int:
         """Channels of the trunk's last feature map."""
         return 512 if self.trunk == "resnet18" else self.channels[-1]
+
+
+class StateEncoder(nn.Module):
+    """States or keypoints, all frames concatenated, through an MLP with ReLU after every layer."""
+
+    def __init__(self, config: EncoderConfig, obs_mode: str, obs_horizon: int) -> None:
+        super().__init__()
+        self.obs_mode = obs_mode
+        # The angle enters as sine and cosine: one number more than the state has.
+        inputs = (LOW_DIM[obs_mode] + (obs_mode == "state")) * obs_horizon
+        widths = [inputs] + [config.state_width] * config.state_depth
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.out_features = widths[-1]
+
+    def forward(self, obs: dict[str, Tensor], augment: torch.Generator | None = None) -> Tensor:
+        """(B, T, 5 or 20) in px and rad to (B, F); there is nothing to augment."""
+        frames_BTX = obs[self.obs_mode]
+        if self.obs_mode == "state":
+            angle_BT1 = frames_BTX[..., 4:]
+            positions_BTX = normalize_positions(frames_BTX[..., :4])
+            x = torch.cat([positions_BTX, angle_BT1.sin(), angle_BT1.cos()], -1).flatten(1)
+        else:
+            x = normalize_positions(frames_BTX).flatten(1)
+        for layer in self.layers:
+            x = layer(x).relu_()
+        return x
+
+
+class ImageEncoder(nn.Module):
+    """Frames through the trunk to pooled maps, with the agent's positions beside them."""
+
+    def __init__(self, config: EncoderConfig, obs_horizon: int) -> None:
+        super().__init__()
+        self.crop, self.stacked = config.crop, config.stacking == "channels"
+        inputs = 3 * obs_horizon if self.stacked else 3
+        trunk: nn.Module = (
+            ResNet18(inputs) if config.trunk == "resnet18" else ConvTrunk(inputs, config.channels)
+        )
+        maps = config.reduce_maps or config.trunk_channels
+        self.trunk = trunk
+        self.reduce = nn.Conv2d(config.trunk_channels, maps, 1) if config.reduce_maps else None
+        self.pool = (
+            SoftArgmax(config.temperature, config.learn_temperature)
+            if config.pooling == "softargmax"
+            else None
+        )
+        self.pooling = config.pooling
+        self.project = nn.Linear(maps * (2 if self.pool is not None else 1), config.features)
+        self.out_features = config.features * (1 if self.stacked else obs_horizon) + 2 * obs_horizon
+
+    def forward(self, obs: dict[str, Tensor], augment: torch.Generator | None = None) -> Tensor:
+        """{"image": uint8 (B, T, H, W, 3), "agent_pos": (B, T, 2) px} to (B, F).
+
+        The crop is at random places with `augment`, in the centre without.
+        """
+        frames_BTHWC = crop_frames(obs["image"], self.crop, augment)
+        B, T, H, W, C = frames_BTHWC.shape
+        if self.stacked:
+            frames = frames_BTHWC.permute(0, 2, 3, 1, 4).reshape(B, H, W, T * C)
+        else:
+            frames = frames_BTHWC.reshape(B * T, H, W, C)
+        # Still uint8 up to here; the permuted view is channels-last without another copy.
+        x = frames.permute(0, 3, 1, 2).float().mul_(2.0 / 255.0).sub_(1.0)
+        maps = self.trunk(x)
+        if self.reduce is not None:
+            maps = self.reduce(maps)
+        if self.pool is not None:
+            pooled = self.pool(maps)
+        else:
+            pooled = maps.amax((2, 3)) if self.pooling == "max" else maps.mean((2, 3))
+        features = self.project(pooled).reshape(B, -1)
+        return torch.cat([features, normalize_positions(obs["agent_pos"]).flatten(1)], 1)
+
+
+class SoftArgmax(nn.Module):
+    """The expected position under the softmax over each map, in [-1, 1] (Finn et al. 2016)."""
+
+    def __init__(self, temperature: float, learned: bool) -> None:
+        super().__init__()
+        log_temperature = torch.tensor(float(temperature)).log()
+        self.log_temperature = nn.Parameter(log_temperature, requires_grad=learned)
+
+    def forward(self, maps_BMHW: Tensor) -> Tensor:
+        """(B, M, H, W) to (B, 2 M): every map's x, then every map's y."""
+        H, W = maps_BMHW.shape[2:]
+        logits = maps_BMHW.flatten(2).float() * torch.exp(-self.log_temperature)
+        weights_BMHW = torch.softmax(logits, -1).view_as(maps_BMHW)
+        x_W = torch.linspace(-1.0, 1.0, W, device=maps_BMHW.device)
+        y_H = torch.linspace(-1.0, 1.0, H, device=maps_BMHW.device)
+        x_BM = (weights_BMHW.sum(2) * x_W).sum(-1)
+        y_BM = (weights_BMHW.sum(3) * y_H).sum(-1)
+        return torch.cat([x_BM, y_BM], 1)
+
+
+def crop_frames(frames: Tensor, size: int | None, generator: torch.Generator | None) -> Tensor:
+    """Square crops (B, T, size, size, C) of (B, T, H, W, C); one offset a sample for its frames."""
+    B, T, H, W = frames.shape[:4]
+    if size is None:
+        return frames
+    check(size <= min(H, W), f"encoder.crop must fit into {H} x {W} images", size)
+    if generator is None:
+        top, left = (H - size) // 2, (W - size) // 2
+        return frames[:, :, top : top + size, left : left + size]
+    device = frames.device
+    top_B = torch.randint(H - size + 1, (B,), generator=generator, device=device)
+    left_B = torch.randint(W - size + 1, (B,), generator=generator, device=device)
+    # One index an image row and a copy of whole pixels: gathered on the device, still uint8.
+    span = torch.arange(size, device=device)
+    rows_BTS1 = (top_B[:, None] + span)[:, None, :, None].expand(B, T, size, 1)
+    columns_B11S = (left_B[:, None] + span)[:, None, None, :]
+    b = torch.arange(B, device=device)[:, None, None, None]
+    t = torch.arange(T, device=device)[None, :, None, None]
+    return frames[b, t, rows_BTS1, columns_B11S]
+
+
+def build_encoder(
+    config: EncoderConfig, obs_mode: str, obs_horizon: int
+) -> StateEncoder | ImageEncoder:
+    """The encoder of an observation mode; its `out_features` is F."""
+    if obs_mode == "image":
+        return ImageEncoder(config, obs_horizon)
+    return StateEncoder(config, obs_mode, obs_horizon)

@@ -1,9 +1,30 @@
-"""Counter-example samplers, each with its exact log density."""
+"""Counter-example samplers, each with its exact log density.
 
+InfoNCE learns the conditional density only if, given what the sampler looked at, the positive and
+the negatives could have changed places. For a candidate set {a_0 .. a_N} the right logits are
+
+    -E(x, a_k) + correction_k.
+
+- Uniform: the correction is the same constant for all, so none.
+- Mixture centred on the agent, q(a | x): ranking NCE, correction_k = -log q(a_k | x).
+- Mixture centred on the positive: q depends on which candidate is the positive, and -log q would
+  be wrong. Instead the positive is first moved by the mixture itself, z ~ q(. | a_0), and the
+  negatives are drawn from q(. | z). The candidate set then has the density
+  p(a_k | x) q(z | a_k) prod_{i != k} q(a_i | z), so correction_k = log q(z | a_k) - log q(a_k | z),
+  which is 0 because q is symmetric: it is wrapped around the bounds.
+
+Legend: B batch, N negatives, K = N + 1 candidates (the positive first), D action dimensions.
+"""
+
+import math
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+from torch import Tensor
+
 from ibc.checks import check, check_choice, check_float, check_int
+from ibc.normalize import BOUND
 
 
 @dataclass(frozen=True)
@@ -30,3 +51,63 @@ class NegativesConfig:
         check(1 <= len(self.scales) <= 8, "negatives.scales must hold 1 to 8 lengths", self.scales)
         for scale in self.scales:
             check_float("negatives.scales", scale, 0.0, 0.5, open_low=True)
+
+
+def sample(
+    config: NegativesConfig, positives_BD: Tensor, agent_BD: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor | None]:
+    """Candidates (B, K, D) with the positive first, and the logits' correction (B, K) or None.
+
+    positives_BD and agent_BD (the action "stay where you are") are normalised; the generator's
+    device is theirs.
+    """
+    if config.sampler == "uniform":
+        negatives_BND = _uniform(positives_BD, config.count, generator)
+        return torch.cat([positives_BD.unsqueeze(1), negatives_BND], 1), None
+    if config.centre == "positive":
+        centre_BD = draw(config, positives_BD, 1, generator).squeeze(1)
+        negatives_BND = draw(config, centre_BD, config.count, generator)
+        return torch.cat([positives_BD.unsqueeze(1), negatives_BND], 1), None
+    candidates_BKD = torch.cat(
+        [positives_BD.unsqueeze(1), draw(config, agent_BD, config.count, generator)], 1
+    )
+    return candidates_BKD, -log_density(config, candidates_BKD, agent_BD)
+
+
+def draw(
+    config: NegativesConfig, centre_BD: Tensor, count: int, generator: torch.Generator
+) -> Tensor:
+    """(B, count, D) independent draws from the mixture around the centre, wrapped at the bounds."""
+    B, D = centre_BD.shape
+    device = centre_BD.device
+    uniform_BND = _uniform(centre_BD, count, generator)
+    scales = torch.tensor(config.scales, device=device)
+    which = torch.randint(len(scales), (B, count, 1), generator=generator, device=device)
+    noise_BND = torch.randn(B, count, D, generator=generator, device=device) * scales[which]
+    near_BND = torch.remainder(centre_BD.unsqueeze(1) + noise_BND + BOUND, 2 * BOUND) - BOUND
+    far_BN1 = torch.rand(B, count, 1, generator=generator, device=device) < config.uniform_share
+    return torch.where(far_BN1, uniform_BND, near_BND)
+
+
+def log_density(config: NegativesConfig, actions_BKD: Tensor, centre_BD: Tensor) -> Tensor:
+    """The mixture's log density (B, K) at the actions, exact: wrapped Gaussians and uniform."""
+    D = actions_BKD.shape[-1]
+    log_uniform = -D * math.log(2 * BOUND)
+    # Images one period away suffice: the next lie at least six standard deviations off.
+    images = torch.arange(-1, 2, device=actions_BKD.device) * (2 * BOUND)
+    distance_BKD3 = (actions_BKD - centre_BD.unsqueeze(1)).unsqueeze(-1) + images
+    parts = [torch.full_like(actions_BKD[..., 0], log_uniform + math.log(config.uniform_share))]
+    near_share = (1.0 - config.uniform_share) / len(config.scales)
+    if near_share > 0.0:
+        for scale in config.scales:
+            log_BKD3 = -0.5 * (distance_BKD3 / scale) ** 2
+            norm = math.log(scale * math.sqrt(2 * math.pi))
+            log_BK = (log_BKD3.logsumexp(-1) - norm).sum(-1)
+            parts.append(log_BK + math.log(near_share))
+    return torch.stack(parts).logsumexp(0)
+
+
+def _uniform(like_BD: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    B, D = like_BD.shape
+    unit_BND = torch.rand(B, count, D, generator=generator, device=like_BD.device)
+    return unit_BND * (2 * BOUND) - BOUND
