@@ -1,0 +1,222 @@
+"""A search-space file -> a plan: every trial resolved, checked and known by its hash beforehand.
+
+Overrides go on top of each other in this order: the defaults, base, the track, the budget, the
+budget's track, the arm. Arms that resolve to the same config are one trial with several names.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import strict_yaml
+from harness.config import TrialConfig, config_hash, trial_id
+from harness.files import check_name
+from harness.search import MAX_TRIALS, Search, read_search
+from harness.space_file import Layer, SpaceFile
+from harness.strict_yaml import Location
+
+VERSION = 1
+BASELINE = "baseline"
+ONLY_TRACK = "all"  # the track of a file that names none
+DEFAULT_BUDGET = "standard"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One answer to a question: its name and the config that gives it."""
+
+    name: str
+    config_hash: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question on one track; the first arm is the track's baseline."""
+
+    name: str
+    text: str
+    track: str
+    arms: tuple[Arm, ...]
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """One config with one training seed; `names` are the (question, arm) pairs it stands for."""
+
+    config: TrialConfig
+    config_hash: str
+    train_seed: int
+    track: str
+    names: tuple[tuple[str, str], ...]
+
+    @property
+    def id(self) -> str:
+        """The name of the trial's folder."""
+        return trial_id(self.config_hash, self.train_seed)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep is to run; `trials` is empty where a search finds them as it goes.
+
+    baselines: each track's config hash.
+    """
+
+    name: str
+    budget: str
+    train_seeds: tuple[int, ...]
+    questions: tuple[Question, ...]
+    baselines: Mapping[str, str]
+    trials: tuple[PlannedTrial, ...]
+    search: Search | None
+
+
+def plan(path: Path, budget: str = DEFAULT_BUDGET, *, trials: int | None = None) -> Plan:
+    """Read a search space and return everything that it asks for within this budget.
+
+    trials: how many trials a search makes, instead of the number in the file. UserError names the
+    file, the line and the rule that is broken.
+    """
+    file = SpaceFile(strict_yaml.read(path))
+    keys = ("version", "name", "train_seeds", "base", "tracks", "questions", "search", "budgets")
+    root = file.section((), file.document.content, keys)
+    file.whole(("version",), root.get("version"), VERSION, VERSION)
+    name = file.text(("name",), root.get("name", path.stem))
+    try:
+        check_name(name, "name")
+    except ValueError as error:
+        raise file.error(("name",), str(error)) from None
+    budget_at, chosen = _budget(file, root.get("budgets", {}), budget)
+    seeds_at = (*budget_at, "train_seeds") if "train_seeds" in chosen else ("train_seeds",)
+    seeds = file.seeds(seeds_at, chosen.get("train_seeds", root.get("train_seeds", [0])))
+    tracks = _tracks(file, root, budget_at, chosen)
+    if "search" in root:
+        if "questions" in root:
+            raise file.error(("search",), "a file must hold questions or a search, given both")
+        if trials is None and "trials" in chosen:
+            trials = file.whole((*budget_at, "trials"), chosen["trials"], 1, MAX_TRIALS)
+        search = read_search(file, root["search"], tracks, trials)
+        return Plan(name, budget, seeds, (), {}, (), search)
+    if trials is not None or "trials" in chosen:
+        raise file.error(
+            budget_at, "a number of trials is set for a search, and there is none here"
+        )
+    builder = _Builder(file, tracks)
+    questions = builder.questions(root.get("questions", {}))
+    planned = builder.trials(seeds)
+    return Plan(name, budget, seeds, questions, builder.baselines, planned, None)
+
+
+def _budget(file: SpaceFile, given: object, name: str) -> tuple[Location, dict[str, Any]]:
+    budgets = file.mapping(("budgets",), given)
+    for each, content in budgets.items():
+        file.section(("budgets", each), content, ("train_seeds", "set", "tracks", "trials"))
+    if name in budgets:
+        return ("budgets", name), budgets[name]
+    if not budgets and name == DEFAULT_BUDGET:
+        return ("budgets",), {}
+    known = ", ".join(budgets) or DEFAULT_BUDGET
+    raise file.error(("budgets",), f"the budget must be one of {known}, given {name!r}")
+
+
+def _tracks(
+    file: SpaceFile, root: Mapping[str, Any], budget_at: Location, budget: Mapping[str, Any]
+) -> dict[str, list[Layer]]:
+    tracks = file.labels(("tracks",), root.get("tracks", {ONLY_TRACK: {}}))
+    of_budget = file.section((*budget_at, "tracks"), budget.get("tracks", {}), list(tracks))
+    base = file.layer(("base",), root.get("base", {}))
+    budget_set = file.layer((*budget_at, "set"), budget.get("set", {}))
+    return {
+        name: [
+            base,
+            file.layer(("tracks", name), given),
+            budget_set,
+            file.layer((*budget_at, "tracks", name), of_budget.get(name, {})),
+        ]
+        for name, given in tracks.items()
+    }
+
+
+class _Builder:
+    """Resolves arms and remembers under which names each config is asked for."""
+
+    def __init__(self, file: SpaceFile, tracks: Mapping[str, list[Layer]]) -> None:
+        self.file = file
+        self.tracks = tracks
+        self.configs: dict[str, tuple[TrialConfig, str]] = {}
+        self.names: dict[str, dict[tuple[str, str], None]] = {}
+        self.baselines = {track: self.add(track, layers) for track, layers in tracks.items()}
+
+    def add(self, track: str, layers: list[Layer], what: str = "") -> str:
+        config = self.file.resolve(layers, f"{what or 'the baseline'} on track {track}")
+        hash_ = config_hash(config)
+        self.configs.setdefault(hash_, (config, track))
+        self.names.setdefault(hash_, {})
+        return hash_
+
+    def questions(self, given: object) -> tuple[Question, ...]:
+        questions = self.file.mapping(("questions",), given)
+        if questions:
+            self.file.labels(("questions",), questions)
+        return tuple(q for name, content in questions.items() for q in self.question(name, content))
+
+    def question(self, name: str, given: object) -> Iterator[Question]:
+        where: Location = ("questions", name)
+        content = self.file.section(where, given, ("ask", "tracks", "arms", "grid"))
+        text = self.file.text((*where, "ask"), content.get("ask", ""))
+        asked = content.get("tracks", list(self.tracks))
+        if (
+            not isinstance(asked, list)
+            or not asked
+            or any(track not in self.tracks for track in asked)
+        ):
+            rule = f"tracks must list some of {', '.join(self.tracks)}, given {asked!r}"
+            raise self.file.error((*where, "tracks"), rule)
+        if ("arms" in content) == ("grid" in content):
+            raise self.file.error(where, "a question must have either arms or a grid")
+        arms = list(self.arms(where, content) if "arms" in content else self.grid(where, content))
+        for track in dict.fromkeys(asked):
+            title = f"{name} ({track})" if len(self.tracks) > 1 else name
+            answers = [Arm(BASELINE, self.baselines[track])]
+            for arm, layer in arms:
+                layers = [*self.tracks[track], layer]
+                answers.append(Arm(arm, self.add(track, layers, f"arm {arm!r}")))
+            for answer in answers:
+                self.names[answer.config_hash][title, answer.name] = None
+            yield Question(title, text, track, tuple(answers))
+
+    def arms(self, where: Location, content: Mapping[str, Any]) -> Iterator[tuple[str, Layer]]:
+        for name, overrides in self.file.labels((*where, "arms"), content["arms"]).items():
+            at = (*where, "arms", name)
+            if name == BASELINE:
+                raise self.file.error(at, f"the arm {BASELINE!r} is there without being named")
+            yield name, self.file.layer(at, overrides)
+
+    def grid(self, where: Location, content: Mapping[str, Any]) -> Iterator[tuple[str, Layer]]:
+        at = (*where, "grid")
+        axes = self.file.layer(at, content["grid"])
+        for key, values in axes.flat.items():
+            if not isinstance(values, list) or not values:
+                raise self.file.error(at, f"{key} must be a list of values, given {values!r}")
+        cells = math.prod(len(values) for values in axes.flat.values())
+        self.check_size(at, cells)
+        for values in itertools.product(*axes.flat.values()):
+            cell = dict(zip(axes.flat, values, strict=True))
+            name = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in cell.items())
+            yield name, Layer(at, content["grid"], cell)
+
+    def trials(self, seeds: tuple[int, ...]) -> tuple[PlannedTrial, ...]:
+        self.check_size(("questions",), len(self.configs) * len(seeds))
+        return tuple(
+            PlannedTrial(config, hash_, seed, track, tuple(self.names[hash_]))
+            for seed in seeds  # a whole replicate first: an early look at the table is a fair one
+            for hash_, (config, track) in self.configs.items()
+        )
+
+    def check_size(self, where: Location, trials: int) -> None:
+        if trials > MAX_TRIALS:
+            rule = f"a plan must have at most {MAX_TRIALS:,} trials, given {trials:,}"
+            raise self.file.error(where, rule)
