@@ -44,7 +44,7 @@ def resolve_source(data: str | Path | None = None, *, folder: Path = DATA) -> So
     if what was given is no zarr store, or nothing was given and nothing is there.
     """
     if data is not None:
-        path = Path(data).expanduser().absolute()
+        path = Path(data).expanduser().resolve()
         if not path.exists():
             raise UserError(f"--data must be the folder of a zarr store, {path} does not exist")
         if not ibc_demos.is_store(path):

@@ -67,8 +67,9 @@ def decode(stored: Mapping[str, StoredArray]) -> tuple[dict[str, NDArray[Any]], 
             faults += _value_faults(name, values)
             with np.errstate(over="ignore", invalid="ignore"):
                 arrays[name] = values.astype(np.float32)
-    if {"meta/episode_ends", "data/action"} <= arrays.keys():
-        faults += _ends_faults(arrays["meta/episode_ends"], len(arrays["data/action"]))
+    lengths = [array.shape[0] for name, array in stored.items() if name.startswith("data/")]
+    if "meta/episode_ends" in arrays and lengths:
+        faults += _ends_faults(arrays["meta/episode_ends"], lengths[0])
     return arrays, faults
 
 
@@ -89,7 +90,7 @@ def _ends_faults(ends: NDArray[np.int64], length: int) -> list[str]:
 
 
 def _value_faults(name: str, values: NDArray[Any]) -> list[str]:
-    finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
     if not finite.all():
         rows = np.flatnonzero(~finite)
         return [

@@ -92,8 +92,8 @@ class StoredArray:
         present = {place for file in files if (place := self._place(file)) is not None}
         faults = []
         if missing := math.prod(self.grid) - len(present):
-            places = itertools.product(*map(range, self.grid))
-            first = list(itertools.islice((p for p in places if p not in present), FAULTS_SHOWN))
+            absent = (place for place in places(self.grid) if place not in present)
+            first = itertools.islice(absent, FAULTS_SHOWN)
             faults.append(self._missing(missing, math.prod(self.grid), map(self._file, first)))
         bad = [
             fault
@@ -126,7 +126,7 @@ class StoredArray:
                 yield f"{where} is truncated or has a broken shard index"
                 return
             expected = math.prod(self.shards.chunks) * self.dtype.itemsize
-            for inner in itertools.product(*map(range, index.shape[:-1])):
+            for inner in places(index.shape[:-1]):
                 corner = (
                     p * c + i * s
                     for p, c, i, s in zip(
@@ -166,6 +166,16 @@ class StoredArray:
     def read(self) -> NDArray[Any]:
         """All rows, decoded."""
         return next(self.blocks(at_least=max(1, self.shape[0])), np.empty(self.shape, self.dtype))
+
+
+def places(grid: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Every place of a grid in order, one at a time (itertools.product would list each axis)."""
+    if not grid:
+        yield ()
+        return
+    for i in range(grid[0]):
+        for rest in places(grid[1:]):
+            yield (i, *rest)
 
 
 def is_store(root: Path) -> bool:

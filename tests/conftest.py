@@ -1,9 +1,13 @@
 """Fixtures that every wing's tests share."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import zarr
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -16,3 +20,57 @@ def human_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"the recorded demonstrations are not at {path} (set PUSHT_DATA)")
     return path
+
+
+@pytest.fixture(scope="session")
+def write_demos() -> Callable[..., dict[str, np.ndarray]]:
+    """A writer of small data sets in Diffusion Policy's layout; the numbers are not physics.
+
+    write_demos(path, lengths=(9, 5, 12), zarr_format=2, images=None, chunk=4, seed=0, **arrays)
+    returns the arrays it wrote. `images` is None, "uint8" or "float32"; `shard` is a number of rows
+    (zarr v3); `arrays` replace those of the same name, or leave one out where they are None.
+    """
+
+    def write(
+        path: Path,
+        *,
+        lengths: tuple[int, ...] = (9, 5, 12),
+        zarr_format: int = 2,
+        images: str | None = None,
+        chunk: int = 4,
+        shard: int | None = None,
+        seed: int = 0,
+        compressors: Any = "auto",
+        **replaced: np.ndarray | None,
+    ) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        total = sum(lengths)
+        state = rng.uniform(50, 450, (total, 5)).astype(np.float32)
+        state[:, 4] = rng.uniform(0, 2 * np.pi, total)
+        arrays = {
+            "state": state,
+            "action": np.clip(state[:, :2] + rng.normal(0, 20, (total, 2)), 0, 512).astype("f4"),
+            "keypoint": rng.uniform(0, 512, (total, 9, 2)).astype(np.float32),
+            "episode_ends": np.cumsum(lengths).astype(np.int64),
+        }
+        if images is not None:
+            arrays["img"] = rng.integers(0, 256, (total, 96, 96, 3)).astype(images)
+        arrays = {k: v for k, v in {**arrays, **replaced}.items() if v is not None}
+        root = zarr.open_group(path, mode="w", zarr_format=zarr_format)
+        groups = {name: root.require_group(name) for name in ("data", "meta")}
+        for name, values in arrays.items():
+            values = np.asarray(values)
+            size = len(values) if name == "episode_ends" else chunk
+            group = groups["meta" if name == "episode_ends" else "data"]
+            sharded = shard is not None and name != "episode_ends"
+            group.create_array(
+                name=name,
+                data=values,
+                chunks=(max(1, size), *values.shape[1:]),
+                shards=(shard, *values.shape[1:]) if sharded else None,
+                compressors=compressors,
+                config={"write_empty_chunks": True},
+            )
+        return arrays
+
+    return write
