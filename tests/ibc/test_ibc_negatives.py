@@ -1,0 +1,94 @@
+"""Counter-examples: their densities are exact, and the loss with them finds the true density."""
+
+import math
+
+import pytest
+import torch
+
+from ibc.losses import info_nce
+from ibc.negatives import NegativesConfig, draw, log_density, sample
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+MIXTURE = NegativesConfig(sampler="mixture", uniform_share=0.3, scales=(0.4, 0.1), count=7)
+
+
+def test_uniform_fills_the_bounds_evenly():
+    config = NegativesConfig(count=4000)
+    candidates, correction = sample(config, torch.full((2, 2), 5.0), torch.zeros(2, 2), generator())
+    assert correction is None
+    assert candidates.shape == (2, 4001, 2)
+    assert (candidates[:, 0] == 5.0).all(), "the positive comes first"
+    counts = torch.histc(candidates[:, 1:], bins=10, min=-1, max=1)
+    assert candidates[:, 1:].abs().max() <= 1.0
+    assert (counts - 1600).abs().max() < 5 * math.sqrt(1600)
+
+
+@pytest.mark.parametrize("centre", [(0.0, 0.0), (0.95, -0.99)])
+def test_log_density_integrates_to_one(centre):
+    line = (torch.arange(400) + 0.5) / 200 - 1
+    grid = torch.cartesian_prod(line, line)
+    density = log_density(MIXTURE, grid[None], torch.tensor([centre])).double().exp()
+    assert float(density.sum()) / 200**2 == pytest.approx(1.0, abs=1e-4)
+
+
+def test_draws_follow_the_density():
+    centre = torch.tensor([[0.8, -0.9]])
+    draws = draw(MIXTURE, centre, 200_000, generator())[0]
+    assert draws.abs().max() <= 1.0
+    line = (torch.arange(100) + 0.5) / 50 - 1
+    density = log_density(MIXTURE, torch.cartesian_prod(line, line)[None], centre).exp()
+    expected = density.view(10, 10, 10, 10).sum((1, 3)) * 200_000 / 50**2
+    found = torch.histogramdd(draws, [10, 10], range=[-1.0, 1.0, -1.0, 1.0]).hist
+    assert ((found - expected).abs() < 5 * expected.sqrt() + 5).all()
+
+
+def test_density_is_symmetric_so_that_the_moved_positive_needs_no_correction():
+    a, b = torch.rand(2, 50, 2, generator=generator()) * 2 - 1
+    forth = log_density(MIXTURE, a[:, None], b)
+    back = log_density(MIXTURE, b[:, None], a)
+    torch.testing.assert_close(forth, back)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        NegativesConfig(count=7),
+        NegativesConfig("mixture", 7, uniform_share=0.3, centre="agent", scales=(0.2,)),
+        NegativesConfig("mixture", 7, uniform_share=0.3, centre="positive", scales=(0.2,)),
+    ],
+)
+def test_the_true_log_density_minimises_the_loss(config):
+    """Positives from a known density: no sharpened, flattened or shifted energy does better."""
+    n = 200_000
+    truth = NegativesConfig("mixture", uniform_share=0.2, scales=(0.25,))
+    centre = torch.tensor([0.3, -0.2]).expand(n, 2)
+    positives = draw(truth, centre, 1, generator(1))[:, 0]
+    agent = torch.tensor([-0.4, 0.5]).expand(n, 2)
+    candidates, correction = sample(config, positives, agent, generator(2))
+    log_p = log_density(truth, candidates, centre)
+    wrong = log_density(truth, candidates, agent)
+
+    def loss(logits):
+        return float(info_nce(-logits, correction).mean())
+
+    best = loss(log_p)
+    assert best < loss(0.8 * log_p)
+    assert best < loss(1.25 * log_p)
+    assert best < loss(log_p + 0.2 * wrong)
+    assert best < loss(log_p - 0.2 * wrong)
+
+
+def test_uncorrected_negatives_around_the_agent_are_biased():
+    """The correction is not decoration: without it another energy has the lower loss."""
+    n = 100_000
+    config = NegativesConfig("mixture", 7, uniform_share=0.3, centre="agent", scales=(0.2,))
+    truth = NegativesConfig("mixture", uniform_share=0.2, scales=(0.25,))
+    centre, agent = torch.zeros(n, 2), torch.full((n, 2), 0.2)
+    candidates, _ = sample(config, draw(truth, centre, 1, generator(1))[:, 0], agent, generator(2))
+    log_p = log_density(truth, candidates, centre)
+    log_q = log_density(config, candidates, agent)
+    assert float(info_nce(log_q - log_p).mean()) < float(info_nce(-log_p).mean()) - 0.01
