@@ -84,7 +84,7 @@ class IBCPolicy(Policy):
         """The energy policy saved in the directory; ValueError if another kind is."""
         policy = load_policy(directory)
         if not isinstance(policy, cls):
-            raise ValueError(f'{directory} must hold a policy of kind "ibc", got "{policy.kind}"')
+            raise ValueError(f'{directory} must hold a policy of kind "ibc", got "{policy.config.kind}"')
         return policy
 
 
