@@ -26,10 +26,6 @@ class UserError(ValueError):
     """A mistake in what the user gave: the rule first, then what was given."""
 
 
-class TerminatedError(BaseException):
-    """SIGTERM arrived; like KeyboardInterrupt it is not an `Exception`, so nothing swallows it."""
-
-
 def one_line(text: object) -> str:
     """Return the text on a single line with control characters escaped, safe for a terminal."""
     words = " ".join(str(text).split())
@@ -46,12 +42,22 @@ def run(main: Callable[[], int]) -> int:
 
     A user's mistake becomes one line on stderr and 2: any UserError, or a ValueError that this
     project's own code raised. A ValueError from inside a library is a bug and keeps its traceback.
-    SIGTERM unwinds the stack as Ctrl-C does; the second Ctrl-C leaves at once.
+    The first SIGINT or SIGTERM unwinds the stack as KeyboardInterrupt, the next SIGINT leaves at
+    once.
     """
-    previous = {
-        signum: signal.signal(signum, handler)
-        for signum, handler in ((signal.SIGTERM, _terminate), (signal.SIGINT, _interrupt))
-    }
+    arrived: list[int] = []
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        if arrived:
+            if signum == signal.SIGINT:
+                os._exit(INTERRUPTED)
+            return
+        arrived.append(signum)
+        # Also for SIGTERM: of all exceptions, Ray's waits let only this one through.
+        raise KeyboardInterrupt
+
+    signals = signal.SIGINT, signal.SIGTERM
+    previous = [signal.signal(signum, interrupt) for signum in signals]
     try:
         code = main()
         sys.stdout.flush()
@@ -62,32 +68,17 @@ def run(main: Callable[[], int]) -> int:
         _say(f"error: {one_line(error)}")
         return BAD_INPUT
     except KeyboardInterrupt:
-        _say("interrupted; run the same command again to continue")
-        return INTERRUPTED
-    except TerminatedError:
-        _say("terminated; run the same command again to continue")
-        return TERMINATED
+        terminated = arrived == [signal.SIGTERM]
+        word = "terminated" if terminated else "interrupted"
+        _say(f"{word}; run the same command again to continue")
+        return TERMINATED if terminated else INTERRUPTED
     except BrokenPipeError:
         # The reader left (`| head`). Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     finally:
-        for signum, handler in previous.items():
+        for signum, handler in zip(signals, previous, strict=True):
             signal.signal(signum, handler)
-
-
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise TerminatedError
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGINT, _leave_at_once)
-    raise KeyboardInterrupt
-
-
-def _leave_at_once(signum: int, frame: FrameType | None) -> None:
-    os._exit(INTERRUPTED)
 
 
 def _is_users(error: ValueError) -> bool:

@@ -1,0 +1,256 @@
+"""One trial: train, select a checkpoint, leave everything in a folder. Needs no Ray.
+
+A trial that was killed goes on from checkpoints/last, to the bit on a CPU; what stands in the
+folder is never computed again.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import checkpoint, files, provenance, seeding
+from harness.config import TrialConfig, config_hash, to_dict
+from harness.data import open_demos, resolve_source
+from harness.evaluate import evaluate_block
+from harness.protocol import Protocol, blocks
+from harness.trial_folder import TrialFolder
+from ibc import demos as ibc_demos
+from ibc import health
+from ibc.demos import Demos
+from ibc.policy import build_policy, fit_normalizer
+from ibc.train import Trainer
+
+PROTOCOL = Protocol()
+# Saving `last` after every epoch would cost a big model a good part of its time.
+SAVING_SHARE = 0.02
+
+Report = Callable[[Mapping[str, Any]], None]
+
+
+class RolloutError(RuntimeError):
+    """The policy failed in an episode of the selection."""
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What a finished trial came to; scores are of the best checkpoint on the selection seeds."""
+
+    directory: Path
+    config_hash: str
+    train_seed: int
+    step: int
+    best_step: int
+    select_score: float
+    select_success_rate: float
+    train_seconds: float
+
+
+def run_trial(
+    config: TrialConfig,
+    directory: Path,
+    report: Report | None = None,
+    *,
+    demos: Demos | Path | str | None = None,
+    train_seed: int = 0,
+    device: str = "auto",
+    info: Mapping[str, Any] | None = None,
+) -> TrialResult:
+    """Run the trial in `directory`, or what is missing of it, and return its result.
+
+    report: called with the metrics of every epoch. demos: opened ones, a data set's path, or None
+    for those that a sweep would take. info: further entries of config.json (question, arm, ...).
+    An exception leaves error.txt and the status "failed" and is raised; UserError says that the
+    folder holds another trial, or this one trained on other data.
+    """
+    if not isinstance(demos, Demos):
+        source = resolve_source() if demos is None else demos
+        demos = open_demos(source, config.policy.obs_mode)
+    described = {
+        **(info or {}),
+        "config_hash": config_hash(config),
+        "train_seed": train_seed,
+        "config": to_dict(config),
+    }
+    folder = TrialFolder(directory)
+    before = folder.claim(described, demos.fingerprint)
+    if before.get("status") == "finished":
+        folder.state = before
+    else:
+        device = provenance.choose_device(device)
+        folder.write_status(
+            status="running",
+            attempts=before.get("attempts", 0) + 1,
+            started=before.get("started", time.time()),
+            steps=config.train.steps,
+            dataset_fingerprint=demos.fingerprint,
+            **provenance.collect(device),
+        )
+        try:
+            _Run(config, folder, report, described, device).train(demos)
+        except Exception as error:
+            folder.write_failure(error)
+            raise
+        folder.write_success()
+    return _result(folder, described)
+
+
+class _Run:
+    def __init__(
+        self,
+        config: TrialConfig,
+        folder: TrialFolder,
+        report: Report | None,
+        described: Mapping[str, Any],
+        device: str,
+    ) -> None:
+        self.config, self.folder, self.report, self.device = config, folder, report, device
+        self.described = described
+        self.identity = {key: described[key] for key in ("config_hash", "train_seed")}
+        self.history: list[dict[str, float]] = []
+        self.saved_at = time.perf_counter()
+        self.saving_seconds = 0.0
+
+    def train(self, demos: Demos) -> None:
+        trainer = self.trainer(demos)
+        self.resume(trainer)
+        while True:
+            if self.select_due(trainer):
+                self.select(trainer)
+            if trainer.done:
+                break
+            self.epoch(trainer)
+        findings = health.diagnose(self.history, self.config.policy)
+        content = [{"name": f.name, "evidence": f.evidence, "mend": f.mend} for f in findings]
+        files.write_json(content, self.folder.path / "health.json")
+
+    def trainer(self, demos: Demos) -> Trainer:
+        policy, seeds = self.config.policy, seeding.streams(self.identity["train_seed"])
+        split = ibc_demos.split(demos, self.config.split)
+        train, val = (
+            ibc_demos.Windows(
+                demos, episodes, policy.obs_mode, policy.obs_horizon, policy.action_horizon
+            )
+            for episodes in (split.train_episodes, split.val_episodes)
+        )
+        built = build_policy(policy, fit_normalizer(policy, train), generator_seed=seeds["init"])
+        return Trainer(built, train, val, self.config.train, seeds, self.device)
+
+    def resume(self, trainer: Trainer) -> None:
+        last = self.folder.checkpoint("last")
+        if last is None:
+            return
+        try:
+            state = checkpoint.load_training_state(last)
+        except files.TornFileError:
+            files.quarantine(last)
+            return
+        trainer.load_state_dict(state["trainer"])
+        self.history = state["history"]
+        self.record(trainer)
+
+    def epoch(self, trainer: Trainer) -> None:
+        metrics = trainer.run_epoch()
+        self.history.append(metrics)
+        waited = time.perf_counter() - self.saved_at
+        if self.select_due(trainer) or waited * SAVING_SHARE >= self.saving_seconds:
+            start = time.perf_counter()
+            state = {"trainer": trainer.state_dict(), "history": self.history}
+            self.save(trainer, "last", training_state=state)
+            self.saved_at = time.perf_counter()
+            self.saving_seconds = self.saved_at - start
+        self.record(trainer)
+        if self.report is not None:
+            self.report({**metrics, "steps": self.config.train.steps})
+
+    def record(self, trainer: Trainer) -> None:
+        self.folder.write_curves(
+            [
+                {**metrics, **self.identity, **{k: int(metrics[k]) for k in ("epoch", "step")}}
+                for metrics in self.history
+            ]
+        )
+        self.folder.write_status(
+            epoch=trainer.epoch,
+            step=trainer.step,
+            train_seconds=sum(metrics["seconds"] for metrics in self.history),
+            samples_per_second=mean_rate(self.history),
+        )
+
+    def select_due(self, trainer: Trainer) -> bool:
+        """Whether the policy is to be rolled out at this step."""
+        every, step = self.config.select.every, trainer.step
+        before = max(0, step - self.config.train.epoch_steps)
+        return trainer.done or (every > 0 and step // every > before // every)
+
+    def select(self, trainer: Trainer) -> None:
+        """Roll out on the selection seeds and keep the policy as `best` if none was better.
+
+        `last` is of this very step. All that is decided here follows from files, so a kill at any
+        instant repeats the decision and nothing else.
+        """
+        last = self.folder.checkpoint("last")
+        assert last is not None, "a checkpoint is saved before every selection"
+        policy_hash = checkpoint.weights_hash(last)
+        rows = self.folder.selected(trainer.step, policy_hash)
+        if rows is None:
+            rows = self.rollouts(trainer, policy_hash)
+            self.folder.write_selected(trainer.step, rows)
+        score = sum(row["score"] for row in rows) / len(rows)
+        rate = sum(row["success"] for row in rows) / len(rows)
+        best = self.folder.checkpoint("best")
+        kept = {} if best is None else checkpoint.describe(best)
+        if best is None or score > kept["select_score"]:
+            scores = {"select_score": score, "select_success_rate": rate}
+            self.save(trainer, "best", **scores)
+            kept = {"step": trainer.step, **scores}
+        self.folder.write_status(
+            best_step=kept["step"],
+            select_score=kept["select_score"],
+            select_success_rate=kept["select_success_rate"],
+            select_n=len(rows),
+        )
+
+    def rollouts(self, trainer: Trainer, policy_hash: str) -> list[dict[str, Any]]:
+        start = time.perf_counter()
+        rows = [
+            row
+            for block in blocks(self.config.select.env_seeds, PROTOCOL.block_size)
+            for row in evaluate_block(trainer.policy_for_inference(), block, PROTOCOL)
+        ]
+        for row in rows:
+            if row["error"] is not None:
+                raise RolloutError(f"the episode of seed {row['env_seed']} failed: {row['error']}")
+        self.folder.write_status(select_seconds=time.perf_counter() - start)
+        known = {"sweep": self.described.get("sweep"), "checkpoint_step": trainer.step}
+        return [{**row, **known, **self.identity, "policy_hash": policy_hash} for row in rows]
+
+    def save(self, trainer: Trainer, name: str, *, training_state: Any = None, **info: Any) -> None:
+        checkpoint.save(
+            self.folder.checkpoints,
+            name,
+            trainer.policy_for_inference(),
+            config=self.described["config"],
+            step=trainer.step,
+            training_state=training_state,
+            info={**self.identity, **info},
+        )
+
+
+def mean_rate(history: Sequence[Mapping[str, float]]) -> float:
+    """Return the samples per second over the whole training, validation left out."""
+    steps = [metrics["step"] for metrics in history]
+    trained = [now - before for now, before in zip(steps, [0.0, *steps[:-1]], strict=True)]
+    seconds = sum(n / m["samples_per_second"] for n, m in zip(trained, history, strict=True))
+    return sum(trained) / seconds
+
+
+def _result(folder: TrialFolder, described: Mapping[str, Any]) -> TrialResult:
+    numbers = ("step", "best_step", "select_score", "select_success_rate", "train_seconds")
+    return TrialResult(
+        folder.path,
+        described["config_hash"],
+        described["train_seed"],
+        **{name: folder.state[name] for name in numbers},
+    )

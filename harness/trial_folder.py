@@ -1,0 +1,105 @@
+"""The files of one trial: what it is, how far it is, what it measured; whole at any instant."""
+
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness import checkpoint, files, schemas
+from harness.errors import UserError, one_line
+
+SCHEMA = 1
+MAX_ERROR = 400
+
+
+class TrialFolder:
+    """Reads and writes results/<sweep>/trials/<hash>-s<seed>/."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.state: dict[str, Any] = {}
+
+    def read_status(self) -> dict[str, Any]:
+        """Return status.json, {} where there is none; a torn one is set aside."""
+        return _read(self.path / "status.json")
+
+    def claim(self, described: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
+        """Write config.json and return the status that an earlier run left ({} for none).
+
+        UserError when the folder holds another trial, or this one trained on other data.
+        """
+        earlier = _read(self.path / "config.json")
+        for key in ("config_hash", "train_seed"):
+            if earlier.get(key, described[key]) != described[key]:
+                raise UserError(
+                    f"{self.path} must be new or hold the trial of {key} {described[key]}, it "
+                    f"holds that of {earlier[key]}"
+                )
+        status = self.read_status()
+        before = status.get("dataset_fingerprint", fingerprint)
+        if before != fingerprint:
+            raise UserError(
+                f"{self.path} must go on with the data it began with, fingerprint {before[:12]}, "
+                f"given {fingerprint[:12]}"
+            )
+        files.write_json({"schema": SCHEMA, **described}, self.path / "config.json")
+        return status
+
+    def write_status(self, **changes: Any) -> None:
+        """Write the status with these changes."""
+        self.state.update(changes, schema=SCHEMA, updated=time.time())
+        files.write_json(self.state, self.path / "status.json")
+
+    def write_failure(self, error: BaseException) -> None:
+        """Keep the traceback in error.txt and the status "failed" with one line of it."""
+        text = "".join(traceback.format_exception(error))
+        with files.atomic(self.path / "error.txt") as file:
+            file.write(text.encode("utf-8", "backslashreplace"))
+        line = one_line(f"{type(error).__name__}: {error}")[:MAX_ERROR]
+        self.write_status(status="failed", error=line)
+
+    def write_success(self) -> None:
+        """Say that all is done; an error of an earlier attempt goes."""
+        (self.path / "error.txt").unlink(missing_ok=True)
+        self.write_status(status="finished", error=None, finished=time.time())
+
+    def write_curves(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write one row an epoch."""
+        schemas.write(schemas.table("curves", rows), self.path / "curves.parquet")
+
+    def selected(self, step: int, policy_hash: str) -> list[dict[str, Any]] | None:
+        """Return the stored selection episodes of this step's very weights, None without them."""
+        try:
+            rows: list[dict[str, Any]] = schemas.read_file(
+                self._select_path(step), "episodes"
+            ).to_pylist()
+        except FileNotFoundError:
+            return None
+        except files.TornFileError:
+            files.quarantine(self._select_path(step))
+            return None
+        return rows if {row["policy_hash"] for row in rows} == {policy_hash} else None
+
+    def write_selected(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Store the selection episodes of a step."""
+        schemas.write(schemas.table("episodes", rows), self._select_path(step))
+
+    def checkpoint(self, name: str) -> Path | None:
+        """Return the whole checkpoint of this name, None without one."""
+        return checkpoint.find(self.checkpoints, name)
+
+    def _select_path(self, step: int) -> Path:
+        return self.path / "episodes" / f"select-{step:08d}.parquet"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = files.read_json(path)
+    except FileNotFoundError:
+        return {}
+    except files.TornFileError:
+        files.quarantine(path)
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,134 @@
+"""What this machine can run at once, and a quiet Ray that leaves nothing behind."""
+
+import logging
+import math
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.errors import UserError
+
+# Ray's object store carries our control messages only: demonstrations are memory-mapped files.
+OBJECT_STORE_BYTES = 100 * 2**20
+
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    # Threads that spin while they wait slow each other down where trials share a machine.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "GOMP_SPINCOUNT": "0",
+}
+
+
+# Ray takes the loopback for its own address where it thinks that clusters are not supported; it
+# looks when it is imported, which is why it is imported in functions here.
+_ONLY_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
+def available_cpus() -> int:
+    """Return the CPUs that this process may use: its affinity, cut to its control group's quota."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cpus
+    return cpus if quota == "max" else max(1, min(cpus, math.ceil(int(quota) / int(period))))
+
+
+def check_resources(cpus: float, gpus: float, *, what: str = "a trial") -> int:
+    """Return how many times (cpus, gpus) fit into this machine.
+
+    UserError with the numbers when they do not fit once, or are no amounts.
+    """
+    have_cpus, have_gpus = available_cpus(), torch.cuda.device_count()
+    return slots(cpus, gpus, have_cpus, have_gpus, what=what, where="this machine")
+
+
+def slots(
+    cpus: float, gpus: float, have_cpus: float, have_gpus: float, *, what: str, where: str
+) -> int:
+    """Return how many times (cpus, gpus) fit into what there is; UserError when not once."""
+    if not (cpus > 0 and math.isfinite(cpus)) or (cpus > 1 and cpus != int(cpus)):
+        raise UserError(
+            f"the CPUs of {what} must be a whole number or a share below 1, given {cpus:g}"
+        )
+    if not (gpus >= 0 and math.isfinite(gpus)) or (gpus > 1 and gpus != int(gpus)):
+        raise UserError(
+            f"the GPUs of {what} must be a whole number or a share below 1, given {gpus:g}"
+        )
+    if cpus > have_cpus:
+        raise UserError(f"{what} must fit into the {have_cpus:g} CPUs of {where}, given {cpus:g}")
+    if gpus > have_gpus:
+        raise UserError(f"{what} must fit into the {have_gpus:g} GPUs of {where}, given {gpus:g}")
+    fit = math.floor(have_cpus / cpus + 1e-9)
+    return min(fit, math.floor(have_gpus / gpus + 1e-9)) if gpus else fit
+
+
+@contextmanager
+def ray_session(
+    *, cpus: int | None = None, gpus: float | None = None, address: str | None = None
+) -> Iterator[None]:
+    """Start a local Ray, or join the cluster at `address`, and leave it whatever happens.
+
+    A local Ray has `cpus` CPUs and `gpus` GPUs (those of the machine by default), listens on the
+    loopback alone, has no dashboard, sends no statistics, and its folder is removed at the end.
+    UserError when there is no cluster at the address.
+    """
+    os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
+    if address is None:
+        os.environ.update(_ONLY_LOOPBACK)
+    in_main = threading.current_thread() is threading.main_thread()
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    folder = None if address else tempfile.mkdtemp(prefix="ray-")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Ray's own deprecations are not the user's business
+            _start(cpus, gpus, address, folder)
+        if in_main:
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts its own in place
+        yield
+    finally:
+        import ray
+
+        ray.shutdown()
+        if in_main:
+            signal.signal(signal.SIGTERM, on_sigterm)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(cpus: int | None, gpus: float | None, address: str | None, folder: str | None) -> None:
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is not None:
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            rule = "--address must name a running Ray cluster"
+            raise UserError(f"{rule}, given {address}: {error}") from error
+        return
+    ray.init(
+        # Without "local" Ray would join whatever cluster RAY_ADDRESS or a file in /tmp names.
+        address="local",
+        num_cpus=available_cpus() if cpus is None else cpus,
+        num_gpus=torch.cuda.device_count() if gpus is None else gpus,  # type: ignore[arg-type]
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        _temp_dir=folder,
+        **quiet,
+    )
