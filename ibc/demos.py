@@ -1,7 +1,8 @@
 """Demonstrations: a zarr store in Diffusion Policy's layout, checked arrays, a split by episode.
 
 The store has data/action (L, 2) px, data/state (L, 5) px and rad, and meta/episode_ends (E,); it
-may have data/keypoint (L, 9, 2) px and data/img (L, 96, 96, 3), uint8 or floating point 0 to 255.
+may have data/keypoint (L, 9, 2) px, data/img (L, 96, 96, 3), uint8 or floating point 0 to 255, and
+meta/seeds (E,), the resets that the episodes began with.
 Row t holds what was seen at step t and the action then taken. L steps in all, E episodes.
 """
 
@@ -54,7 +55,8 @@ class Demos:
     keypoints: NDArray[np.float32]
     episode_ends: NDArray[np.int64]
     images: NDArray[np.uint8] | None
-    pixels: str | None  # the hash of the stored images as uint8, None where the store has none
+    pixels: str | None = None  # the hash of the stored images as uint8, None where it has none
+    seeds: NDArray[np.int64] | None = None  # of the episodes' resets (E,), where they are recorded
 
     @property
     def episode_starts(self) -> NDArray[np.int64]:
@@ -160,6 +162,7 @@ def read(
         episode_ends=_frozen(arrays["meta/episode_ends"]),
         images=opened,
         pixels=None if image is None else pixels,
+        seeds=_frozen(arrays["meta/seeds"]) if "meta/seeds" in arrays else None,
     )
 
 

@@ -18,6 +18,7 @@ LAYOUT: dict[str, tuple[tuple[int, ...], str, bool]] = {
     "data/action": ((2,), "f", True),
     "data/state": ((5,), "f", True),
     "data/keypoint": ((9, 2), "f", False),
+    "meta/seeds": ((), "iu", False),
     "data/img": (image_cache.IMAGE_SHAPE, "fu", False),
 }
 
@@ -61,7 +62,7 @@ def decode(stored: Mapping[str, StoredArray]) -> tuple[dict[str, NDArray[Any]], 
         except StoreError as error:
             faults.append(str(error))
             continue
-        if name == "meta/episode_ends":
+        if name.startswith("meta/"):
             arrays[name] = values.astype(np.int64)
         else:
             faults += _value_faults(name, values)
@@ -70,6 +71,10 @@ def decode(stored: Mapping[str, StoredArray]) -> tuple[dict[str, NDArray[Any]], 
     lengths = [array.shape[0] for name, array in stored.items() if name.startswith("data/")]
     if "meta/episode_ends" in arrays and lengths:
         faults += _ends_faults(arrays["meta/episode_ends"], lengths[0])
+    if {"meta/episode_ends", "meta/seeds"} <= stored.keys():
+        ends, seeds = stored["meta/episode_ends"].shape[0], stored["meta/seeds"].shape[0]
+        if ends != seeds:
+            faults.append(f"meta/seeds: there must be one for each of {ends} episodes, got {seeds}")
     return arrays, faults
 
 

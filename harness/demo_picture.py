@@ -1,0 +1,88 @@
+"""A data set on one picture: where episodes begin, how long they are, how far they get."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.geometry import GOAL_POSE, corners
+from harness.demo_stats import Statistics
+from harness.errors import UserError
+from ibc.demos import Demos
+
+os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+import pygame
+
+PANEL, MARGIN, TITLE = 420, 24, 34
+SIZE = (3 * PANEL + 4 * MARGIN, 2 * (PANEL + TITLE) + 3 * MARGIN)
+INK, FAINT, BARS = (40, 44, 52), (205, 208, 214), (96, 140, 196)
+BLOCK, AGENT, GOAL = (119, 136, 153), (65, 105, 225), (144, 238, 144)
+BINS = 24
+
+
+def draw(demos: Demos, found: Statistics, file: Path) -> None:
+    """Writes a PNG with six panels; UserError if the file cannot be written or is no .png."""
+    if file.suffix.lower() != ".png":
+        raise UserError(f"--picture must be a .png file, got {file.name!r}")
+    pygame.font.init()
+    font = pygame.font.Font(None, 24)
+    canvas = pygame.Surface(SIZE)
+    canvas.fill((255, 255, 255))
+    first = demos.state[demos.episode_starts].astype(np.float64)
+    last = demos.state[demos.episode_ends - 1].astype(np.float64)
+    panels = [
+        ("start poses", lambda at: _board(canvas, at, first)),
+        ("last poses", lambda at: _board(canvas, at, last)),
+        ("episode length (steps)", lambda at: _bars(canvas, font, at, found.lengths)),
+        ("coverage reached by replay", lambda at: _bars(canvas, font, at, found.coverage)),
+        ("agent's speed (px a step)", lambda at: _bars(canvas, font, at, found.speed)),
+        ("target's distance (px)", lambda at: _bars(canvas, font, at, found.reach)),
+    ]
+    for number, (title, panel) in enumerate(panels):
+        row, column = divmod(number, 3)
+        at = (MARGIN + column * (PANEL + MARGIN), MARGIN + row * (PANEL + TITLE + MARGIN))
+        canvas.blit(font.render(title, True, INK), at)
+        panel((at[0], at[1] + TITLE))
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pygame.image.save(canvas, str(file))
+    except (OSError, pygame.error) as error:
+        raise UserError(f"--picture must be a file that can be written: {error}") from error
+
+
+def _board(canvas: pygame.Surface, at: tuple[int, int], states: NDArray[np.float64]) -> None:
+    """The goal, the blocks' outlines and the agents of the states (n, 5), seen from above."""
+    board = pygame.Surface((PANEL, PANEL))
+    board.fill((255, 255, 255))
+    scale = PANEL / 512
+    pygame.draw.polygon(board, GOAL, (corners(np.array(GOAL_POSE)) * scale).tolist())
+    for state in states:
+        pygame.draw.aalines(board, BLOCK, True, (corners(state[2:]) * scale).tolist())
+    for state in states:
+        pygame.draw.circle(board, AGENT, (state[:2] * scale).tolist(), 4)
+    canvas.blit(board, at)
+    pygame.draw.rect(canvas, FAINT, (*at, PANEL, PANEL), 1)
+
+
+def _bars(
+    canvas: pygame.Surface,
+    font: pygame.font.Font,
+    at: tuple[int, int],
+    values: NDArray[np.float64] | NDArray[np.int64],
+) -> None:
+    """A histogram up to the 99.5th percentile, with its ends and its median written below."""
+    high = float(np.percentile(values, 99.5))
+    low = float(values.min())
+    counts, _ = np.histogram(values, BINS, (low, high if high > low else low + 1))
+    left, top = at
+    height = PANEL - TITLE
+    width = PANEL / BINS
+    for k, count in enumerate(counts):
+        tall = round(count / counts.max() * (height - 8))
+        pygame.draw.rect(canvas, BARS, (left + k * width + 1, top + height - tall, width - 2, tall))
+    pygame.draw.line(canvas, INK, (left, top + height), (left + PANEL, top + height))
+    median = f"median {np.median(values):.3g}, largest {values.max():.3g}"
+    texts = [font.render(text, True, INK) for text in (f"{low:.3g}", median, f"{high:.3g}")]
+    for text, share in zip(texts, (0.0, 0.5, 1.0), strict=True):
+        canvas.blit(text, (left + (PANEL - text.get_width()) * share, top + height + 8))
