@@ -1,0 +1,162 @@
+"""A demonstrator that solves PushT: it plans strokes in closed form and carries them out.
+
+What it does is a function of the state and of the plan it is carrying out; a plan is searched anew
+every few steps and given up only for a clearly better one. Nothing is drawn at random.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+
+from envs import strokes
+from envs.dynamics import BOARD, World, check_vector
+from envs.geometry import coverage
+from envs.planner import Plan, Planner, Style
+from envs.routes import NODES, Ways
+from envs.strokes import Floats
+
+if TYPE_CHECKING:
+    import torch
+
+SUCCESS_COVERAGE = 0.95
+LAG = 2.0  # steps: at a steady speed the agent runs this far behind its target
+SEARCH_EVERY = 5  # steps
+BROKEN_PROMISE = 2.0  # steps by which a plan may turn out dearer before it is searched anew
+MAX_STEPS = 300
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One demonstration: the states (L, 5) before each action, and the actions (L, 2), float32.
+
+    `max_coverage` is the highest after any action; `success` says that it exceeded 0.95.
+    """
+
+    states: npt.NDArray[np.float32]
+    actions: npt.NDArray[np.float32]
+    max_coverage: float
+    success: bool
+
+
+class Demonstrator:
+    """Chooses one action a step; remembers the plan it is carrying out."""
+
+    def __init__(self, planner: Planner | None = None) -> None:
+        self._planner = planner or Planner(Style())
+        self._plan: Plan | None = None
+        self._age = 0
+
+    def act(self, state: npt.ArrayLike) -> Floats:
+        """Return the target (2,) in px, on the board, for a state (5,) as recorded.
+
+        Raises ValueError for a wrong shape or a value that is not finite.
+        """
+        pose, agent = strokes.observe(np.array(check_vector("state", state, 5)))
+        corners = strokes.to_board(pose, NODES)
+        ways = Ways(agent, np.logical_and.reduce((corners > 0) & (corners < BOARD), axis=-1))
+        plan = self._plan = self._next_plan(pose, ways)
+        return np.clip(self._aim(pose, plan, ways), 0.0, BOARD)
+
+    def _next_plan(self, pose: Floats, ways: Ways) -> Plan:
+        old = self._plan
+        if old is not None:
+            self._age += 1
+            if self._age < SEARCH_EVERY:
+                plan = self._planner.follow(pose, ways, old)
+                if plan.cost < old.cost + BROKEN_PROMISE:
+                    return plan
+        self._age = 0
+        return self._planner.search(pose, ways, old)
+
+    def _aim(self, pose: Floats, plan: Plan, ways: Ways) -> Floats:
+        """Return the point on the board that lies a fixed way ahead of the agent on its course."""
+        style = self._planner.style
+        face, offset = plan.face[0], plan.offset[0]
+        way = ways.points(face, offset)
+        legs = np.linalg.norm(np.diff(way, axis=0), axis=1)
+        near = legs.sum() < LAG * style.push_speed
+        ahead = LAG * (style.push_speed if near else style.travel_speed)
+        if legs.sum() >= ahead:
+            passed = np.cumsum(legs)
+            k = int(np.searchsorted(passed, ahead))
+            share = (ahead - (passed[k] - legs[k])) / legs[k]
+            target = way[k] + share * (way[k + 1] - way[k])
+        else:
+            # The rest of the way ahead lies on the stroke; its end is passed by a touch.
+            speed = max(float(strokes.agent_speed(face, offset)), 0.5)
+            length = min((ahead - legs.sum()) / speed, plan.length[0] + 1.0)
+            pose = strokes.pushed(pose, face, offset, np.array(length))
+            target = strokes.agent_point(face, offset)
+        aim: Floats = strokes.to_board(pose, target[None])[0]
+        return aim
+
+
+def plan_episode(seed: int, max_steps: int = MAX_STEPS) -> Episode:
+    """Demonstrate from the legacy reset of `seed` until coverage exceeds 0.95 or steps run out.
+
+    The recorded actions, stepped again from that reset, give the recorded states exactly.
+    """
+    if max_steps < 1:
+        raise ValueError(f"max_steps must be at least 1, got {max_steps}")
+    world, demonstrator = World(), Demonstrator(_planner())
+    world.reset(seed)
+    states: list[npt.NDArray[np.float32]] = []
+    actions: list[npt.NDArray[np.float32]] = []
+    best = 0.0
+    while len(actions) < max_steps and best <= SUCCESS_COVERAGE:
+        state = world.state
+        # What is stored is what is carried out: float32.
+        action = demonstrator.act(state).astype(np.float32)
+        world.step(action)
+        states.append(state.astype(np.float32))
+        actions.append(action)
+        best = max(best, coverage(*world.state[2:]))
+    return Episode(np.stack(states), np.stack(actions), best, best > SUCCESS_COVERAGE)
+
+
+@functools.cache
+def _planner() -> Planner:
+    """The planner's tables, made once a process; they hold no state."""
+    return Planner(Style())
+
+
+class ExpertPolicy:
+    """The demonstrator behind a policy's interface, for evaluation as the upper bound.
+
+    An episode's plan is remembered under its generator, so rows may come in any order and leave.
+    """
+
+    obs_mode = "state"
+    obs_horizon = 1
+    action_horizon = 1
+
+    def __init__(self) -> None:
+        self._episodes: WeakKeyDictionary[torch.Generator, Demonstrator] = WeakKeyDictionary()
+
+    def predict_action(
+        self, obs: Mapping[str, "torch.Tensor"], generators: Sequence["torch.Generator"]
+    ) -> "torch.Tensor":
+        """Return targets (B, 1, 2) in px for obs["state"] (B, T, 5); one generator an episode."""
+        import torch
+
+        states = obs["state"][:, -1].to("cpu", torch.float64).numpy()
+        if len(states) != len(generators):
+            raise ValueError(
+                f"there must be one generator a row, got {len(generators)} for {len(states)} rows"
+            )
+        actions = []
+        for state, generator in zip(states, generators, strict=True):
+            if generator not in self._episodes:
+                self._episodes[generator] = Demonstrator(_planner())
+            actions.append(self._episodes[generator].act(state))
+        return torch.tensor(np.stack(actions), dtype=torch.float32)[:, None]
+
+
+def policy() -> ExpertPolicy:
+    """Return a fresh closed-loop demonstrator: `run_eval.py --policy envs.expert:policy`."""
+    return ExpertPolicy()
