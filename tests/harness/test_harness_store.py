@@ -87,7 +87,8 @@ def test_the_schema_has_every_column_of_the_design() -> None:
     assert {name.strip() for name in listed.split(",")} <= set(store.SCHEMAS["episodes"].names)
     listed = """config_hash, train_seed, arm, status, attempts, best_step, select_score,
     report_score, report_success_rate, report_score_low, report_score_high, report_n, health,
-    train_seconds, samples_per_second, device, git_revision, git_dirty, dataset_fingerprint, versions"""
+    train_seconds, samples_per_second, device, git_revision, git_dirty, dataset_fingerprint,
+    versions"""
     assert {name.strip() for name in listed.split(",")} <= set(store.SCHEMAS["trials"].names)
 
 
