@@ -79,9 +79,8 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     count = sum(len(seeds) for seeds in ranges)
     if count > MAX_SEEDS:
         raise UserError(f"{rule}, at most {MAX_SEEDS} episodes; given {count}")
-    for left, right in zip(
-        sorted(ranges, key=_first), sorted(ranges, key=_first)[1:], strict=False
-    ):
+    ranges.sort(key=lambda seeds: seeds.start)
+    for left, right in itertools.pairwise(ranges):
         if right.start < left.stop:
             raise UserError(f"every seed may be given once; seed {right.start} is given twice")
     seeds = tuple(itertools.chain(*ranges))
