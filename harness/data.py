@@ -75,11 +75,11 @@ def open_demos(source: Source | str | Path, obs_mode: str | Iterable[str] = "key
     modes = {obs_mode} if isinstance(obs_mode, str) else set(obs_mode)
     folder = cache_folder()
     name = f"{path.stem}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    signature = ibc_demos.signature(path)
     drawn = "image" in modes and not (path / "data" / "img").exists()
     note = folder / f"{name}.json"
-    pixels = _remembered(note, signature)
     try:
+        signature = ibc_demos.signature(path)
+        pixels = _remembered(note, signature)
         demos = ibc_demos.read(
             path,
             images=folder / f"{name}.npy" if "image" in modes else None,
@@ -91,6 +91,8 @@ def open_demos(source: Source | str | Path, obs_mode: str | Iterable[str] = "key
         if demos.pixels is not None and demos.pixels != pixels:
             files.write_json({"signature": signature, "pixels": demos.pixels}, note)
     except OSError as error:
+        if str(error.filename).startswith(str(path)):
+            raise UserError(f"the data set must be readable: {error}") from error
         raise UserError(
             f"the cache folder must be writable and roomy, {folder} is not: {error}; "
             f"set {CACHE_VARIABLE} to another"

@@ -1,6 +1,7 @@
 """A data set on one picture: where episodes begin, how long they are, how far they get."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ INK, FAINT, BARS = (40, 44, 52), (205, 208, 214), (96, 140, 196)
 BLOCK, AGENT, GOAL = (119, 136, 153), (65, 105, 225), (144, 238, 144)
 BINS = 24
 
+Corner = tuple[int, int]  # of a panel: left and top, in pixels
+
 
 def draw(demos: Demos, found: Statistics, file: Path) -> None:
     """Writes a PNG with six panels; UserError if the file cannot be written or is no .png."""
@@ -31,7 +34,7 @@ def draw(demos: Demos, found: Statistics, file: Path) -> None:
     canvas.fill((255, 255, 255))
     first = demos.state[demos.episode_starts].astype(np.float64)
     last = demos.state[demos.episode_ends - 1].astype(np.float64)
-    panels = [
+    panels: list[tuple[str, Callable[[Corner], None]]] = [
         ("start poses", lambda at: _board(canvas, at, first)),
         ("last poses", lambda at: _board(canvas, at, last)),
         ("episode length (steps)", lambda at: _bars(canvas, font, at, found.lengths)),
@@ -51,7 +54,7 @@ def draw(demos: Demos, found: Statistics, file: Path) -> None:
         raise UserError(f"--picture must be a file that can be written: {error}") from error
 
 
-def _board(canvas: pygame.Surface, at: tuple[int, int], states: NDArray[np.float64]) -> None:
+def _board(canvas: pygame.Surface, at: Corner, states: NDArray[np.float64]) -> None:
     """The goal, the blocks' outlines and the agents of the states (n, 5), seen from above."""
     board = pygame.Surface((PANEL, PANEL))
     board.fill((255, 255, 255))
@@ -68,7 +71,7 @@ def _board(canvas: pygame.Surface, at: tuple[int, int], states: NDArray[np.float
 def _bars(
     canvas: pygame.Surface,
     font: pygame.font.Font,
-    at: tuple[int, int],
+    at: Corner,
     values: NDArray[np.float64] | NDArray[np.int64],
 ) -> None:
     """A histogram up to the 99.5th percentile, with its ends and its median written below."""

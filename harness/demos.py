@@ -132,8 +132,10 @@ def _download(given: argparse.Namespace) -> int:
     url = given.url or download.URL
     print(f"downloading {errors.one_line(url)}", flush=True)
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    console = Console(stderr=True)
+    bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     try:
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        with bars as progress:
             bar = progress.add_task("pusht.zip", total=None)
             path = download.download(
                 url,
