@@ -7,13 +7,26 @@ import numpy as np
 import numpy.typing as npt
 
 from envs.dynamics import AGENT_RADIUS, BAR, STEM
-from envs.strokes import FACE_ALONG, FACE_PUSH, Floats, Ints, agent_point, contact_point
+from envs.strokes import (
+    FACE_ALONG,
+    FACE_HIGH,
+    FACE_LOW,
+    FACE_PUSH,
+    Floats,
+    Ints,
+    agent_point,
+    contact_point,
+)
 
 CORNER_CLEARANCE = 9.0  # px at the corners: room for cutting them
 GAP = 5.0  # px off a face, where an approach straightens towards the contact
 SLIDE = 14.0  # px: the farthest contact on the same face that is reached by sliding along it
 _FAR = 1e5
 _GROWN = AGENT_RADIUS + GAP - 1.0  # no way comes closer to the T's outline than this
+# The offsets on each face that can be approached at right angles, outside the two inner corners.
+_REACH_LOW, _REACH_HIGH = FACE_LOW.copy(), FACE_HIGH.copy()
+_REACH_LOW[3], _REACH_HIGH[4] = 15 + _GROWN, -15 - _GROWN
+_REACH_LOW[5:7] = 30 + _GROWN
 _BOXES = tuple(
     (min(x) - _GROWN, max(x) + _GROWN, min(y) - _GROWN, max(y) + _GROWN)
     for x, y in (zip(*BAR, strict=True), zip(*STEM, strict=True))
@@ -76,21 +89,22 @@ class Ways:
 
     def lengths(self, face: Ints, offset: Floats) -> Floats:
         """Return the lengths (...) of the ways to contacts, px; _FAR-like where there is none."""
-        before = agent_point(face, offset, GAP)
+        before = _before(face, offset)
         direct = np.linalg.norm(before - self._start, axis=-1)
         direct = np.where(crosses(self._start, before), _FAR, direct)
         over_nodes = (self._first[:, None] + self._length).min(axis=0)
         last = np.linalg.norm(before[..., None, :] - NODES, axis=-1)
         last = np.where(crosses(NODES, before[..., None, :]) | ~self._usable, _FAR, last)
         length = np.minimum(direct, (over_nodes + last).min(axis=-1))
-        length = length + np.linalg.norm(self._start - self._agent) + GAP
+        length += np.linalg.norm(self._start - self._agent)
+        length += np.linalg.norm(agent_point(face, offset) - before, axis=-1)
         ahead, aside = self._at_face(face, offset)
         slides = _slides(ahead, aside)
         return np.where(slides, np.hypot(ahead - AGENT_RADIUS, aside), length)
 
     def points(self, face: Ints, offset: Floats) -> Floats:
         """Return the corners (P, 2) of the way to one contact, from the agent to the touch."""
-        touch, before = agent_point(face, offset), agent_point(face, offset, GAP)
+        touch, before = agent_point(face, offset), _before(face, offset)
         if _slides(*self._at_face(face, offset)):
             return np.array([self._agent, touch])
         way = [self._agent]
@@ -113,6 +127,11 @@ class Ways:
     def _at_face(self, face: Ints, offset: Floats) -> tuple[Floats, Floats]:
         away = contact_point(face, offset) - self._agent
         return (away * FACE_PUSH[face]).sum(axis=-1), (away * FACE_ALONG[face]).sum(axis=-1)
+
+
+def _before(face: Ints, offset: Floats) -> Floats:
+    """Return where (..., 2) an approach straightens: off the contact and outside the grown T."""
+    return agent_point(face, np.clip(offset, _REACH_LOW[face], _REACH_HIGH[face]), GAP)
 
 
 def _slides(ahead: Floats, aside: Floats) -> npt.NDArray[np.bool_]:
