@@ -38,11 +38,12 @@ class Source:
         return f"demonstrations: {shown} ({self.kind})"
 
 
-def resolve_source(data: str | Path | None = None, *, folder: Path = DATA) -> Source:
-    """The data set at `data` if given, else the downloaded one in `folder`, else the built-in one.
+def resolve_source(data: str | Path | None = None, *, folder: Path | None = None) -> Source:
+    """The data set at `data` if given, else the downloaded one, else the built-in one, in `folder`.
 
-    A relative `data` is relative to the working directory, as the user typed it. Raises UserError
-    if what was given is no zarr store, or nothing was given and nothing is there.
+    That is data/ in the repository unless said otherwise. A relative `data` is relative to the
+    working directory, as the user typed it. Raises UserError if what was given is no zarr store, or
+    nothing was given and nothing is there.
     """
     if data is not None:
         path = Path(data).expanduser().resolve()
@@ -53,6 +54,7 @@ def resolve_source(data: str | Path | None = None, *, folder: Path = DATA) -> So
             hint = f"; did you mean {inside[0]}?" if inside else ""
             raise UserError(f"--data must be the folder of a zarr store, {path} is not one{hint}")
         return Source(path, "given")
+    folder = DATA if folder is None else folder
     if (folder / DOWNLOADED).exists():
         return Source(folder / DOWNLOADED, "downloaded")
     if (folder / BUILT_IN).exists():

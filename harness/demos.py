@@ -14,8 +14,6 @@ from harness.errors import UserError
 from ibc import demos as ibc_demos
 from ibc.demos import Demos
 
-FRAMES_PER_SECOND = 10  # one step of control lasts 0.1 s
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, 1 (the download failed) or 2 (bad input)."""
@@ -96,8 +94,7 @@ def _check(given: argparse.Namespace) -> int:
 
 
 def _replay(given: argparse.Namespace) -> int:
-    from envs.render import video_frame
-    from harness.video import write_video
+    from harness.video import episode_frames, write_video
 
     if given.out.suffix.lower() != ".mp4":
         raise UserError(f"--out must be a .mp4 file, got {given.out.name!r}")
@@ -108,12 +105,9 @@ def _replay(given: argparse.Namespace) -> int:
     if not 0 <= given.episode < total:
         raise UserError(f"--episode must be 0 to {total - 1}, got {given.episode}")
     rows = range(demos.episode_starts[given.episode], demos.episode_ends[given.episode])
-    frames = (
-        video_frame(demos.state[t].astype(float), given.size, action=demos.action[t].astype(float))
-        for t in rows
-    )
+    steps = ((demos.state[t].astype(float), demos.action[t].astype(float)) for t in rows)
     try:
-        write_video(given.out, frames, fps=FRAMES_PER_SECOND)
+        write_video(given.out, episode_frames(steps, given.size))
     except OSError as error:
         raise UserError(f"--out must be a file that can be written: {error}") from error
     print(f"{given.out}: episode {given.episode}, {len(rows)} steps")
