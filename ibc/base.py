@@ -54,6 +54,13 @@ class PolicyConfig:
         check_choice("policy.obs_mode", self.obs_mode, ("state", "keypoints", "image"))
         check_int("policy.obs_horizon", self.obs_horizon, 1, 16)
         check_int("policy.action_horizon", self.action_horizon, 1, 16)
+        check(
+            self.negatives.sampler == "uniform"
+            or not self.negatives.shared
+            or self.action.frame == "agent",
+            'negatives.shared around the agent needs action.frame "agent"',
+            f'action.frame "{self.action.frame}"',
+        )
 
 
 class Policy(nn.Module, ABC):

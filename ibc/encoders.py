@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from ibc.checks import check, check_choice, check_float, check_int
-from ibc.normalize import normalize_positions
+from ibc.normalize import BOARD_PX, normalize_positions
 from ibc.trunks import ConvTrunk, ResNet18
 
 LOW_DIM = {"state": 5, "keypoints": 20}
+# Normalised board units in a typical distance to the block, 100 px, and a typical move, 20 px.
+PER_OFFSET, PER_MOVE = BOARD_PX / 2 / 100.0, BOARD_PX / 2 / 20.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class EncoderConfig:
     stacking: Literal["features", "channels"] = "features"
     features: int = 64
     state_width: int = 256
-    state_depth: int = 2
+    state_depth: int = 1
 
     def __post_init__(self) -> None:
         check_choice("encoder.trunk", self.trunk, ("conv", "resnet18"))
@@ -73,14 +75,20 @@ class EncoderConfig:
 
 
 class StateEncoder(nn.Module):
-    """States or keypoints, all frames concatenated, through an MLP with ReLU after every layer."""
+    """States or keypoints of all frames through an MLP with ReLU after every layer.
+
+    What matters in pushing is small beside the board: where the block is from the agent, and what
+    moved since the last frame. So the numbers go in as positions of the newest frame, offsets from
+    the agent in units of 100 px, and movements in units of 20 px.
+    """
 
     def __init__(self, config: EncoderConfig, obs_mode: str, obs_horizon: int) -> None:
         super().__init__()
         self.obs_mode = obs_mode
         # The angle enters as sine and cosine: one number more than the state has.
-        inputs = (LOW_DIM[obs_mode] + (obs_mode == "state")) * obs_horizon
-        widths = [inputs] + [config.state_width] * config.state_depth
+        frame = LOW_DIM[obs_mode] + (obs_mode == "state")
+        block = 2 if obs_mode == "state" else LOW_DIM[obs_mode] - 2
+        widths = [frame * obs_horizon + block] + [config.state_width] * config.state_depth
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.out_features = widths[-1]
 
@@ -88,11 +96,16 @@ class StateEncoder(nn.Module):
         """(B, T, 5 or 20) in px and rad to (B, F); there is nothing to augment."""
         frames_BTX = obs[self.obs_mode]
         if self.obs_mode == "state":
+            x_BTX = normalize_positions(frames_BTX[..., :4])
             angle_BT1 = frames_BTX[..., 4:]
-            positions_BTX = normalize_positions(frames_BTX[..., :4])
-            x = torch.cat([positions_BTX, angle_BT1.sin(), angle_BT1.cos()], -1).flatten(1)
+            agent_BA, block_BX = x_BTX[:, -1, :2], x_BTX[:, -1, 2:]
+            x_BTX = torch.cat([x_BTX, angle_BT1.sin(), angle_BT1.cos()], -1)
         else:
-            x = normalize_positions(frames_BTX).flatten(1)
+            x_BTX = normalize_positions(frames_BTX)
+            agent_BA, block_BX = x_BTX[:, -1, 18:], x_BTX[:, -1, :18]
+        offsets_BX = (block_BX - agent_BA.repeat(1, block_BX.shape[1] // 2)) * PER_OFFSET
+        moves_BX = (x_BTX[:, 1:] - x_BTX[:, :-1]).flatten(1) * PER_MOVE
+        x = torch.cat([x_BTX[:, -1], offsets_BX, moves_BX], 1)
         for layer in self.layers:
             x = layer(x).relu_()
         return x
@@ -140,8 +153,10 @@ class ImageEncoder(nn.Module):
             pooled = self.pool(maps)
         else:
             pooled = maps.amax((2, 3)) if self.pooling == "max" else maps.mean((2, 3))
-        features = self.project(pooled).reshape(B, -1)
-        return torch.cat([features, normalize_positions(obs["agent_pos"]).flatten(1)], 1)
+        features_BF = self.project(pooled).reshape(B, -1)
+        agent_BTA = normalize_positions(obs["agent_pos"])
+        moves_BX = (agent_BTA[:, 1:] - agent_BTA[:, :-1]).flatten(1) * PER_MOVE
+        return torch.cat([features_BF, agent_BTA[:, -1], moves_BX], 1)
 
 
 class SoftArgmax(nn.Module):

@@ -1,38 +1,46 @@
-"""EnergyModel: encode the observation once, score N actions. Lower energy is better.
+"""Energy models: encode the observation once, score N actions. Lower energy is better.
 
 Legend: B batch, N actions scored per observation, D action dimensions, F features, W width.
 """
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from ibc.checks import check_float, check_int
+from ibc.checks import check_choice, check_float, check_int
 
 
 @dataclass(frozen=True)
 class EnergyConfig:
-    """The late-fusion head: `depth` hidden layers of `width` units over (features, action)."""
+    """The late-fusion head over (features, action); explicit policies take its width and depth.
 
+    fusion: "concat" is an MLP of `depth` hidden layers over both (Florence et al. 2021);
+    "product" the inner product of two towers of `depth` hidden layers each, so that an action
+    scored for many observations passes its tower once.
+    """
+
+    fusion: Literal["concat", "product"] = "product"
     width: int = 256
-    depth: int = 4
+    depth: int = 2
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        check_choice("energy.fusion", self.fusion, ("concat", "product"))
         check_int("energy.width", self.width, 1, 8192)
         check_int("energy.depth", self.depth, 1, 32)
         check_float("energy.dropout", self.dropout, 0.0, 0.9)
 
 
-class EnergyModel(nn.Module):
-    """E(x, a) by an MLP over the concatenation of features and action (late fusion).
+class ConcatEnergy(nn.Module):
+    """E(x, a) by an MLP over the concatenation of features and action.
 
     The first layer is linear in the concatenation, W [f; a] = W_f f + W_a a, so it is computed as
     `observe` (B rows, once an observation, whatever the number of actions and of sampling rounds)
-    and `score` (B x N rows, two columns).
+    and `score` (B x N rows of D columns).
     """
 
     def __init__(self, features: int, action_dim: int, config: EnergyConfig) -> None:
@@ -45,7 +53,7 @@ class EnergyModel(nn.Module):
         )
         self.out = nn.Linear(config.width, 1)
 
-    def observe(self, features_BF: Tensor) -> Tensor:
+    def observe(self, features_BF: Tensor, dropout: torch.Generator | None = None) -> Tensor:
         """The observation's share of the first layer, (B, W)."""
         context_BW: Tensor = self.observation(features_BF)
         return context_BW
@@ -55,23 +63,66 @@ class EnergyModel(nn.Module):
     ) -> Tensor:
         """Energies (B, N) in float32; `dropout` draws the masks, None leaves dropout out.
 
-        The first and the last layer stay in float32 under autocast: bf16 would round actions and
-        energies to one part in 256.
+        Actions of shape (1, N, D) are scored for every observation. The first and the last layer
+        stay in float32 under autocast: bf16 would round actions and energies to one part in 256.
         """
         with torch.autocast(actions_BND.device.type, enabled=False):
-            h = self.action(actions_BND).add_(context_BW.float().unsqueeze(1)).relu_()
+            h = (self.action(actions_BND) + context_BW.float().unsqueeze(1)).relu_()
         for layer in self.hidden:
-            h = layer(self._drop(h, dropout)).relu_()
+            h = layer(drop(h, self.dropout, dropout)).relu_()
         with torch.autocast(actions_BND.device.type, enabled=False):
-            energies: Tensor = self.out(self._drop(h, dropout).float()).squeeze(-1)
+            energies: Tensor = self.out(drop(h, self.dropout, dropout).float()).squeeze(-1)
         return energies
 
-    def forward(self, features_BF: Tensor, actions_BND: Tensor) -> Tensor:
-        """Energies (B, N) of N actions for each observation."""
-        return self.score(self.observe(features_BF), actions_BND)
 
-    def _drop(self, h: Tensor, generator: torch.Generator | None) -> Tensor:
-        return drop(h, self.dropout, generator)
+class ProductEnergy(nn.Module):
+    """E(x, a) = -<u(x), v(a)> / sqrt(W): log density as a learned basis over the actions.
+
+    Scoring N actions for B observations takes B + N passes through the towers and one matrix
+    product instead of B x N passes, where the actions are the same for all observations.
+    """
+
+    def __init__(self, features: int, action_dim: int, config: EnergyConfig) -> None:
+        super().__init__()
+        hidden = [config.width] * config.depth
+        self.observation = MLP([features, *hidden, config.width], config.dropout)
+        self.action = nn.Linear(action_dim, config.width)
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(hidden))
+        self.scale = 1.0 / math.sqrt(config.width)
+
+    def observe(self, features_BF: Tensor, dropout: torch.Generator | None = None) -> Tensor:
+        """u(x), (B, W)."""
+        context_BW: Tensor = self.observation(features_BF, dropout)
+        return context_BW
+
+    def score(
+        self, context_BW: Tensor, actions_BND: Tensor, dropout: torch.Generator | None = None
+    ) -> Tensor:
+        """Energies (B, N) in float32; actions of shape (1, N, D) are scored for every observation.
+
+        Dropout is applied to observations only. First layer and product stay in float32.
+        """
+        with torch.autocast(actions_BND.device.type, enabled=False):
+            v = self.action(actions_BND).relu_()
+        for layer in self.hidden:
+            v = layer(v).relu_()
+        with torch.autocast(actions_BND.device.type, enabled=False):
+            u_BW, v_BNW = context_BW.float() * -self.scale, v.float()
+            shared = len(actions_BND) == 1
+            energies: Tensor = (
+                u_BW @ v_BNW[0].T if shared else torch.bmm(v_BNW, u_BW.unsqueeze(2)).squeeze(2)
+            )
+        return energies
+
+
+EnergyModel = ConcatEnergy | ProductEnergy
+
+
+def build_energy(features: int, action_dim: int, config: EnergyConfig) -> EnergyModel:
+    """The energy model of the configured fusion."""
+    if config.fusion == "concat":
+        return ConcatEnergy(features, action_dim, config)
+    return ProductEnergy(features, action_dim, config)
 
 
 def drop(h: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
@@ -93,5 +144,5 @@ class MLP(nn.Module):
     def forward(self, x: Tensor, dropout: torch.Generator | None = None) -> Tensor:
         """(B, sizes[0]) to (B, sizes[-1])."""
         for i, layer in enumerate(self.layers):
-            x = layer(x) if i == 0 else layer(drop(functional.relu(x), self.dropout, dropout))
+            x = layer(x if i == 0 else drop(x.relu_(), self.dropout, dropout))
         return x

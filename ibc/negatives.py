@@ -35,12 +35,14 @@ class NegativesConfig:
     uniform_share: of the mixture, the probability of a uniform draw.
     centre: the mixture's centre, the (moved) "positive" or the "agent".
     scales: standard deviations of the mixture's Gaussians, equally likely.
+    shared: one draw of `count` negatives for all windows of a (micro-)batch instead of one each.
     """
 
     sampler: Literal["uniform", "mixture"] = "uniform"
-    count: int = 64
+    count: int = 1024
+    shared: bool = True
     uniform_share: float = 0.5
-    centre: Literal["positive", "agent"] = "positive"
+    centre: Literal["positive", "agent"] = "agent"
     scales: tuple[float, ...] = (0.3, 0.1, 0.03)
 
     def __post_init__(self) -> None:
@@ -51,27 +53,32 @@ class NegativesConfig:
         check(1 <= len(self.scales) <= 8, "negatives.scales must hold 1 to 8 lengths", self.scales)
         for scale in self.scales:
             check_float("negatives.scales", scale, 0.0, 0.5, open_low=True)
+        check(type(self.shared) is bool, "negatives.shared must be true or false", self.shared)
+        check(
+            not self.shared or self.sampler == "uniform" or self.centre == "agent",
+            'negatives.shared needs negatives.sampler "uniform" or negatives.centre "agent"',
+            f'negatives.centre "{self.centre}"',
+        )
 
 
 def sample(
     config: NegativesConfig, positives_BD: Tensor, agent_BD: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor | None]:
-    """Candidates (B, K, D) with the positive first, and the logits' correction (B, K) or None.
+    """Negatives (B, N, D), or (1, N, D) if shared, and the logits' correction (B, K) or None.
 
     positives_BD and agent_BD (the action "stay where you are") are normalised; the generator's
-    device is theirs.
+    device is theirs. Shared negatives around the agent need one agent_BD for all rows.
     """
+    rows = 1 if config.shared else len(positives_BD)
     if config.sampler == "uniform":
-        negatives_BND = _uniform(positives_BD, config.count, generator)
-        return torch.cat([positives_BD.unsqueeze(1), negatives_BND], 1), None
+        return _uniform(positives_BD[:rows], config.count, generator), None
     if config.centre == "positive":
         centre_BD = draw(config, positives_BD, 1, generator).squeeze(1)
-        negatives_BND = draw(config, centre_BD, config.count, generator)
-        return torch.cat([positives_BD.unsqueeze(1), negatives_BND], 1), None
-    candidates_BKD = torch.cat(
-        [positives_BD.unsqueeze(1), draw(config, agent_BD, config.count, generator)], 1
-    )
-    return candidates_BKD, -log_density(config, candidates_BKD, agent_BD)
+        return draw(config, centre_BD, config.count, generator), None
+    negatives_BND = draw(config, agent_BD[:rows], config.count, generator)
+    log_q_B1 = log_density(config, positives_BD.unsqueeze(1), agent_BD)
+    log_q_BN = log_density(config, negatives_BND, agent_BD[:rows]).expand(len(log_q_B1), -1)
+    return negatives_BND, -torch.cat([log_q_B1, log_q_BN], 1)
 
 
 def draw(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ibc import inference, losses, negatives
 from ibc.base import Batch, Policy, PolicyConfig, load_weights, read_config
-from ibc.energy import EnergyModel
+from ibc.energy import build_energy
 from ibc.explicit import MSEPolicy
 from ibc.normalize import Normalizer
 from ibc.windows import Windows
@@ -26,7 +26,7 @@ class IBCPolicy(Policy):
 
     def __init__(self, config: PolicyConfig, normalizer: Normalizer) -> None:
         super().__init__(config, normalizer)
-        self.energy = EnergyModel(
+        self.energy = build_energy(
             self.encoder.out_features, 2 * config.action_horizon, config.energy
         )
 
@@ -39,11 +39,13 @@ class IBCPolicy(Policy):
         """InfoNCE over the demonstrated action and `count` counter-examples (eq. 2)."""
         obs = self.prepare(batch)
         positives_BD, clipped = self.encode_targets(batch, obs)
-        candidates_BKD, correction_BK = negatives.sample(
+        negatives_BND, correction_BK = negatives.sample(
             self.config.negatives, positives_BD, self._stay(obs), generator
         )
-        context_BW = self.energy.observe(self.encoder(obs, augment))
-        energies_BK = self.energy.score(context_BW, candidates_BKD, augment)
+        context_BW = self.energy.observe(self.encoder(obs, augment), augment)
+        energies_B1 = self.energy.score(context_BW, positives_BD.unsqueeze(1), augment)
+        energies_BN = self.energy.score(context_BW, negatives_BND, augment)
+        energies_BK = torch.cat([energies_B1, energies_BN], 1)
         loss = losses.info_nce(energies_BK, correction_BK).mean()
         chance = losses.info_nce(torch.zeros_like(energies_BK), correction_BK).mean()
         return loss, {
@@ -84,7 +86,9 @@ class IBCPolicy(Policy):
         """The energy policy saved in the directory; ValueError if another kind is."""
         policy = load_policy(directory)
         if not isinstance(policy, cls):
-            raise ValueError(f'{directory} must hold a policy of kind "ibc", got "{policy.config.kind}"')
+            raise ValueError(
+                f'{directory} must hold a policy of kind "ibc", got "{policy.config.kind}"'
+            )
         return policy
 
 

@@ -58,7 +58,7 @@ def test_config_survives_plain_values():
 
 
 def test_unknown_key_is_refused():
-    with pytest.raises(ValueError, match=r"policy.energy has the keys width.*got 'widht'"):
+    with pytest.raises(ValueError, match=r"policy.energy has the keys fusion.*got 'widht'"):
         config_from_plain(PolicyConfig, {"energy": {"widht": 3}})
 
 

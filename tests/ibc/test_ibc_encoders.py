@@ -138,10 +138,24 @@ def test_the_state_angle_has_no_seam():
     )
 
 
-def test_state_depth_zero_passes_the_normalised_numbers():
+def test_low_dimensional_features_are_positions_offsets_and_moves():
     encoder = StateEncoder(EncoderConfig(state_depth=0), "keypoints", 2)
-    assert encoder.out_features == 40
-    assert encoder({"keypoints": torch.full((1, 2, 20), 256.0)}).tolist() == [[0.0] * 40]
+    frames = torch.full((1, 2, 20), 256.0)
+    frames[0, 1, 0] = 276.0  # the first keypoint is 20 px right of the agent and moved by 20 px
+    features = encoder({"keypoints": frames})[0]
+    assert encoder.out_features == len(features) == 20 + 18 + 20
+    found = {i: round(value, 6) for i, value in enumerate(features.tolist()) if value}
+    assert found == {0: 20 / 256, 20: 0.2, 38: 1.0}
+
+
+def test_state_features_are_positions_offsets_and_moves():
+    encoder = StateEncoder(EncoderConfig(state_depth=0), "state", 2)
+    frames = torch.tensor([[[256.0, 256.0, 256.0, 306.0, 0.0]] * 2])
+    frames[0, 0, 1] = 266.0  # the agent moved up by 10 px; the block is 50 px below it
+    features = encoder({"state": frames})[0]
+    assert encoder.out_features == len(features) == 6 + 2 + 6
+    expected = [0, 0, 0, 50 / 256, 0, 1, 0, 0.5, 0, -0.5, 0, 0, 0, 0]
+    assert features.tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_both_convolutions_of_a_residual_block_matter():

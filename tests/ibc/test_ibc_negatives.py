@@ -13,18 +13,24 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-MIXTURE = NegativesConfig(sampler="mixture", uniform_share=0.3, scales=(0.4, 0.1), count=7)
+def mixture(centre, **changes):
+    values = {"count": 7, "shared": False, "uniform_share": 0.3, "scales": (0.2,), **changes}
+    return NegativesConfig("mixture", centre=centre, **values)
 
 
-def test_uniform_fills_the_bounds_evenly():
-    config = NegativesConfig(count=4000)
-    candidates, correction = sample(config, torch.full((2, 2), 5.0), torch.zeros(2, 2), generator())
+MIXTURE = mixture("positive", scales=(0.4, 0.1))
+TRUTH = mixture("positive", uniform_share=0.2, scales=(0.25,))
+
+
+@pytest.mark.parametrize(("shared", "rows"), [(True, 1), (False, 2)])
+def test_uniform_fills_the_bounds_evenly(shared, rows):
+    config = NegativesConfig(count=4000, shared=shared)
+    negatives, correction = sample(config, torch.full((2, 2), 5.0), torch.zeros(2, 2), generator())
     assert correction is None
-    assert candidates.shape == (2, 4001, 2)
-    assert (candidates[:, 0] == 5.0).all(), "the positive comes first"
-    counts = torch.histc(candidates[:, 1:], bins=10, min=-1, max=1)
-    assert candidates[:, 1:].abs().max() <= 1.0
-    assert (counts - 1600).abs().max() < 5 * math.sqrt(1600)
+    assert negatives.shape == (rows, 4000, 2)
+    assert negatives.abs().max() <= 1.0
+    counts, expected = torch.histc(negatives, bins=10, min=-1, max=1), 800 * rows
+    assert (counts - expected).abs().max() < 5 * math.sqrt(expected)
 
 
 @pytest.mark.parametrize("centre", [(0.0, 0.0), (0.95, -0.99)])
@@ -56,39 +62,40 @@ def test_density_is_symmetric_so_that_the_moved_positive_needs_no_correction():
 @pytest.mark.parametrize(
     "config",
     [
-        NegativesConfig(count=7),
-        NegativesConfig("mixture", 7, uniform_share=0.3, centre="agent", scales=(0.2,)),
-        NegativesConfig("mixture", 7, uniform_share=0.3, centre="positive", scales=(0.2,)),
+        NegativesConfig(count=7, shared=False),
+        NegativesConfig(count=7, shared=True),
+        mixture("agent"),
+        mixture("agent", shared=True),
+        mixture("positive"),
     ],
 )
 def test_the_true_log_density_minimises_the_loss(config):
     """Positives from a known density: no sharpened, flattened or shifted energy does better."""
-    n = 200_000
-    truth = NegativesConfig("mixture", uniform_share=0.2, scales=(0.25,))
+    n, batches = 20_000, 100 if config.shared else 10
     centre = torch.tensor([0.3, -0.2]).expand(n, 2)
-    positives = draw(truth, centre, 1, generator(1))[:, 0]
     agent = torch.tensor([-0.4, 0.5]).expand(n, 2)
-    candidates, correction = sample(config, positives, agent, generator(2))
-    log_p = log_density(truth, candidates, centre)
-    wrong = log_density(truth, candidates, agent)
-
-    def loss(logits):
-        return float(info_nce(-logits, correction).mean())
-
-    best = loss(log_p)
-    assert best < loss(0.8 * log_p)
-    assert best < loss(1.25 * log_p)
-    assert best < loss(log_p + 0.2 * wrong)
-    assert best < loss(log_p - 0.2 * wrong)
+    totals = torch.zeros(5)
+    random = generator(1)
+    for _ in range(batches):
+        positives = draw(TRUTH, centre, 1, random)
+        negatives, correction = sample(config, positives[:, 0], agent, random)
+        candidates = torch.cat([positives, negatives.expand(n, -1, -1)], 1)
+        log_p = log_density(TRUTH, candidates, centre)
+        wrong = log_density(TRUTH, candidates, agent)
+        others = (0.75 * log_p, 1.35 * log_p, log_p + 0.25 * wrong, log_p - 0.25 * wrong)
+        for i, logits in enumerate((log_p, *others)):
+            totals[i] += info_nce(-logits, correction).mean()
+    assert totals.argmin() == 0, totals / batches
 
 
 def test_uncorrected_negatives_around_the_agent_are_biased():
     """The correction is not decoration: without it another energy has the lower loss."""
     n = 100_000
-    config = NegativesConfig("mixture", 7, uniform_share=0.3, centre="agent", scales=(0.2,))
-    truth = NegativesConfig("mixture", uniform_share=0.2, scales=(0.25,))
+    config = mixture("agent")
     centre, agent = torch.zeros(n, 2), torch.full((n, 2), 0.2)
-    candidates, _ = sample(config, draw(truth, centre, 1, generator(1))[:, 0], agent, generator(2))
-    log_p = log_density(truth, candidates, centre)
+    positives = draw(TRUTH, centre, 1, generator(1))
+    negatives, _ = sample(config, positives[:, 0], agent, generator(2))
+    candidates = torch.cat([positives, negatives], 1)
+    log_p = log_density(TRUTH, candidates, centre)
     log_q = log_density(config, candidates, agent)
     assert float(info_nce(log_q - log_p).mean()) < float(info_nce(-log_p).mean()) - 0.01

@@ -59,13 +59,13 @@ def test_predicts_and_trains_in_every_mode(toy_demos, kind, obs_mode, horizon):
         if parameter.requires_grad:
             assert parameter.grad is not None, name
             assert parameter.grad.abs().sum() > 0, f"{name} is dead"
-    assert 0.0 < float(metrics["loss_ratio"]) < 3.0
+    assert 0.0 < float(metrics["loss_ratio"]) < 6.0
 
 
 def test_action_zero_is_for_the_newest_frame(toy_demos):
     """With the energy replaced by distance to "stay", the action is the newest agent position."""
     policy, windows = make(toy_demos, obs_horizon=4, inference=InferenceConfig(readout="argmax"))
-    policy.energy.score = lambda context, actions, dropout=None: 1e4 * actions.norm(dim=-1)
+    policy.energy.score = lambda context, actions: 1e4 * actions.norm(dim=-1)
     batch = windows.batch(np.array([4, 34]))
     newest, oldest = (torch.as_tensor(batch["keypoints"][:, t, -2:]) for t in (-1, 0))
     actions = policy.predict_action(batch, generators(0, 1))[:, 0]
@@ -147,10 +147,10 @@ def test_loading_names_the_first_tensor_that_does_not_fit(toy_demos, tmp_path):
     weights = tmp_path / "model.safetensors"
     good = load_file(weights)
     for damage, message in [
-        ({"energy.out.weight": torch.zeros(1, 17)}, r"energy.out.weight of shape \(1, 16\)"),
-        ({"energy.out.weight": None}, "energy.out.weight .* got 'no such tensor'"),
+        ({"energy.action.weight": torch.zeros(16, 3)}, r"energy.action.weight of shape \(16, 2\)"),
+        ({"energy.action.weight": None}, "energy.action.weight .* got 'no such tensor'"),
         ({"extra": torch.zeros(1)}, "only the tensors of this policy, got 'extra'"),
-        ({"energy.out.bias": torch.zeros(1).double()}, "as torch.float32, got torch.float64"),
+        ({"energy.action.bias": torch.zeros(16).double()}, "as torch.float32, got torch.float64"),
     ]:
         bad = {k: v for k, v in {**good, **damage}.items() if v is not None}
         save_file(bad, weights)

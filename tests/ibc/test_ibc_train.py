@@ -24,8 +24,8 @@ POLICY = PolicyConfig(
     encoder=EncoderConfig(
         channels=(8, 8), reduce_maps=4, features=8, state_width=32, state_depth=1
     ),
-    energy=EnergyConfig(width=32, depth=2, dropout=0.1),
-    negatives=NegativesConfig(count=16),
+    energy=EnergyConfig(fusion="concat", width=32, depth=2, dropout=0.1),
+    negatives=NegativesConfig(count=16, shared=False),
     inference=InferenceConfig(samples=64),
     action=ActionConfig(bounds="data"),
 )
@@ -55,7 +55,10 @@ def without_times(metrics):
         (dataclasses.replace(POLICY, kind="mse"), dataclasses.replace(TRAIN, grad_clip=0.1)),
         (
             dataclasses.replace(
-                POLICY, obs_mode="image", negatives=NegativesConfig("mixture", 8, centre="agent")
+                POLICY,
+                obs_mode="image",
+                energy=EnergyConfig(width=16, dropout=0.1),
+                negatives=NegativesConfig("mixture", 8, centre="agent"),
             ),
             dataclasses.replace(TRAIN, ema_decay=None, epoch_steps=4, steps=16, batch_size=16),
         ),
@@ -94,12 +97,15 @@ def test_four_epochs_are_two_and_two_more_to_the_bit(toy_demos, policy, train):
         assert torch.equal(a["generators"][name], value), name
 
 
-@pytest.mark.parametrize("kind", ["ibc", "mse"])
-def test_learns_the_toy_task(toy_demos, kind):
+@pytest.mark.parametrize(
+    ("kind", "fusion"), [("ibc", "concat"), ("ibc", "product"), ("mse", "concat")]
+)
+def test_learns_the_toy_task(toy_demos, kind, fusion):
     config = dataclasses.replace(
         TRAIN, steps=400, epoch_steps=200, ema_decay=0.98, batch_size=64, micro_batch=64
     )
-    policy = dataclasses.replace(POLICY, kind=kind, energy=EnergyConfig(width=32, depth=2))
+    energy = EnergyConfig(fusion, width=32, depth=2)
+    policy = dataclasses.replace(POLICY, kind=kind, energy=energy)
     run = trainer(toy_demos, policy, config)
     first, last = run.run_epoch(), run.run_epoch()
     assert last["train_loss"] < first["train_loss"]
@@ -236,5 +242,5 @@ def test_bf16_trains_and_keeps_energies_in_float32(toy_demos):
     fp32 = trainer(toy_demos, train=dataclasses.replace(TRAIN, steps=2)).run_epoch()
     assert metrics["train_loss"] == pytest.approx(fp32["train_loss"], rel=0.02)
     with torch.autocast("cpu", torch.bfloat16):
-        energies = run.policy.energy(torch.zeros(1, 32), torch.zeros(1, 5, 2))
+        energies = run.policy.energy.score(torch.zeros(1, 32), torch.zeros(1, 5, 2))
     assert energies.dtype == torch.float32

@@ -1,0 +1,102 @@
+"""The energy heads: split first layer, shared actions, dropout, gradients."""
+
+import pytest
+import torch
+
+from ibc.energy import MLP, ConcatEnergy, EnergyConfig, build_energy, drop
+
+FUSIONS = pytest.mark.parametrize("fusion", ["concat", "product"])
+
+
+def build(fusion, dropout=0.0, depth=3):
+    torch.manual_seed(0)
+    return build_energy(6, 4, EnergyConfig(fusion, width=16, depth=depth, dropout=dropout))
+
+
+def inputs(n=5):
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(3, 6, generator=generator)
+    return features, torch.rand(3, n, 4, generator=generator) * 2 - 1
+
+
+def test_concat_is_an_mlp_over_the_concatenation():
+    model = build("concat")
+    assert isinstance(model, ConcatEnergy)
+    features, actions = inputs()
+    plain = MLP([10, 16, 16, 16, 1])
+    with torch.no_grad():
+        first = torch.cat([model.observation.weight, model.action.weight], 1)
+        plain.layers[0].weight.copy_(first)
+        plain.layers[0].bias.copy_(model.observation.bias)
+        for ours, theirs in zip([*model.hidden, model.out], plain.layers[1:], strict=True):
+            theirs.load_state_dict(ours.state_dict())
+    both = torch.cat([features[:, None].expand(-1, 5, -1), actions], -1)
+    torch.testing.assert_close(
+        model.score(model.observe(features), actions), plain(both).squeeze(-1)
+    )
+
+
+@FUSIONS
+def test_shared_actions_score_as_if_repeated(fusion):
+    model = build(fusion)
+    features, actions = inputs()
+    context = model.observe(features)
+    shared = model.score(context, actions[:1])
+    assert shared.shape == (3, 5)
+    torch.testing.assert_close(shared, model.score(context, actions[:1].expand(3, -1, -1)))
+
+
+@FUSIONS
+def test_an_energy_depends_on_its_own_row_and_action_only(fusion):
+    model = build(fusion)
+    features, actions = inputs()
+    before = model.score(model.observe(features), actions)
+    features[1] += 1.0
+    actions[0, 2] += 0.5
+    changed = (model.score(model.observe(features), actions) - before).abs() > 1e-6
+    assert changed[1].all()
+    assert changed[0].tolist() == [False, False, True, False, False]
+    assert not changed[2].any()
+
+
+@FUSIONS
+def test_every_parameter_has_a_gradient(fusion):
+    model = build(fusion, dropout=0.1)
+    features, actions = inputs()
+    random = torch.Generator().manual_seed(0)
+    energies = model.score(model.observe(features, random), actions, random)
+    energies.logsumexp(1).sum().backward()
+    for name, parameter in model.named_parameters():
+        # A constant added to all energies leaves the loss as it is, so one bias may be at zero.
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+@FUSIONS
+def test_dropout_only_with_a_generator_and_repeatable(fusion):
+    model = build(fusion, dropout=0.5)
+    features, actions = inputs(50)
+
+    def energies(seed):
+        random = None if seed is None else torch.Generator().manual_seed(seed)
+        return model.score(model.observe(features, random), actions, random)
+
+    assert torch.equal(energies(None), energies(None))
+    assert torch.equal(energies(1), energies(1))
+    assert not torch.equal(energies(1), energies(2))
+
+
+def test_dropout_keeps_the_mean():
+    x = torch.ones(1000, 100)
+    dropped = drop(x, 0.2, torch.Generator().manual_seed(0))
+    assert dropped.unique().tolist() == [0.0, 1.25]
+    assert float(dropped.mean()) == pytest.approx(1.0, abs=0.01)
+
+
+@FUSIONS
+def test_depth_and_width_of_the_config_are_used(fusion):
+    def count(width, depth):
+        model = build_energy(6, 4, EnergyConfig(fusion, width, depth))
+        return sum(p.numel() for p in model.parameters())
+
+    assert len({count(16, 2), count(16, 3), count(32, 2)}) == 3
