@@ -3,6 +3,7 @@
 0 all well, 1 some trials or seeds failed, 2 bad input, 130/143 interrupted and resumable.
 """
 
+import argparse
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
+from typing import NoReturn
 
 OK = 0
 SOME_FAILED = 1
@@ -24,6 +26,14 @@ _WINGS = frozenset({"envs", "harness", "ibc"})
 
 class UserError(ValueError):
     """A mistake in what the user gave: the rule first, then what was given."""
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UserError instead of printing the usage."""
+        raise UserError(f"{message} (--help lists the options)")
 
 
 def one_line(text: object) -> str:

@@ -25,12 +25,16 @@ class TrialFolder:
         """Return status.json, {} where there is none; a torn one is set aside."""
         return _read(self.path / "status.json")
 
+    def read_config(self) -> dict[str, Any]:
+        """Return config.json, {} where there is none; a torn one is set aside."""
+        return _read(self.path / "config.json")
+
     def claim(self, described: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
         """Write config.json and return the status that an earlier run left ({} for none).
 
         UserError when the folder holds another trial, or this one trained on other data.
         """
-        earlier = _read(self.path / "config.json")
+        earlier = self.read_config()
         for key in ("config_hash", "train_seed"):
             if earlier.get(key, described[key]) != described[key]:
                 raise UserError(

@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,14 @@ _ENVIRONMENT = {
 _ONLY_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
+@dataclass(frozen=True)
+class Resources:
+    """What each trial gets; shares below 1 let several run on one."""
+
+    cpus: float
+    gpus: float
+
+
 def available_cpus() -> int:
     """Return the CPUs that this process may use: its affinity, cut to its control group's quota."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -49,12 +58,17 @@ def available_cpus() -> int:
     return cpus if quota == "max" else max(1, min(cpus, math.ceil(int(quota) / int(period))))
 
 
+def available_gpus() -> int:
+    """Return the GPUs that torch sees."""
+    return torch.cuda.device_count()
+
+
 def check_resources(cpus: float, gpus: float, *, what: str = "a trial") -> int:
     """Return how many times (cpus, gpus) fit into this machine.
 
     UserError with the numbers when they do not fit once, or are no amounts.
     """
-    have_cpus, have_gpus = available_cpus(), torch.cuda.device_count()
+    have_cpus, have_gpus = available_cpus(), available_gpus()
     return slots(cpus, gpus, have_cpus, have_gpus, what=what, where="this machine")
 
 
@@ -76,6 +90,21 @@ def slots(
         raise UserError(f"{what} must fit into the {have_gpus:g} GPUs of {where}, given {gpus:g}")
     fit = math.floor(have_cpus / cpus + 1e-9)
     return min(fit, math.floor(have_gpus / gpus + 1e-9)) if gpus else fit
+
+
+def cluster_slots(resources: Resources) -> int:
+    """Return how many trials fit into the Ray that is connected; UserError when none does."""
+    import ray
+
+    have = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return slots(
+        resources.cpus,
+        resources.gpus,
+        have.get("CPU", 0),
+        have.get("GPU", 0),
+        what="a trial",
+        where="the cluster",
+    )
 
 
 @contextmanager
@@ -126,7 +155,7 @@ def _start(cpus: int | None, gpus: float | None, address: str | None, folder: st
         # Without "local" Ray would join whatever cluster RAY_ADDRESS or a file in /tmp names.
         address="local",
         num_cpus=available_cpus() if cpus is None else cpus,
-        num_gpus=torch.cuda.device_count() if gpus is None else gpus,  # type: ignore[arg-type]
+        num_gpus=available_gpus() if gpus is None else gpus,  # type: ignore[arg-type]
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
         _temp_dir=folder,

@@ -1,0 +1,151 @@
+"""How long a sweep will take: from trials that are done, else from a short measurement here."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness import seeding
+from harness.config import TrialConfig
+from harness.evaluate import evaluate_block
+from harness.jobs import Job
+from harness.protocol import Protocol, blocks
+from ibc import demos as ibc_demos
+from ibc.demos import Demos, SplitConfig
+from ibc.policy import build_policy, fit_normalizer
+from ibc.train import Trainer
+
+MEASURING_SECONDS = 15.0
+STARTING_SECONDS = 15.0  # of Ray and its workers
+TRIAL_SECONDS = 1.0  # of Tune, files and checkpoints
+
+_EPISODES, _LENGTH = 6, 120
+_ROLLOUT_STEPS = 10
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds by trial id for the trials asked about, and how they were found."""
+
+    seconds: Mapping[str, float]
+    how: str
+
+    def wall(self, slots: int, jobs: int) -> float:
+        """Return the seconds until so many jobs like these are done on so many slots."""
+        if not self.seconds:
+            return 0.0
+        mean = sum(self.seconds.values()) / len(self.seconds)
+        return STARTING_SECONDS + max(max(self.seconds.values()), mean * jobs / slots)
+
+
+def estimate(
+    jobs: Sequence[Job],
+    done: Mapping[str, float],
+    *,
+    threads: int = 1,
+    budget_seconds: float = MEASURING_SECONDS,
+) -> Estimate:
+    """Return an estimate for the jobs.
+
+    done: the seconds that finished trials took, by config hash (another training seed takes as
+    long). Configs that none tells about are timed for a moment each until the budget is spent;
+    the rest is taken to be as slow as the mean of its observation mode.
+    """
+    hashes = {job.id: job.id.rpartition("-s")[0] for job in jobs}
+    known = dict(done)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    start, timed = time.perf_counter(), 0
+    try:
+        for job in _baselines_first(jobs):
+            if hashes[job.id] not in known and time.perf_counter() - start < budget_seconds:
+                known[hashes[job.id]] = measure(job.config)
+                timed += 1
+    finally:
+        torch.set_num_threads(before)
+    modes: dict[str, list[float]] = {}
+    for job in jobs:
+        if hashes[job.id] in known:
+            modes.setdefault(job.config.policy.obs_mode, []).append(known[hashes[job.id]])
+    overall = [seconds for some in modes.values() for seconds in some]
+    seconds = {}
+    for job in jobs:
+        like = modes.get(job.config.policy.obs_mode, overall)
+        seconds[job.id] = known.get(hashes[job.id], sum(like) / len(like))
+    spent = time.perf_counter() - start
+    told = sum(hash_ in done for hash_ in set(hashes.values()))
+    parts = [f"{told} configs from finished trials"] if told else []
+    parts += [f"{timed} configs timed here for {spent:.0f} s in all"] if timed else []
+    unknown = len(set(hashes.values())) - told - timed
+    parts += [f"{unknown} taken to be like those"] if unknown else []
+    return Estimate(seconds, ", ".join(parts) or "nothing to run")
+
+
+def measure(config: TrialConfig) -> float:
+    """Return about how many seconds a trial takes on this machine, from a few steps of it."""
+    policy, train = config.policy, config.train
+    steps = 2
+    size = min(train.batch_size, _EPISODES * _LENGTH // 2)
+    short = dataclasses.replace(
+        train, steps=10**9, epoch_steps=steps, batch_size=size, val_windows=64, warmup_steps=0
+    )
+    demos = _random_demos(policy.obs_mode == "image")
+    split = ibc_demos.split(demos, SplitConfig())
+    windows = [
+        ibc_demos.Windows(
+            demos, episodes, policy.obs_mode, policy.obs_horizon, policy.action_horizon
+        )
+        for episodes in (split.train_episodes, split.val_episodes)
+    ]
+    built = build_policy(policy, fit_normalizer(policy, windows[0]), generator_seed=0)
+    trainer = Trainer(built, windows[0], windows[1], short, seeding.streams(0))
+    trainer.run_epoch()  # the first one pays for what is done once
+    metrics = trainer.run_epoch()
+    a_step = train.batch_size / metrics["samples_per_second"]
+    a_validation = metrics["seconds"] - steps * size / metrics["samples_per_second"]
+    validated = min(len(windows[1]), short.val_windows)
+    validations = math.ceil(train.steps / train.epoch_steps) * train.val_windows / validated
+    env_seeds = blocks(config.select.env_seeds, Protocol().block_size)
+    start = time.perf_counter()
+    evaluate_block(built, env_seeds[0], Protocol(max_episode_steps=_ROLLOUT_STEPS))
+    a_rollout = (time.perf_counter() - start) * Protocol().max_episode_steps / _ROLLOUT_STEPS
+    rollouts = 1 + (train.steps - 1) // config.select.every if config.select.every else 1
+    seconds = train.steps * a_step + validations * a_validation
+    return TRIAL_SECONDS + seconds + rollouts * len(env_seeds) * a_rollout
+
+
+def _baselines_first(jobs: Iterable[Job]) -> list[Job]:
+    """Return one job a config, with the first of each observation mode before all others."""
+    configs: dict[str, Job] = {}
+    for job in jobs:
+        configs.setdefault(job.id.rpartition("-s")[0], job)
+    modes = [job.config.policy.obs_mode for job in configs.values()]
+    first = [mode not in modes[:index] for index, mode in enumerate(modes)]
+    return [job for _, job in sorted(zip(first, configs.values(), strict=True), key=_not_first)]
+
+
+def _not_first(item: tuple[bool, Job]) -> bool:
+    return not item[0]
+
+
+def _random_demos(with_images: bool) -> Demos:
+    """Return made-up demonstrations: steps take as long on them as on real ones."""
+    generator = np.random.default_rng(0)
+    length = _EPISODES * _LENGTH
+    state = generator.uniform(100, 400, (length, 5)).astype(np.float32)
+    fields: dict[str, Any] = {
+        "path": "",
+        "fingerprint": "",
+        "action": state[:, :2] + generator.normal(0, 20, (length, 2)).astype(np.float32),
+        "state": state,
+        "keypoints": generator.uniform(100, 400, (length, 20)).astype(np.float32),
+        "episode_ends": np.arange(1, _EPISODES + 1) * _LENGTH,
+        "images": np.zeros((length, 96, 96, 3), np.uint8) if with_images else None,
+        "pixels": None,
+    }
+    return Demos(**fields)

@@ -1,0 +1,122 @@
+"""Which trial comes next: from a plan that is known beforehand, or from a search as it goes."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from harness.config import TrialConfig, config_hash, from_dict, to_dict, trial_id
+from harness.space import BASELINE, PlannedTrial
+from harness.trial_folder import TrialFolder
+
+SAME_ERROR_LIMIT = 5
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial to be run; `info` goes into its config.json."""
+
+    config: TrialConfig
+    train_seed: int
+    label: str
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """The name of the trial's folder."""
+        return trial_id(config_hash(self.config), self.train_seed)
+
+    def dumps(self) -> str:
+        """Return the job as JSON text, as it travels to a worker."""
+        return json.dumps({**vars(self), "config": to_dict(self.config)})
+
+    @classmethod
+    def loads(cls, text: str) -> Self:
+        """Return the job of `dumps`."""
+        content = json.loads(text)
+        return cls(**{**content, "config": from_dict(content["config"])})
+
+
+class Jobs(Protocol):
+    """Where jobs come from."""
+
+    def next(self) -> Job | None:
+        """Return the next job, None when there is none left."""
+
+    def done(self, job: Job, status: Mapping[str, Any]) -> None:
+        """Take note of how a job ended: the content of its status.json."""
+
+
+class PlannedJobs:
+    """Jobs in a fixed order."""
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        self._left = list(jobs)[::-1]
+
+    def next(self) -> Job | None:
+        """Return the next job, None when there is none left."""
+        return self._left.pop() if self._left else None
+
+    def done(self, job: Job, status: Mapping[str, Any]) -> None:
+        """A plan does not change by what comes out."""
+
+
+class StopOnSameError:
+    """Gives out no more jobs once several in a row have failed with the same error."""
+
+    def __init__(self, jobs: Jobs, *, limit: int = SAME_ERROR_LIMIT) -> None:
+        self._jobs, self._limit = jobs, limit
+        self._error: str | None = None
+        self._times = 0
+
+    @property
+    def reason(self) -> str | None:
+        """Why the sweep was stopped, None while it goes on."""
+        if self._times < self._limit:
+            return None
+        return f"stopped: {self._times} trials in a row failed with the same error: {self._error}"
+
+    def next(self) -> Job | None:
+        """Return the next job, None when there is none left or it would be in vain."""
+        return None if self.reason else self._jobs.next()
+
+    def done(self, job: Job, status: Mapping[str, Any]) -> None:
+        """Count what is the same."""
+        error = status.get("error") if status.get("status") == "failed" else None
+        self._times = self._times + 1 if error is not None and error == self._error else 1
+        self._error = error
+        if error is None:
+            self._times = 0
+        self._jobs.done(job, status)
+
+
+def planned_job(trial: PlannedTrial, sweep: str) -> Job:
+    """Return the job of a planned trial, with the names that it has in this sweep."""
+    questions = [name for name in trial.names if name[1] != BASELINE]
+    baseline = len(questions) < len(trial.names) or not trial.names
+    arm = f"{BASELINE} ({trial.track})" if baseline else questions[0][1]
+    question = None if baseline else questions[0][0]
+    info = {
+        "sweep": sweep,
+        "question": question,
+        "arm": arm,
+        "track": trial.track,
+        "arms": [f"{question} / {arm}" for question, arm in trial.names],
+    }
+    label = arm if question is None else f"{question} / {arm}"
+    return Job(trial.config, trial.train_seed, f"{label}, seed {trial.train_seed}", info)
+
+
+def statuses(directory: Path, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return what each trial's folder says of its state, {} for one that has not begun."""
+    return {id_: TrialFolder(directory / "trials" / id_).read_status() for id_ in ids}
+
+
+def sort_longest_first(jobs: Iterable[Job], seconds: Callable[[Job], float]) -> list[Job]:
+    """Return jobs with the longest first within a training seed: a long one last waits alone."""
+    seeds: dict[int, int] = {}
+    jobs = list(jobs)
+    for job in jobs:
+        seeds.setdefault(job.train_seed, len(seeds))
+    return sorted(jobs, key=lambda job: (seeds[job.train_seed], -seconds(job)))

@@ -1,0 +1,168 @@
+"""results/<sweep>/: who may write there, what was planned there, how far its trials are."""
+
+import fcntl
+import os
+import platform
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness import files, provenance
+from harness.config import to_dict
+from harness.data import Source
+from harness.errors import UserError
+from harness.jobs import Job
+from harness.space import Plan
+from harness.trial_folder import TrialFolder
+
+SCHEMA = 1
+
+
+class SweepFolder:
+    """One sweep's folder; only the holder of its lock writes there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def trial(self, id_: str) -> TrialFolder:
+        """Return the folder of a trial."""
+        return TrialFolder(self.path / "trials" / id_)
+
+    def statuses(self, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Return each trial's status.json, {} for one that has not begun."""
+        return {id_: self.trial(id_).read_status() for id_ in ids}
+
+    def trial_ids(self) -> list[str]:
+        """Return the trials that have a folder."""
+        return sorted(path.parent.name for path in self.path.glob("trials/*/config.json"))
+
+    def seconds(self) -> dict[str, float]:
+        """Return how long finished trials took by config hash, the mean over training seeds."""
+        found: dict[str, list[float]] = {}
+        for id_, status in self.statuses(self.trial_ids()).items():
+            if status.get("status") == "finished":
+                seconds = status["train_seconds"] + status.get("select_seconds", 0.0)
+                found.setdefault(id_.rpartition("-s")[0], []).append(seconds)
+        return {hash_: sum(each) / len(each) for hash_, each in found.items()}
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for this process; UserError when another holds it or it is read-only.
+
+        The system gives the lock up when its process dies, so a stale one is in nobody's way.
+        """
+        path = self.path / ".lock"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+")
+        except OSError as error:
+            raise UserError(
+                f"the results' folder must be writable, {self.path} is not: {error.strerror}"
+            ) from None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read(200).strip() or "another process"
+                raise UserError(
+                    f"a sweep runs once at a time, {self.path} is being run by {holder}"
+                ) from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}\n")
+            file.flush()
+            yield
+            file.truncate(0)
+
+    def plan(self) -> dict[str, Any]:
+        """Return the plan of the last run, {} without one; UserError when it is not readable."""
+        path = self.path / "plan.json"
+        try:
+            content = files.read_json(path)
+        except FileNotFoundError:
+            return {}
+        except files.TornFileError:
+            files.quarantine(path)  # every line of it follows from the space file
+            return {}
+        if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+            raise UserError(f"{path} must be a plan of schema {SCHEMA}, as this program writes it")
+        return content
+
+    def check_same(self, budget: str, source: Source, fingerprint: str) -> list[str]:
+        """Compare with the last run; UserError for another budget or other data.
+
+        Return what else has changed, a line each.
+        """
+        before = self.plan()
+        if not before:
+            return []
+        name = self.path.name
+        if before["budget"] != budget:
+            raise UserError(
+                f"sweep {name} was begun with --budget {before['budget']}, given {budget}; "
+                "give it another --name"
+            )
+        dataset = before["dataset"]
+        if dataset["fingerprint"] != fingerprint:
+            raise UserError(
+                f"sweep {name} was begun on {dataset['path']} with fingerprint "
+                f"{dataset['fingerprint'][:12]}, given {source.path} with {fingerprint[:12]}; "
+                "give the same --data or another --name"
+            )
+        revision = provenance.collect()["git_revision"]
+        if before["provenance"].get("git_revision") not in (revision, None):
+            return [f"the code has changed since {before['provenance']['git_revision'][:12]}"]
+        return []
+
+    def write_plan(
+        self, plan: Plan, space: Path, jobs: Iterable[Job], source: Source, fingerprint: str
+    ) -> None:
+        """Write plan.json: everything that is asked for, and what it is asked of."""
+        content = {
+            "schema": SCHEMA,
+            "sweep": self.path.name,
+            "space": str(space),
+            "budget": plan.budget,
+            "written": time.time(),
+            "train_seeds": list(plan.train_seeds),
+            "dataset": {
+                "path": str(source.path),
+                "kind": source.kind,
+                "fingerprint": fingerprint,
+            },
+            "provenance": provenance.collect(),
+            "questions": [
+                {
+                    "question": question.name,
+                    "text": question.text,
+                    "track": question.track,
+                    "baseline": plan.baselines[question.track],
+                    "arms": [{"arm": a.name, "config_hash": a.config_hash} for a in question.arms],
+                }
+                for question in plan.questions
+            ],
+            "baseline": next(iter(plan.baselines.values()), None),
+            "baselines": dict(plan.baselines),
+            "trials": [_planned(job) for job in jobs],
+            "search": None
+            if plan.search is None
+            else {
+                "text": plan.search.text,
+                "sampler": plan.search.sampler,
+                "trials": plan.search.trials,
+                "axes": {key: vars(axis) for key, axis in plan.search.axes.items()},
+            },
+        }
+        files.write_json(content, self.path / "plan.json")
+
+
+def _planned(job: Job) -> Mapping[str, Any]:
+    hash_ = job.id.rpartition("-s")[0]
+    return {
+        "config_hash": hash_,
+        "train_seed": job.train_seed,
+        **{key: job.info[key] for key in ("question", "arm", "track")},
+        "config": to_dict(job.config),
+    }

@@ -1,0 +1,37 @@
+"""Door 1: run a sweep. See `python run_sweep.py --help` and search_spaces/."""
+
+import sys
+from pathlib import Path
+
+from harness import errors
+
+
+def main() -> int:
+    """Parse the arguments and run the sweep."""
+    parser = errors.ArgumentParser(
+        prog="run_sweep.py",
+        description="Train and compare every arm of a search space; run again to continue.",
+    )
+    parser.add_argument("space", type=Path, metavar="SPACE.yaml", help="see search_spaces/")
+    parser.add_argument("--budget", default="standard", help="one of the file's (standard)")
+    parser.add_argument("--name", help="the sweep's folder (the space's name and the budget)")
+    parser.add_argument("--data", type=Path, metavar="PATH", help="a zarr store of demonstrations")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="where sweeps lie (results/)")
+    parser.add_argument("--trials", type=int, metavar="N", help="points of a search")
+    parser.add_argument("--cpus-per-trial", type=float, metavar="X", help="threads of a trial (1)")
+    parser.add_argument("--gpus-per-trial", type=float, metavar="X", help="1 where there is one")
+    parser.add_argument("--address", metavar="ADDR", help="join a Ray cluster")
+    parser.add_argument("--retry-failed", action="store_true", help="run failed trials again")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    parser.add_argument("--yes", action="store_true", help="agree to more than 1,000 trials")
+    given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
+
+    from rich.console import Console
+
+    from harness.sweep import Options, sweep
+
+    return sweep(Options(**given), Console())
+
+
+if __name__ == "__main__":
+    sys.exit(errors.run(main))
