@@ -27,6 +27,9 @@ DAMPING = 20.0
 # The block's rectangles in its own frame (px), in the order in which they are simulated and drawn.
 BAR = ((-60.0, 30.0), (60.0, 30.0), (60.0, 0.0), (-60.0, 0.0))
 STEM = ((-15.0, 30.0), (-15.0, 120.0), (15.0, 120.0), (15.0, 30.0))
+# Farther from the block's position than this (px) nothing touches the agent: the stem's end is 121
+# away, the agent's radius is 15, the rest is room for the walls to move the block.
+_BLOCK_REACH = 160.0
 CENTRE_OF_GRAVITY = (0.0, 45.0)
 WALLS = (
     ((5, 506), (5, 5)),
@@ -99,12 +102,14 @@ class World:
         return self._live().step(target_x, target_y)
 
     @property
+    def values(self) -> tuple[float, float, float, float, float]:
+        """The state as five floats: agent x, y, block x, y (px), block angle in [0, 2 pi) (rad)."""
+        return self._live().read()
+
+    @property
     def state(self) -> npt.NDArray[np.float64]:
         """The state (5,): agent x, y, block x, y (px), block angle in [0, 2 pi) (rad)."""
-        bodies = self._live()
-        agent, block = bodies.agent.position, bodies.block.position
-        angle = bodies.block.angle % (2 * math.pi)
-        return np.array([agent.x, agent.y, block.x, block.y, angle])
+        return np.array(self._live().read())
 
     @property
     def agent_velocity(self) -> npt.NDArray[np.float64]:
@@ -169,16 +174,20 @@ class _Bodies:
         """Take the ten substeps; return the mean number of contact points, rounded up."""
         agent, contacts = self.agent, 0
         for _ in range(SUBSTEPS):
-            position, velocity = agent.position, agent.velocity
+            (x, y), (vx, vy) = agent.position, agent.velocity
             agent.velocity = (
-                velocity.x + (STIFFNESS * (target_x - position.x) - DAMPING * velocity.x) * DT,
-                velocity.y + (STIFFNESS * (target_y - position.y) - DAMPING * velocity.y) * DT,
+                vx + (STIFFNESS * (target_x - x) - DAMPING * vx) * DT,
+                vy + (STIFFNESS * (target_y - y) - DAMPING * vy) * DT,
             )
             self.space.step(DT)
-            position = agent.position
             for shape in (self.bar, self.stem):
-                contacts += shape.point_query(position).distance <= AGENT_RADIUS
+                contacts += shape.point_query(agent.position).distance <= AGENT_RADIUS
         return -(-contacts // SUBSTEPS)
+
+    def read(self) -> tuple[float, float, float, float, float]:
+        """Return agent x, y, block x, y, angle in [0, 2 pi)."""
+        (agent_x, agent_y), (block_x, block_y) = self.agent.position, self.block.position
+        return agent_x, agent_y, block_x, block_y, self.block.angle % (2 * math.pi)
 
 
 class _FastBodies(_Bodies):
@@ -187,36 +196,23 @@ class _FastBodies(_Bodies):
     A kinematic body feels no forces, so the agent's ten velocities are known before the substeps.
     """
 
-    _PACK = struct.Struct(f"{2 * SUBSTEPS}d")
+    _PACK = struct.Struct(f"{2 * SUBSTEPS}d").pack_into
 
     def __init__(self) -> None:
         super().__init__()
         chipmunk = _chipmunk()
         assert chipmunk is not None
         ffi, self._lib = chipmunk
-        self._vectors = ffi.new(f"cpVect[{SUBSTEPS}]")
+        vectors = ffi.new(f"cpVect[{SUBSTEPS}]")
+        self._memory = ffi.buffer(vectors)
+        self._velocities = [vectors[i] for i in range(SUBSTEPS)]
         self._info = ffi.new("cpPointQueryInfo *")
-        self._memory = ffi.buffer(self._vectors)
-        self._each = [self._vectors[i] for i in range(SUBSTEPS)]
+        self._motion: tuple[float, float, float, float] | None = None
 
     def step(self, target_x: float, target_y: float) -> int:
         """Take the ten substeps; return the mean number of contact points, rounded up."""
-        lib: Any = self._lib
-        set_velocity, step, query = lib.cpBodySetVelocity, lib.cpSpaceStep, lib.cpShapePointQuery
-        space, agent = self.space._space, self.agent._body
-        bar, stem, info = self.bar._shape, self.stem._shape, self._info
-        self._PACK.pack_into(self._memory, 0, *self._velocities(target_x, target_y))
-        contacts = 0
-        for velocity in self._each:
-            set_velocity(agent, velocity)
-            step(space, DT)
-            position = lib.cpBodyGetPosition(agent)
-            contacts += query(bar, position, info) <= AGENT_RADIUS
-            contacts += query(stem, position, info) <= AGENT_RADIUS
-        return -(-contacts // SUBSTEPS)
-
-    def _velocities(self, target_x: float, target_y: float) -> list[float]:
-        (x, y), (vx, vy) = self.agent.position, self.agent.velocity
+        x, y, vx, vy = self._motion or (*self.agent.position, *self.agent.velocity)
+        near = self._may_touch(x, y, vx, vy, target_x, target_y)
         velocities: list[float] = []
         for _ in range(SUBSTEPS):
             vx += (STIFFNESS * (target_x - x) - DAMPING * vx) * DT
@@ -224,7 +220,44 @@ class _FastBodies(_Bodies):
             x += vx * DT
             y += vy * DT
             velocities += (vx, vy)
-        return velocities
+        self._motion = x, y, vx, vy
+        self._PACK(self._memory, 0, *velocities)
+        lib: Any = self._lib
+        set_velocity, step = lib.cpBodySetVelocity, lib.cpSpaceStep
+        space, agent = self.space._space, self.agent._body
+        if not near:
+            for velocity in self._velocities:
+                set_velocity(agent, velocity)
+                step(space, DT)
+            return 0
+        position, distance = lib.cpBodyGetPosition, lib.cpShapePointQuery
+        bar, stem, info, contacts = self.bar._shape, self.stem._shape, self._info, 0
+        for velocity in self._velocities:
+            set_velocity(agent, velocity)
+            step(space, DT)
+            here = position(agent)
+            contacts += distance(bar, here, info) <= AGENT_RADIUS
+            contacts += distance(stem, here, info) <= AGENT_RADIUS
+        return -(-contacts // SUBSTEPS)
+
+    def _may_touch(
+        self, x: float, y: float, vx: float, vy: float, target_x: float, target_y: float
+    ) -> bool:
+        """Whether the agent can come near the block in this step."""
+        # A critically damped agent goes no farther than to its target and its run-out.
+        travel = abs(target_x - x) + abs(target_y - y) + 0.1 * (abs(vx) + abs(vy))
+        block = self._lib.cpBodyGetPosition(self.block._body)
+        return math.hypot(block.x - x, block.y - y) < travel + _BLOCK_REACH
+
+    def read(self) -> tuple[float, float, float, float, float]:
+        """Return agent x, y, block x, y, angle in [0, 2 pi)."""
+        if self._motion is None:
+            return super().read()
+        lib: Any = self._lib
+        body = self.block._body
+        block = lib.cpBodyGetPosition(body)
+        turned = lib.cpBodyGetAngle(body) % (2 * math.pi)
+        return self._motion[0], self._motion[1], block.x, block.y, turned
 
 
 @functools.cache

@@ -42,26 +42,38 @@ _GOAL_BOXES = tuple(
 
 
 def coverage(x: float, y: float, angle: float) -> float:
-    """Return the share of the goal, in [0, 1], that the block at (x, y) px, angle rad covers."""
+    """Return the share of the goal, in [0, 1], that the block at (x, y) px, angle rad covers.
+
+    By Green's theorem the common area is the sum, over the edges of the block's outline, of the
+    integral of clip(y) dx within each of the goal's two rectangles, which are upright in its frame.
+    """
     turn = angle - _GOAL_ANGLE
     cos, sin = math.cos(turn), math.sin(turn)
-    # The block's position in the goal's frame, where the goal's rectangles are upright.
+    # The block's position in the goal's frame.
     dx, dy = x - _GOAL_X, y - _GOAL_Y
     left, down = _GOAL_COS * dx + _GOAL_SIN * dy, _GOAL_COS * dy - _GOAL_SIN * dx
     if math.hypot(left - sin * _CIRCLE_Y, down + cos * _CIRCLE_Y - _CIRCLE_Y) > 2 * _CIRCLE_RADIUS:
         return 0.0
-    corners_ = [(left + cos * u - sin * v, down + sin * u + cos * v) for u, v in _CORNERS]
+    outline = [(left + cos * u - sin * v, down + sin * u + cos * v) for u, v in _CORNERS]
     area = 0.0
     for west, east, top, bottom in _GOAL_BOXES:
-        # Green's theorem: the sum over the outline's edges of the integral of clip(y) dx.
-        x0, y0 = corners_[-1]
-        for x1, y1 in corners_:
-            start = min(max(x0, west), east)
-            end = min(max(x1, west), east)
-            if start != end:
-                slope = (y1 - y0) / (x1 - x0)
-                from_y, to_y = y0 + slope * (start - x0), y0 + slope * (end - x0)
-                area += (start - end) * _mean_of_clipped(from_y, to_y, top, bottom)
+        x0, y0 = outline[-1]
+        for x1, y1 in outline:
+            if x0 < x1:
+                start = x0 if x0 > west else west
+                end = x1 if x1 < east else east
+                within = start < end
+            else:
+                start = x0 if x0 < east else east
+                end = x1 if x1 > west else west
+                within = start > end
+            if within and (y0 > top or y1 > top):
+                if y0 >= bottom and y1 >= bottom:
+                    area += (start - end) * (bottom - top)
+                else:
+                    slope = (y1 - y0) / (x1 - x0)
+                    from_y, to_y = y0 + slope * (start - x0), y0 + slope * (end - x0)
+                    area += (start - end) * _mean_of_clipped(from_y, to_y, top, bottom)
             x0, y0 = x1, y1
     return min(max(area / GOAL_AREA, 0.0), 1.0)
 
@@ -70,12 +82,12 @@ def _mean_of_clipped(start: float, end: float, low: float, high: float) -> float
     """Return the mean of clip(t, low, high) - low for t from `start` to `end`."""
     if start > end:
         start, end = end, start
+    if low <= start and end <= high:
+        return 0.5 * (start + end) - low
     if end <= low:
         return 0.0
     if start >= high:
         return high - low
-    if low <= start and end <= high:
-        return 0.5 * (start + end) - low
     inner, outer = max(start, low), min(end, high)
     sloping = (outer - inner) * (0.5 * (inner + outer) - low)
     return (sloping + (end - outer) * (high - low)) / (end - start)
