@@ -39,6 +39,9 @@ WALLS = (
 )
 
 
+Values = tuple[float, float, float, float, float]
+
+
 class World:
     """One episode's bodies: the agent, the block and the walls.
 
@@ -60,13 +63,22 @@ class World:
     def reset(self, seed: int) -> None:
         """Start at the legacy reset of `seed` (a non-negative int); the agent is at rest.
 
-        Source: the reset with which the demonstrations were recorded. The block's position is set
-        before its angle, so it turns about its centre of gravity; then one space step is taken.
+        Source: the reset with which the demonstrations were recorded.
         """
         random = np.random.RandomState(check_seed(seed))
         agent_x, agent_y = random.randint(50, 450), random.randint(50, 450)
         block_x, block_y = random.randint(100, 400), random.randint(100, 400)
         angle = random.randn() * 2 * math.pi - math.pi
+        self.place((agent_x, agent_y, block_x, block_y, angle))
+
+    def place(self, draw: npt.ArrayLike) -> None:
+        """Start from a reset's raw draw (5,), in the original's order.
+
+        The block's position is set before its angle, so that it turns about its centre of gravity
+        and moves away from the drawn position; then one space step is taken. Raises ValueError for
+        a wrong shape or a value that is not finite.
+        """
+        agent_x, agent_y, block_x, block_y, angle = check_vector("draw", draw, 5)
         bodies = self._fresh()
         bodies.agent.position = (agent_x, agent_y)
         bodies.block.position = (block_x, block_y)
@@ -99,10 +111,14 @@ class World:
         first reset.
         """
         target_x, target_y = check_vector("action", action, 2)
-        return self._live().step(target_x, target_y)
+        return self._live().step(target_x, target_y, count=True)
+
+    def drive(self, target_x: float, target_y: float) -> None:
+        """Do as `step` without checking the target (finite px) and without counting contacts."""
+        self._live().step(target_x, target_y, count=False)
 
     @property
-    def values(self) -> tuple[float, float, float, float, float]:
+    def values(self) -> Values:
         """The state as five floats: agent x, y, block x, y (px), block angle in [0, 2 pi) (rad)."""
         return self._live().read()
 
@@ -170,8 +186,8 @@ class _Bodies:
         self.block.position = (256, 300)
         self.space.add(self.block, self.bar, self.stem)
 
-    def step(self, target_x: float, target_y: float) -> int:
-        """Take the ten substeps; return the mean number of contact points, rounded up."""
+    def step(self, target_x: float, target_y: float, count: bool) -> int:
+        """Take the ten substeps; return the mean number of contact points, rounded up, or 0."""
         agent, contacts = self.agent, 0
         for _ in range(SUBSTEPS):
             (x, y), (vx, vy) = agent.position, agent.velocity
@@ -180,11 +196,11 @@ class _Bodies:
                 vy + (STIFFNESS * (target_y - y) - DAMPING * vy) * DT,
             )
             self.space.step(DT)
-            for shape in (self.bar, self.stem):
+            for shape in (self.bar, self.stem) if count else ():
                 contacts += shape.point_query(agent.position).distance <= AGENT_RADIUS
         return -(-contacts // SUBSTEPS)
 
-    def read(self) -> tuple[float, float, float, float, float]:
+    def read(self) -> Values:
         """Return agent x, y, block x, y, angle in [0, 2 pi)."""
         (agent_x, agent_y), (block_x, block_y) = self.agent.position, self.block.position
         return agent_x, agent_y, block_x, block_y, self.block.angle % (2 * math.pi)
@@ -209,10 +225,10 @@ class _FastBodies(_Bodies):
         self._info = ffi.new("cpPointQueryInfo *")
         self._motion: tuple[float, float, float, float] | None = None
 
-    def step(self, target_x: float, target_y: float) -> int:
-        """Take the ten substeps; return the mean number of contact points, rounded up."""
+    def step(self, target_x: float, target_y: float, count: bool) -> int:
+        """Take the ten substeps; return the mean number of contact points, rounded up, or 0."""
         x, y, vx, vy = self._motion or (*self.agent.position, *self.agent.velocity)
-        near = self._may_touch(x, y, vx, vy, target_x, target_y)
+        count = count and self._may_touch(x, y, vx, vy, target_x, target_y)
         velocities: list[float] = []
         for _ in range(SUBSTEPS):
             vx += (STIFFNESS * (target_x - x) - DAMPING * vx) * DT
@@ -225,7 +241,7 @@ class _FastBodies(_Bodies):
         lib: Any = self._lib
         set_velocity, step = lib.cpBodySetVelocity, lib.cpSpaceStep
         space, agent = self.space._space, self.agent._body
-        if not near:
+        if not count:
             for velocity in self._velocities:
                 set_velocity(agent, velocity)
                 step(space, DT)
@@ -249,7 +265,7 @@ class _FastBodies(_Bodies):
         block = self._lib.cpBodyGetPosition(self.block._body)
         return math.hypot(block.x - x, block.y - y) < travel + _BLOCK_REACH
 
-    def read(self) -> tuple[float, float, float, float, float]:
+    def read(self) -> Values:
         """Return agent x, y, block x, y, angle in [0, 2 pi)."""
         if self._motion is None:
             return super().read()

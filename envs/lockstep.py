@@ -1,0 +1,138 @@
+"""Many episodes stepped together in one process; a finished one freezes, never to reset alone."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from envs.dynamics import World, check_seed
+from envs.geometry import coverage, keypoints
+from envs.pusht import SUCCESS_COVERAGE, ObsMode, check_max_steps, check_obs_mode
+from envs.render import SIZE, Renderer
+
+Observations = dict[str, npt.NDArray[Any]]
+
+
+class LockstepPushT:
+    """B episodes of PushT, one a seed (legacy resets), stepped together.
+
+    Every episode goes exactly as it goes alone in `PushTEnv`, whatever runs beside it.
+
+    Attributes, valid after `reset`:
+        active: bool (B,), the episodes that still run.
+        states: float64 (B, 5), agent x, y, block x, y (px), angle (rad).
+        coverage: float64 (B,), the present share of the goal covered.
+        max_coverage: float64 (B,), its maximum after any step so far; 0 before the first.
+        success_at_reset: bool (B,), coverage above 0.95 before any step.
+        success: bool (B,), coverage above 0.95 after a step.
+        length: int64 (B,), steps taken.
+        terminated, truncated: bool (B,), ended by success, by `max_episode_steps` (None: never).
+        env_seconds, render_seconds: wall time spent so far on physics and on drawing.
+    """
+
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        obs_mode: ObsMode = "state",
+        max_episode_steps: int | None = 300,
+    ) -> None:
+        self.seeds = tuple(check_seed(seed) for seed in seeds)
+        if not self.seeds:
+            raise ValueError("seeds must hold at least one seed, got none")
+        self.obs_mode = check_obs_mode(obs_mode)
+        self.max_episode_steps = check_max_steps(max_episode_steps)
+        count = len(self.seeds)
+        self._worlds = [World() for _ in self.seeds]
+        self._renderers = [Renderer() for _ in self.seeds] if obs_mode == "image" else []
+        self._images = np.zeros((len(self._renderers), SIZE, SIZE, 3), dtype=np.uint8)
+        self._was_reset = False
+        self.states = np.zeros((count, 5))
+        self.coverage = np.zeros(count)
+        self.max_coverage = np.zeros(count)
+        self.length = np.zeros(count, dtype=np.int64)
+        self.active, self.success, self.success_at_reset, self.terminated, self.truncated = (
+            np.zeros((5, count), dtype=np.bool_)
+        )
+        self.env_seconds = 0.0
+        self.render_seconds = 0.0
+
+    def reset(self) -> Observations:
+        """Start all episodes; return the first observations, each (B, ...) as in `PushTEnv`.
+
+        Modes: {"state": float64 (B, 5)}, {"keypoints": float64 (B, 20)} or
+        {"image": uint8 (B, 96, 96, 3), "agent_pos": float64 (B, 2)}.
+        """
+        started = time.perf_counter()
+        for row, (world, seed) in enumerate(zip(self._worlds, self.seeds, strict=True)):
+            world.reset(seed)
+            values = world.values
+            self.states[row] = values
+            self.coverage[row] = coverage(*values[2:])
+        self.max_coverage[:] = 0.0
+        self.length[:] = 0
+        self.active[:] = True
+        self.success_at_reset[:] = self.coverage > SUCCESS_COVERAGE
+        for ended in (self.success, self.terminated, self.truncated):
+            ended[:] = False
+        self._was_reset = True
+        self.env_seconds += time.perf_counter() - started
+        return self._observations(range(len(self.seeds)))
+
+    def step(self, actions: npt.ArrayLike) -> Observations:
+        """Send each running episode's agent towards its row of `actions` (B, 2), px, for 0.1 s.
+
+        Rows of finished episodes are ignored; their observations stay as they were. Raises
+        ValueError before the first reset, when no episode runs any more, and for actions of another
+        shape or, in running rows, not finite.
+        """
+        if not self.active.any():
+            state = "all have ended" if self._was_reset else "none was started"
+            raise ValueError(f"step needs a running episode, got none ({state}): call reset first")
+        actions_B2 = np.asarray(actions, dtype=np.float64)
+        if actions_B2.shape != (len(self.seeds), 2):
+            raise ValueError(
+                f"actions must have the shape ({len(self.seeds)}, 2), got {actions_B2.shape}"
+            )
+        rows = np.flatnonzero(self.active)
+        finite = np.isfinite(actions_B2[rows]).all(axis=1)
+        if not finite.all():
+            row = int(rows[~finite][0])
+            raise ValueError(f"actions must be finite, got {actions_B2[row]} in row {row}")
+        started = time.perf_counter()
+        running = rows.tolist()
+        for row, (x, y) in zip(running, actions_B2[rows].tolist(), strict=True):
+            world = self._worlds[row]
+            world.drive(x, y)
+            before, values = self.states[row].tolist(), world.values
+            self.states[row] = values
+            if before[2:] != list(values[2:]):
+                self.coverage[row] = coverage(*values[2:])
+        self._account(rows)
+        self.env_seconds += time.perf_counter() - started
+        return self._observations(running)
+
+    def _account(self, rows: npt.NDArray[np.intp]) -> None:
+        """Count the step that the episodes `rows` took, and end those that are over."""
+        self.length[rows] += 1
+        self.max_coverage[rows] = np.maximum(self.max_coverage[rows], self.coverage[rows])
+        succeeded = self.coverage[rows] > SUCCESS_COVERAGE
+        self.success[rows] = self.terminated[rows] = succeeded
+        if self.max_episode_steps is not None:
+            self.truncated[rows] = ~succeeded & (self.length[rows] >= self.max_episode_steps)
+        self.active[rows] = ~(self.terminated[rows] | self.truncated[rows])
+
+    def _observations(self, moved: Sequence[int]) -> Observations:
+        if self.obs_mode == "state":
+            return {"state": self.states.copy()}
+        started = time.perf_counter()
+        observations: Observations
+        if self.obs_mode == "keypoints":
+            observations = {"keypoints": keypoints(self.states)}
+        else:
+            for row in moved:
+                self._images[row] = self._renderers[row].observation(self.states[row])
+            observations = {"image": self._images.copy(), "agent_pos": self.states[:, :2].copy()}
+        self.render_seconds += time.perf_counter() - started
+        return observations
