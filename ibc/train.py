@@ -133,9 +133,9 @@ class Trainer:
         return self.step >= self.config.steps
 
     @property
-    def dead_layers(self) -> tuple[str, ...]:
-        """Parameters whose gradient was zero wherever the last epoch looked."""
-        return self._dead
+    def facts(self) -> dict[str, Any]:
+        """What `health.diagnose` needs beside the metrics; dead_layers got no gradient lately."""
+        return {"kind": self.policy.config.kind, "dead_layers": self._dead}
 
     def run_epoch(self) -> dict[str, float]:
         """Train to the end of the epoch and validate; all values are plain floats.

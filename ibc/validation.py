@@ -31,12 +31,13 @@ class Validation:
         """Loss, errors in px (mean Euclidean distance of the first action) and share at the bounds.
 
         val_action_error_px reads the lowest energy, val_readout_error_px reads as configured;
-        trivial_action_error_px is that of the better of "stay" and "the mean move". Empty when
-        nothing is held out.
+        trivial_action_error_px is that of the better of "stay" and "the mean move";
+        val_spread_ratio compares the spread of predicted and demonstrated moves. Empty when nothing
+        is held out.
         """
         generator = torch.Generator(policy.device).manual_seed(self._seed)
         sums: dict[str, float] = {}
-        moves, row = [], 0
+        moves, predicted, row = [], [], 0
         for part in self._parts:
             rows = len(part["action"])
             loss, metrics = policy.compute_loss(part, generator)
@@ -46,6 +47,7 @@ class Validation:
             wanted_BA = part["action"][:, 0].to(policy.device)
             agent_BA = policy.newest_agent(obs)
             moves.append(wanted_BA - agent_BA)
+            predicted.append(predictions["policy"][:, 0] - agent_BA)
             values = {
                 "val_loss": loss,
                 **{f"val_{name}": value for name, value in metrics.items()},
@@ -66,7 +68,12 @@ class Validation:
                 (moves_NA - moves_NA.mean(0)).norm(dim=1).mean(),
             )
             result["trivial_action_error_px"] = float(torch.minimum(stay, mean))
+            result["val_spread_ratio"] = float(_spread(torch.cat(predicted)) / _spread(moves_NA))
         return result
+
+
+def _spread(moves_NA: Tensor) -> Tensor:
+    return (moves_NA - moves_NA.mean(0)).square().sum(1).mean().sqrt().clamp(min=1e-6)
 
 
 def _distance(a_BA: Tensor, b_BA: Tensor) -> Tensor:

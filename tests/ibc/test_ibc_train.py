@@ -225,7 +225,7 @@ def test_a_layer_without_gradient_is_reported(toy_demos):
     with torch.no_grad():
         run.policy.energy.hidden[0].bias.fill_(-1e4)  # every unit of the layer is off for good
     assert run.run_epoch()["dead_layers"] >= 1.0
-    assert "energy.hidden.0.weight" in run.dead_layers
+    assert "energy.hidden.0.weight" in run.facts["dead_layers"]
 
 
 def test_precision_auto_follows_the_cpu(tmp_path):

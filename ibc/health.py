@@ -1,0 +1,131 @@
+"""Names what is wrong with a training run, from the numbers that it reported.
+
+Each illness happened to someone; the finding says what was seen and what mends it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Metrics = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An illness by name, the numbers that show it, and what mends it."""
+
+    name: str
+    evidence: str
+    mend: str
+
+
+def diagnose(history: Sequence[Metrics], facts: Mapping[str, Any]) -> list[Finding]:
+    """All illnesses found in the metrics of the epochs so far, oldest first.
+
+    facts: `Trainer.facts`, what does not change from epoch to epoch. A metric that is missing
+    (nothing held out, an explicit policy) leaves its checks out.
+    """
+    if not history:
+        return []
+    found = (check(history, facts) for check in _CHECKS)
+    return [finding for finding in found if finding is not None]
+
+
+def _zero_loss(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Finding | None:
+    last = history[-1]
+    train, val = last["train_loss_ratio"], last.get("val_loss_ratio", 0.0)
+    if facts["kind"] != "ibc" or max(train, val) > 0.02:
+        return None
+    return Finding(
+        "loss is zero",
+        f"training and validation loss are {train:.1%} and {val:.1%} of chance",
+        "the negatives are told from the demonstrated actions without looking: positives, "
+        "negatives and samples must be in one space, the normalised one (ibc/normalize.py)",
+    )
+
+
+def _chance(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Finding | None:
+    ratio = history[-1]["train_loss_ratio"]
+    if len(history) < 2 or ratio < 0.97:
+        return None
+    return Finding(
+        "nothing is learned",
+        f"the training loss is {ratio:.1%} of chance after {len(history)} epochs",
+        "raise train.learning_rate, look for a dead layer, and check that observations and "
+        "actions belong to the same steps",
+    )
+
+
+def _error_does_not_follow(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Finding | None:
+    if len(history) < 2 or "val_action_error_px" not in history[-1]:
+        return None
+    last = history[-1]
+    error, trivial = last["val_action_error_px"], last["trivial_action_error_px"]
+    if error < 0.95 * trivial or last["train_loss_ratio"] > 0.9:
+        return None
+    return Finding(
+        "loss falls, action error does not",
+        f"the loss is {last['train_loss_ratio']:.1%} of chance, but the action error is "
+        f"{error:.1f} px where a policy that does not look has {trivial:.1f} px",
+        "use more negatives (negatives.count) or tighter bounds (action.bounds) so that the loss "
+        "sees errors of a few px, and make sure that the normaliser is that of this data set",
+    )
+
+
+def _at_bounds(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Finding | None:
+    share = history[-1].get("share_at_bounds", 0.0)
+    if share < 0.3:
+        return None
+    return Finding(
+        "predictions at the bounds",
+        f"{share:.0%} of the predicted actions lie at the bounds of the action space",
+        "the sampler's space and the model's differ, the output was never un-normalised, or "
+        "action.window is too small for these demonstrations",
+    )
+
+
+def _stuck(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Finding | None:
+    spread = history[-1].get("val_spread_ratio", 1.0)
+    if len(history) < 2 or spread > 0.1:
+        return None
+    return Finding(
+        "predictions are stuck",
+        f"predicted moves vary {spread:.1%} as much as the demonstrated ones",
+        "the policy does not look at its observations: check their scale (images must reach the "
+        "encoder as uint8), the normaliser and dead layers",
+    )
+
+
+def _clipped(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Finding | None:
+    share = history[-1].get("train_clipped_share", 0.0)
+    if share < 0.02:
+        return None
+    return Finding(
+        "demonstrated actions outside the bounds",
+        f"{share:.1%} of the training windows hold an action that had to be moved to the bounds",
+        "enlarge action.window, or use action.bounds data",
+    )
+
+
+def _dead(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Finding | None:
+    names = facts.get("dead_layers", ())
+    if not names:
+        return None
+    return Finding(
+        "dead layers",
+        f"no gradient reached {', '.join(names)} in the last epoch",
+        "a layer is not part of the way to the loss, or all its units are off: lower "
+        "train.learning_rate or wire it up",
+    )
+
+
+_Check = Callable[[Sequence[Metrics], Mapping[str, Any]], Finding | None]
+_CHECKS: tuple[_Check, ...] = (
+    _zero_loss,
+    _chance,
+    _error_does_not_follow,
+    _at_bounds,
+    _stuck,
+    _clipped,
+    _dead,
+)
