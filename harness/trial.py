@@ -74,26 +74,38 @@ def run_trial(
         "config": to_dict(config),
     }
     folder = TrialFolder(directory)
+    with folder.lock():
+        _run_what_is_missing(config, folder, report, described, demos, device)
+    return _result(folder, described)
+
+
+def _run_what_is_missing(
+    config: TrialConfig,
+    folder: TrialFolder,
+    report: Report | None,
+    described: Mapping[str, Any],
+    demos: Demos,
+    device: str,
+) -> None:
     before = folder.claim(described, demos.fingerprint)
     if before.get("status") == "finished":
         folder.state = before
-    else:
-        device = provenance.choose_device(device)
-        folder.write_status(
-            status="running",
-            attempts=before.get("attempts", 0) + 1,
-            started=before.get("started", time.time()),
-            steps=config.train.steps,
-            dataset_fingerprint=demos.fingerprint,
-            **provenance.collect(device),
-        )
-        try:
-            _Run(config, folder, report, described, device).train(demos)
-        except Exception as error:
-            folder.write_failure(error)
-            raise
-        folder.write_success()
-    return _result(folder, described)
+        return
+    device = provenance.choose_device(device)
+    folder.write_status(
+        status="running",
+        attempts=before.get("attempts", 0) + 1,
+        started=before.get("started", time.time()),
+        steps=config.train.steps,
+        dataset_fingerprint=demos.fingerprint,
+        **provenance.collect(device),
+    )
+    try:
+        _Run(config, folder, report, described, device).train(demos)
+    except Exception as error:
+        folder.write_failure(error)
+        raise
+    folder.write_success()
 
 
 class _Run:
@@ -121,7 +133,7 @@ class _Run:
             if trainer.done:
                 break
             self.epoch(trainer)
-        findings = health.diagnose(self.history, self.config.policy)
+        findings = health.diagnose(self.history, trainer.facts)
         content = [{"name": f.name, "evidence": f.evidence, "mend": f.mend} for f in findings]
         files.write_json(content, self.folder.path / "health.json")
 

@@ -1,8 +1,10 @@
 """The files of one trial: what it is, how far it is, what it measured; whole at any instant."""
 
+import fcntl
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from harness.errors import UserError, one_line
 
 SCHEMA = 1
 MAX_ERROR = 400
+LOCK_SECONDS = 60.0
 
 
 class TrialFolder:
@@ -20,6 +23,29 @@ class TrialFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.state: dict[str, Any] = {}
+
+    @contextmanager
+    def lock(self, patience: float = LOCK_SECONDS) -> Iterator[None]:
+        """Hold the folder for this process, waiting so many seconds for one that is dying.
+
+        A worker outlives a killed driver by a moment, and its trial is begun again by then.
+        UserError when the other one does not go.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        until = time.monotonic() + patience
+        with (self.path / ".lock").open("a") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > until:
+                        raise UserError(
+                            f"a trial is run by one process at a time, {self.path} is in use"
+                        ) from None
+                    time.sleep(0.1)
+            files.remove_temporaries(self.path)
+            yield
 
     def read_status(self) -> dict[str, Any]:
         """Return status.json, {} where there is none; a torn one is set aside."""
