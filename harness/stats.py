@@ -11,6 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 LEVEL = 0.95
 RESAMPLES = 2000
 
+# Above this many values the mean's bootstrap distribution is the normal one to the third digit.
+_MOST_RESAMPLED = 4000
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -54,10 +57,9 @@ def mean_interval(values: ArrayLike, level: float = LEVEL) -> Estimate:
     mean = float(sample.mean())
     if n == 1:
         return Estimate(mean, math.nan, math.nan, 1)
-    means = _resample_counts(n) @ sample / n
     tail = NormalDist().cdf(-math.sqrt(n / (n - 1)) * student_quantile(0.5 + level / 2, n - 1))
-    low, high = np.quantile(means, (tail, 1 - tail))
-    return Estimate(mean, float(low), float(high), n)
+    low, high = np.quantile(_resampled(sample), (tail, 1 - tail))
+    return Estimate(mean, mean + float(low), mean + float(high), n)
 
 
 def _finite(values: ArrayLike) -> NDArray[np.float64]:
@@ -67,15 +69,150 @@ def _finite(values: ArrayLike) -> NDArray[np.float64]:
     return sample
 
 
+def _resampled(sample: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean of each bootstrap resample less the sample's mean: (RESAMPLES,)."""
+    n = len(sample)
+    if n > _MOST_RESAMPLED:
+        return np.asarray(_normal_draws(n) * (sample.std() / math.sqrt(n)))
+    centred = (sample - sample.mean()).astype(np.float32)
+    return np.asarray((_resample_counts(n) @ centred).astype(np.float64) / n)
+
+
 @lru_cache(maxsize=8)
-def _resample_counts(n: int) -> NDArray[np.float64]:
+def _resample_counts(n: int) -> NDArray[np.float32]:
     """Return how often each of n values is drawn in every resample: (RESAMPLES, n)."""
     # A fixed seed: the same data must print the same interval in every run.
-    rng = np.random.default_rng(n)
-    drawn = rng.integers(n, size=(RESAMPLES, n))
-    counts = np.zeros((RESAMPLES, n))
-    np.add.at(counts, (np.arange(RESAMPLES)[:, None], drawn), 1.0)
-    return counts
+    drawn = np.random.default_rng(n).integers(n, size=(RESAMPLES, n))
+    drawn += n * np.arange(RESAMPLES)[:, None]
+    counts = np.bincount(drawn.ravel(), minlength=RESAMPLES * n)
+    return counts.reshape(RESAMPLES, n).astype(np.float32)
+
+
+@lru_cache(maxsize=8)
+def _normal_draws(seed: int) -> NDArray[np.float64]:
+    return np.random.default_rng((1, seed)).standard_normal(RESAMPLES)
+
+
+@dataclass(frozen=True)
+class Crossed:
+    """One number for every training seed and every environment seed: values (S, E).
+
+    dropped: environment seeds left out because some training seed lacks a finite number there.
+    """
+
+    train_seeds: tuple[int, ...]
+    env_seeds: NDArray[np.int64]
+    values: NDArray[np.float64]
+    dropped: int = 0
+
+
+def crossed(train_seeds: ArrayLike, env_seeds: ArrayLike, values: ArrayLike) -> Crossed:
+    """Arrange rows (n,) of (training seed, environment seed, value) as a grid without holes.
+
+    Rows that are not finite count as absent. ValueError when a pair of seeds comes twice.
+    """
+    train = np.asarray(train_seeds, np.int64)
+    env = np.asarray(env_seeds, np.int64)
+    value = np.asarray(values, np.float64)
+    seen = np.unique(env)
+    finite = np.isfinite(value)
+    names, rows = np.unique(train, return_inverse=True)
+    grid = np.full((len(names), len(seen)), np.nan)
+    columns = np.searchsorted(seen, env)
+    if len(np.unique(rows * max(1, len(seen)) + columns)) != len(value):
+        raise ValueError("each pair of training seed and environment seed may come once only")
+    grid[rows[finite], columns[finite]] = value[finite]
+    whole = np.isfinite(grid).all(0)
+    seeds = tuple(int(name) for name in names)
+    return Crossed(seeds, seen[whole], grid[:, whole], int((~whole).sum()))
+
+
+def common(a: Crossed, b: Crossed) -> tuple[Crossed, Crossed]:
+    """Cut two grids to the environment seeds that both have, so that columns pair."""
+    shared, of_a, of_b = np.intersect1d(a.env_seeds, b.env_seeds, return_indices=True)
+    return (
+        Crossed(
+            a.train_seeds, shared, a.values[:, of_a], a.dropped + a.values.shape[1] - len(of_a)
+        ),
+        Crossed(
+            b.train_seeds, shared, b.values[:, of_b], b.dropped + b.values.shape[1] - len(of_b)
+        ),
+    )
+
+
+def group_mean(values: ArrayLike, level: float = LEVEL) -> Estimate:
+    """Return the mean of values (S, E) of S training seeds on E common environment seeds.
+
+    Its interval is for other training seeds and other environment seeds, see
+    `paired_difference`; with S = 1 it says nothing of other training seeds.
+    """
+    grid = _grid(values)
+    return _two_way([(1.0, grid)], level)
+
+
+def paired_difference(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Estimate:
+    """Return mean(a) - mean(b) for values (S_a, E) and (S_b, E) on the same environment seeds.
+
+    Hierarchical bootstrap of a crossed design: training seeds of each side and environment seeds,
+    paired, vary independently (the pigeonhole bootstrap, Owen 2007, Annals of Applied Statistics
+    1(2)). Environment seeds are resampled; training seeds are too few for that (two have only
+    three resamples), so normal draws of their means' variance stand for them. The spread is then
+    scaled: each part by its own Student's t (the modified large-sample interval, Graybill and Wang
+    1980; degrees of freedom of the two sides' seeds together after Welch and Satterthwaite), less
+    the cells' own noise, which varying both would count twice. Simulated, the 95 % interval covers
+    95 to 99 %. ValueError when the numbers of environment seeds differ.
+    """
+    grids = _grid(a), _grid(b)
+    if grids[0].shape[1] != grids[1].shape[1]:
+        raise ValueError(
+            "paired values need the same environment seeds, given "
+            f"{grids[0].shape[1]} and {grids[1].shape[1]} of them"
+        )
+    return _two_way([(1.0, grids[0]), (-1.0, grids[1])], level)
+
+
+def _grid(values: ArrayLike) -> NDArray[np.float64]:
+    grid = np.asarray(values, np.float64)
+    if grid.ndim != 2 or not np.isfinite(grid).all():
+        raise ValueError(f"values must be finite and of shape (S, E), given {grid.shape}")
+    return grid
+
+
+def _two_way(signed: list[tuple[float, NDArray[np.float64]]], level: float) -> Estimate:
+    """Return the mean of the signed sum of grids that share their columns."""
+    E = signed[0][1].shape[1]
+    if E == 0 or any(len(grid) == 0 for _, grid in signed):
+        return Estimate(math.nan, math.nan, math.nan, E)
+    value = float(sum(sign * grid.mean() for sign, grid in signed))
+    if E == 1:
+        return Estimate(value, math.nan, math.nan, E)
+    columns = np.sum([sign * grid.mean(0) for sign, grid in signed], axis=0)
+    of_env = float(columns.var(ddof=1)) / E
+    seeds = [(float(g.mean(1).var(ddof=1)) / len(g), len(g) - 1) for _, g in signed if len(g) > 1]
+    of_seeds = sum(variance for variance, _ in seeds)
+    if of_env + of_seeds == 0:
+        return Estimate(value, value, value, E)
+    tail = 0.5 + level / 2
+    z = NormalDist().inv_cdf(tail)
+    wide_env, wide_seeds = of_env * student_quantile(tail, E - 1) ** 2, 0.0
+    if of_seeds:
+        df = of_seeds**2 / sum(variance**2 / n for variance, n in seeds)
+        wide_seeds = of_seeds * student_quantile(tail, df) ** 2
+    noise = z * z * sum(_interaction(grid) for _, grid in signed)
+    half = math.sqrt(max(wide_env + wide_seeds - noise, wide_env, wide_seeds))
+    spread = _resampled(columns) * math.sqrt(E / (E - 1)) + _normal_draws(0) * math.sqrt(of_seeds)
+    scale = half / (z * math.sqrt(of_env + of_seeds))
+    low, high = np.quantile(spread, (1 - tail, tail)) * scale
+    return Estimate(value, value + float(low), value + float(high), E)
+
+
+def _interaction(grid: NDArray[np.float64]) -> float:
+    """Return the share of the mean's variance that is the cells' own noise: MS / (S E)."""
+    S, E = grid.shape
+    if S < 2:
+        return 0.0
+    rest = grid - grid.mean(0) - grid.mean(1)[:, None] + grid.mean()
+    return float((rest**2).sum() / ((S - 1) * (E - 1)) / (S * E))
 
 
 @lru_cache(maxsize=256)
