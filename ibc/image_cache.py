@@ -39,8 +39,7 @@ def to_uint8(block: NDArray[Any], name: str, start: int) -> NDArray[np.uint8]:
     value = float(block[row][converted[row] != block[row]][0])
     hint = "; multiply by 255 if the images run from 0 to 1" if 0 < value < 1 else ""
     raise ValueError(
-        f"{name}: images must hold the integers 0 to 255, "
-        f"row {start + row} holds {value!r}{hint}"
+        f"{name}: images must hold the integers 0 to 255, row {start + row} holds {value!r}{hint}"
     )
 
 

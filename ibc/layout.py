@@ -11,6 +11,7 @@ from ibc import image_cache
 from ibc.zarr_store import StoredArray, StoreError, find, is_store
 
 LARGEST_PX = 2048.0  # four boards; beyond it a coordinate is not a position in px
+LARGEST_SEED = 2**32 - 1  # of numpy's RandomState, from which the reset draws
 
 # array -> its shape without the first axis, the kinds of numbers allowed, whether it must be there
 LAYOUT: dict[str, tuple[tuple[int, ...], str, bool]] = {
@@ -75,7 +76,13 @@ def decode(stored: Mapping[str, StoredArray]) -> tuple[dict[str, NDArray[Any]], 
         ends, seeds = stored["meta/episode_ends"].shape[0], stored["meta/seeds"].shape[0]
         if ends != seeds:
             faults.append(f"meta/seeds: there must be one for each of {ends} episodes, got {seeds}")
+        if "meta/seeds" in arrays and not _all_seeds(arrays["meta/seeds"]):
+            faults.append(f"meta/seeds: the seeds of resets must be 0 to {LARGEST_SEED}")
     return arrays, faults
+
+
+def _all_seeds(seeds: NDArray[np.int64]) -> bool:
+    return bool(((seeds >= 0) & (seeds <= LARGEST_SEED)).all())
 
 
 def _ends_faults(ends: NDArray[np.int64], length: int) -> list[str]:

@@ -151,7 +151,10 @@ class StoredArray:
         """
         import zarr  # takes a second to import, so only where something is decoded
 
-        array = zarr.open_array(self.folder, mode="r", zarr_format=self.zarr_format)
+        try:
+            array = zarr.open_array(self.folder, mode="r", zarr_format=self.zarr_format)
+        except Exception as error:
+            raise StoreError(f"{self.name}: cannot be opened: {error}") from error
         rows = self.chunks[0] * max(1, -(-at_least // self.chunks[0]))
         for start in range(0, self.shape[0], rows):
             stop = min(start + rows, self.shape[0])
@@ -196,6 +199,8 @@ def find(root: Path, name: str, row_shape: tuple[int, ...], kinds: str) -> Store
         if (root / name / file).exists():
             try:
                 metadata = read_json(root, f"{name}/{file}")
+                if zarr_format == 2 and (root / name / ".zattrs").exists():
+                    read_json(root, f"{name}/.zattrs")  # zarr reads it too, whatever its size
                 fields = (fields_v3 if zarr_format == 3 else fields_v2)(metadata)
             except (KeyError, TypeError, AttributeError) as error:
                 raise StoreError(

@@ -74,3 +74,20 @@ def write_demos() -> Callable[..., dict[str, np.ndarray]]:
         return arrays
 
     return write
+
+
+@pytest.fixture(scope="session")
+def faults_of() -> Callable[[Path], list[str]]:
+    """What `check` says of a broken data set at a path, which every reader must refuse too."""
+    from ibc.demos import check, fingerprint, read
+
+    def faults(path: Path) -> list[str]:
+        found = check(path)
+        assert found
+        for reader in (read, fingerprint):
+            with pytest.raises(ValueError, match="zarr: ") as refused:
+                reader(path)
+            assert found[0] in str(refused.value)
+        return found
+
+    return faults
