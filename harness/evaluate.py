@@ -23,6 +23,7 @@ from harness.protocol import parse_seeds as parse_seeds
 
 FULL_SCORE_COVERAGE = 0.95
 IDLE_PX = 1.0
+FARTHEST_PX = 1e6  # nobody means a place beyond, and the world's arithmetic would overflow
 _MAX_ERROR = 400
 
 Floats = NDArray[np.float64]
@@ -131,9 +132,13 @@ class _Block:
 
     def step(self, actions_BA: Floats) -> None:
         running = self.running
-        for row in np.flatnonzero(running & ~np.isfinite(actions_BA).all(1)):
+        usable = (np.abs(actions_BA) <= FARTHEST_PX).all(1)  # false for NaN too
+        for row in np.flatnonzero(running & ~usable):
             given = ", ".join(f"{value:g}" for value in actions_BA[row])
-            self.errors[int(row)] = f"the action of step {len(self.actions)} is ({given})"
+            self.errors[int(row)] = (
+                f"an action is finite and within {FARTHEST_PX:g} px of the board, "
+                f"given ({given}) in step {len(self.actions)}"
+            )
             running[row] = False
         if not running.any():
             return
@@ -150,8 +155,7 @@ class _Block:
         self, running: NDArray[np.bool_], work: Callable[[], Mapping[str, NDArray[Any]]]
     ) -> dict[str, NDArray[Any]]:
         before = self.world.env_seconds, self.world.render_seconds
-        # A copy: the world may reuse its arrays, and the history must not follow them.
-        frame = {name: np.array(value) for name, value in work().items()}
+        frame = dict(work())
         after = self.world.env_seconds, self.world.render_seconds
         for name, start, stop in zip(("env", "render"), before, after, strict=True):
             self.milliseconds[name][running] += (stop - start) * 1e3 / running.sum()

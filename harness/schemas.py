@@ -66,6 +66,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         epoch=_INT,
         step=_INT,
         best_step=_INT,
+        policy_hash=_TEXT,  # of the best checkpoint's weights
         select_score=_REAL,
         select_score_low=_REAL,
         select_score_high=_REAL,

@@ -5,6 +5,7 @@ thrown away. Nothing is locked: every file is whole or absent, and a torn one is
 """
 
 import hashlib
+import itertools
 import logging
 import os
 from collections.abc import Mapping
@@ -28,6 +29,8 @@ from harness.schemas import read_file as read_file
 from harness.schemas import table as table
 from harness.schemas import write as write
 
+# Beside the code, not in the working directory: results must not move with it.
+RESULTS = Path(__file__).resolve().parent.parent / "results"
 SELECT_SEEDS = range(200_000, 300_000)  # choose a checkpoint on these
 REPORT_SEEDS = range(300_000, 2**32)  # and report on these
 
@@ -149,7 +152,7 @@ def _gather_trials(sweep_dir: Path) -> pa.Table:
     for entry in plan.get("trials", []):
         row = _identity(entry, sweep_dir, "plan.json")
         rows[row["config_hash"], row["train_seed"]] = row
-    of_trial = _episodes_of_trials(sweep_dir)
+    of_trial = by_trial(read(sweep_dir, "episodes"))
     for folder in sorted(path for path in (sweep_dir / "trials").glob("*") if path.is_dir()):
         entry = _json_or_nothing(folder / "config.json")
         if not entry:
@@ -161,7 +164,9 @@ def _gather_trials(sweep_dir: Path) -> pa.Table:
         row.update(_of_status(_json_or_nothing(folder / "status.json")))
         row["health"] = _health(folder / "health.json")
         weights = _json_or_nothing(folder / "checkpoints" / "best" / "config.json")
-        row.update(_scores(of_trial.get(key), row.get("best_step"), weights.get("policy_hash")))
+        row["policy_hash"] = weights.get("policy_hash")
+        if key in of_trial:
+            row.update(_scores(of_best(of_trial[key], row)))
         rows[key] = row
     return table("trials", list(rows.values()))
 
@@ -195,38 +200,34 @@ def _health(path: Path) -> str | None:
     return ", ".join(str(finding["name"]) for finding in findings) or "ok"
 
 
-def _episodes_of_trials(sweep_dir: Path) -> dict[tuple[str, int], pa.Table]:
-    content = read(sweep_dir, "episodes")
-    if content.num_rows == 0:
-        return {}
+def by_trial(episodes: pa.Table) -> dict[tuple[str, int], pa.Table]:
+    """Split the episodes of `read` into those of each (config_hash, train_seed), without copies."""
     # Sorted by config_hash and train_seed: each trial's rows lie together.
-    hashes = content["config_hash"].to_pylist()
-    seeds = content["train_seed"].to_pylist()
-    starts = [
-        i
-        for i in range(len(hashes))
-        if i == 0 or (hashes[i], seeds[i]) != (hashes[i - 1], seeds[i - 1])
-    ]
-    ends = [*starts[1:], len(hashes)]
-    return {
-        (hashes[start], seeds[start]): content.slice(start, end - start)
-        for start, end in zip(starts, ends, strict=True)
-    }
+    keys = zip(episodes["config_hash"].to_pylist(), episodes["train_seed"].to_pylist(), strict=True)
+    found, start = {}, 0
+    for key, rows in itertools.groupby(keys):
+        count = sum(1 for _ in rows)
+        found[key] = episodes.slice(start, count)
+        start += count
+    return found
 
 
-def _scores(
-    episodes: pa.Table | None, best_step: int | None, weights: str | None
-) -> dict[str, Any]:
-    """Return the selection's and the report's means with intervals, of the best checkpoint."""
-    if episodes is None or best_step is None:
-        return {}
-    keep = pc.and_(pc.equal(episodes["checkpoint_step"], best_step), pc.is_null(episodes["error"]))
+def of_best(episodes: pa.Table, trial: Mapping[str, Any]) -> pa.Table:
+    """Keep a trial's episodes that went well and are of its best checkpoint (its step, weights)."""
+    step, weights = trial.get("best_step"), trial.get("policy_hash")
+    if step is None:
+        return episodes.slice(0, 0)
+    keep = pc.and_(pc.equal(episodes["checkpoint_step"], step), pc.is_null(episodes["error"]))
     if weights is not None:
         same = pc.equal(episodes["policy_hash"], weights)
         keep = pc.and_(keep, pc.fill_null(same, True))
-    episodes = episodes.filter(keep)
+    return episodes.filter(pc.fill_null(keep, False))
+
+
+def _scores(episodes: pa.Table) -> dict[str, Any]:
+    """Return the selection's and the report's means with their intervals."""
     found: dict[str, Any] = {}
-    select = _of_one_protocol(_within(episodes, SELECT_SEEDS))
+    select = of_one_protocol(within(episodes, SELECT_SEEDS))
     if select.num_rows:
         score = stats.mean_interval(select["score"].to_numpy())
         found |= {
@@ -235,7 +236,7 @@ def _scores(
             "select_score_high": score.high,
             "select_n": score.n,
         }
-    report = _of_one_protocol(_within(episodes, REPORT_SEEDS))
+    report = of_one_protocol(within(episodes, REPORT_SEEDS))
     if report.num_rows:
         score = stats.mean_interval(report["score"].to_numpy())
         rate = stats.wilson(int(pc.sum(report["success"]).as_py()), report.num_rows)
@@ -252,14 +253,15 @@ def _scores(
     return {k: None if isinstance(v, float) and v != v else v for k, v in found.items()}
 
 
-def _within(episodes: pa.Table, seeds: range) -> pa.Table:
+def within(episodes: pa.Table, seeds: range) -> pa.Table:
+    """Keep the episodes whose environment seed lies in the range."""
     column = episodes["env_seed"]
     return episodes.filter(
         pc.and_(pc.greater_equal(column, seeds.start), pc.less(column, seeds.stop))
     )
 
 
-def _of_one_protocol(episodes: pa.Table) -> pa.Table:
+def of_one_protocol(episodes: pa.Table) -> pa.Table:
     """Keep the protocol with the most episodes: means over two protocols mean nothing."""
     counts = episodes["protocol_hash"].value_counts().to_pylist()
     if len(counts) < 2:

@@ -16,6 +16,8 @@ SIZE = 384
 _HOLD_FRAMES = 10  # the last picture stays for a second
 
 Frame = NDArray[np.uint8]
+# Of an episode: each state (5,) with the action (2,) applied there, None at the last one.
+Steps = list[tuple[NDArray[np.float64], NDArray[np.float64] | None]]
 
 
 def write_video(path: Path, frames: Iterable[Frame], fps: int = CONTROL_HZ) -> None:
@@ -77,9 +79,7 @@ class Recorder:
     """Keeps the states and actions of chosen episodes; it is `evaluate_block`'s `video`."""
 
     def __init__(self, seeds: Iterable[int]) -> None:
-        self.steps: dict[int, list[tuple[NDArray[np.float64], NDArray[np.float64] | None]]] = {
-            seed: [] for seed in seeds
-        }
+        self.steps: dict[int, Steps] = {seed: [] for seed in seeds}
 
     def __call__(
         self,
@@ -93,9 +93,7 @@ class Recorder:
             self.steps[seed].append((state, action))
 
 
-def episode_frames(
-    steps: Iterable[tuple[NDArray[np.float64], NDArray[np.float64] | None]], size: int = SIZE
-) -> Iterator[Frame]:
+def episode_frames(steps: Steps, size: int = SIZE) -> Iterator[Frame]:
     """Yield the pictures (size, size, 3) of an episode's states, its action marked on each."""
     frame = None
     for state, action in steps:

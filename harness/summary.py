@@ -1,0 +1,236 @@
+"""From a sweep's tables to what is said about it: arms by question, comparisons, overviews."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from harness import stats, store
+from harness.errors import UserError
+from harness.stats import Crossed, Estimate
+
+Trial = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Trials of one config, told apart by their training seeds, with their best checkpoints' rows.
+
+    episodes: select and report rows of finished trials, each trial's of one protocol.
+    """
+
+    name: str
+    trials: tuple[Trial, ...]
+    episodes: pa.Table
+
+    @property
+    def finished(self) -> int:
+        """How many of its trials are finished."""
+        return sum(trial["status"] == "finished" for trial in self.trials)
+
+    def grid(self, column: str, seeds: range) -> Crossed:
+        """Return a column over training seeds and environment seeds."""
+        rows = store.within(self.episodes, seeds)
+        train = pc.fill_null(rows["train_seed"], -1).to_numpy()
+        values = pc.cast(rows[column], pa.float64()).to_numpy(zero_copy_only=False)
+        return stats.crossed(train, rows["env_seed"].to_numpy(), values)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One line of a question's table; a difference is to the question's first arm, paired."""
+
+    question: str
+    text: str
+    arm: str
+    config_hash: str
+    group: Group
+    select: Estimate
+    difference: Estimate | None
+    success: Estimate
+    report: Estimate
+    report_success: Estimate
+
+    def as_row(self) -> dict[str, Any]:
+        """Return plain values for JSON and CSV."""
+        row: dict[str, Any] = {
+            "question": self.question,
+            "arm": self.arm,
+            "config_hash": self.config_hash,
+            "trials_finished": self.group.finished,
+            "trials": len(self.group.trials),
+            "health": health(self.group.trials),
+        }
+        for name, estimate in (
+            ("select_score", self.select),
+            ("select_difference", self.difference),
+            ("select_success_rate", self.success),
+            ("report_score", self.report),
+            ("report_success_rate", self.report_success),
+        ):
+            row |= estimate_columns(name, estimate)
+        return row
+
+
+def estimate_columns(name: str, estimate: Estimate | None) -> dict[str, Any]:
+    """Return value, low, high and n as four columns; what is unknown is None."""
+    if estimate is None:
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high", f"{name}_n"))
+    numbers = (estimate.value, estimate.low, estimate.high)
+    plain = [None if np.isnan(number) else number for number in numbers]
+    names = (name, f"{name}_low", f"{name}_high")
+    return {**dict(zip(names, plain, strict=True)), f"{name}_n": estimate.n}
+
+
+def health(trials: Sequence[Trial]) -> str:
+    """Return the illnesses of some trials, the commonest first, "ok", or "" where none is known."""
+    known = [trial["health"] for trial in trials if trial["health"] is not None]
+    names = Counter(name for text in known for name in text.split(", ") if name != "ok")
+    if names:
+        return ", ".join(name for name, _ in names.most_common())
+    return "ok" if known else ""
+
+
+class Sweep:
+    """A sweep's folder, read once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.trials: list[dict[str, Any]] = store.read(folder, "trials").to_pylist()
+        self._episodes = store.by_trial(store.read(folder, "episodes"))
+        plan = folder / "plan.json"
+        self.plan: dict[str, Any] = store.read_json(plan) if plan.is_file() else {}
+
+    def counts(self) -> Counter[str]:
+        """Return how many trials have each status."""
+        return Counter(trial["status"] for trial in self.trials)
+
+    def group(self, name: str, trials: Sequence[Trial]) -> Group:
+        """Return trials as a group, with the episodes of the finished ones."""
+        tables = [store.SCHEMAS["episodes"].empty_table()]
+        for trial in trials:
+            key = trial["config_hash"], trial["train_seed"]
+            if trial["status"] == "finished" and key in self._episodes:
+                best = store.of_best(self._episodes[key], trial)
+                for seeds in (store.SELECT_SEEDS, store.REPORT_SEEDS):
+                    tables.append(store.of_one_protocol(store.within(best, seeds)))
+        return Group(name, tuple(trials), pa.concat_tables(tables))
+
+    def arms(self) -> list[Arm]:
+        """Return every arm of every question, in the plan's order."""
+        by_hash: dict[str, list[Trial]] = {}
+        for trial in self.trials:
+            by_hash.setdefault(trial["config_hash"], []).append(trial)
+        groups = {name: self.group(name, trials) for name, trials in by_hash.items()}
+        found: list[Arm] = []
+        for question in self._questions(by_hash):
+            first: Group | None = None
+            for entry in question["arms"]:
+                config_hash = entry["config_hash"]
+                group = groups.get(config_hash) or self.group(config_hash, [])
+                found.append(_arm(question, entry["arm"], group, first))
+                first = first or group
+        return found
+
+    def _questions(self, by_hash: Mapping[str, Sequence[Trial]]) -> list[dict[str, Any]]:
+        if self.plan.get("questions"):
+            return list(self.plan["questions"])
+        names: dict[str, dict[str, Any]] = {}
+        for config_hash, (trial, *_) in by_hash.items():
+            question = trial["question"] or "trials"
+            entry = names.setdefault(question, {"question": question, "text": "", "arms": []})
+            entry["arms"].append({"arm": trial["arm"] or config_hash, "config_hash": config_hash})
+        return list(names.values())
+
+    def find_group(self, name: str) -> Group:
+        """Return what a name stands for: an arm, a config's hash, a trial; UserError if nothing."""
+        hashes = {
+            entry["config_hash"]: f"{question['question']} / {entry['arm']}"
+            for question in self._questions(
+                {trial["config_hash"]: [trial] for trial in self.trials}
+            )
+            for entry in question["arms"]
+            if name in (entry["arm"], f"{question['question']} / {entry['arm']}")
+        }
+        if len(hashes) > 1:
+            raise UserError(
+                f"{name!r} is an arm of several questions; take one of: "
+                + "; ".join(sorted(hashes.values()))
+            )
+        wanted = next(iter(hashes), name)
+        trials = [trial for trial in self.trials if trial["config_hash"].startswith(wanted)]
+        if len({trial["config_hash"] for trial in trials}) > 1 or not trials:
+            trials = [trial for trial in self.trials if trial["trial"] == name]
+        if not trials:
+            raise UserError(
+                f"{name[:100]!r} must be an arm, a config's hash or a trial of sweep "
+                f"{self.folder.name}; `python -m harness.results trials` lists them"
+            )
+        return self.group(name, trials)
+
+
+def _arm(question: Mapping[str, Any], name: str, group: Group, first: Group | None) -> Arm:
+    difference = None
+    if first is not None:
+        difference = compare(group, first, "score", store.SELECT_SEEDS).difference
+    return Arm(
+        question=question["question"],
+        text=question.get("text") or "",
+        arm=name,
+        config_hash=group.trials[0]["config_hash"] if group.trials else group.name,
+        group=group,
+        select=stats.group_mean(group.grid("score", store.SELECT_SEEDS).values),
+        difference=difference,
+        success=_rate(group.grid("success", store.SELECT_SEEDS)),
+        report=stats.group_mean(group.grid("score", store.REPORT_SEEDS).values),
+        report_success=_rate(group.grid("success", store.REPORT_SEEDS)),
+    )
+
+
+def _rate(grid: Crossed) -> Estimate:
+    """Return a success rate: Wilson's where there is one training seed or only one outcome."""
+    k, n = int(grid.values.sum()), grid.values.size
+    if len(grid.train_seeds) < 2 or k in (0, n):
+        return stats.wilson(k, n)
+    estimate = stats.group_mean(grid.values)
+    return Estimate(estimate.value, max(0.0, estimate.low), min(1.0, estimate.high), estimate.n)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two groups on the environment seeds that both have, and the paired difference a - b."""
+
+    column: str
+    a: Estimate
+    b: Estimate
+    difference: Estimate
+    seeds_a: int
+    seeds_b: int
+    dropped: int
+
+
+def compare(a: Group, b: Group, column: str, seeds: range) -> Comparison:
+    """Compare a column ("score", "success", "final_coverage") of two groups, paired by env seed."""
+    grid_a, grid_b = a.grid(column, seeds), b.grid(column, seeds)
+    cut_a, cut_b = stats.common(grid_a, grid_b)
+    return Comparison(
+        column,
+        stats.group_mean(cut_a.values),
+        stats.group_mean(cut_b.values),
+        stats.paired_difference(cut_a.values, cut_b.values),
+        len(cut_a.train_seeds),
+        len(cut_b.train_seeds),
+        max(cut_a.dropped, cut_b.dropped),
+    )
+
+
+def evaluation_group(folder: Path) -> Group:
+    """Return the episodes of results/evaluations/<name> as a group of one."""
+    episodes = store.read(folder, "episodes")
+    episodes = store.of_one_protocol(episodes.filter(pc.is_null(episodes["error"])))
+    return Group(folder.name, (), episodes)
