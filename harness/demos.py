@@ -105,7 +105,7 @@ def _replay(given: argparse.Namespace) -> int:
     if not 0 <= given.episode < total:
         raise UserError(f"--episode must be 0 to {total - 1}, got {given.episode}")
     rows = range(demos.episode_starts[given.episode], demos.episode_ends[given.episode])
-    steps = ((demos.state[t].astype(float), demos.action[t].astype(float)) for t in rows)
+    steps = [(demos.state[t].astype(float), demos.action[t].astype(float)) for t in rows]
     try:
         write_video(given.out, episode_frames(steps, given.size))
     except OSError as error:
