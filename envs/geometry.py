@@ -9,18 +9,18 @@ from envs.dynamics import BAR, STEM
 
 GOAL_POSE = (256.0, 256.0, math.pi / 4)
 GOAL_AREA = 6300.0
-# Nine points on the block in its own frame (px); measured against the recorded keypoints.
+# Nine points on the block in its own frame (px): the medians of the recorded ones.
 BLOCK_KEYPOINTS = np.array(
     [
-        (9.270, 90.041),
-        (-60.983, -1.187),
-        (60.913, -1.393),
-        (-0.270, 25.544),
-        (-14.065, 122.816),
-        (39.003, 32.858),
-        (-39.966, 32.730),
-        (-16.824, 62.863),
-        (23.542, -1.700),
+        (9.2698, 90.0410),
+        (-60.9835, -1.1867),
+        (60.9128, -1.3934),
+        (-0.2705, 25.5436),
+        (-14.0649, 122.8159),
+        (39.0027, 32.8574),
+        (-39.9664, 32.7297),
+        (-16.8243, 62.8632),
+        (23.5415, -1.7003),
     ]
 )
 # The outline of the T (8 corners, px, in its own frame), one turn in a fixed sense.

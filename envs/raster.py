@@ -28,7 +28,6 @@ PALETTE = (
 )
 AGENT_RADII = (15, 11)
 EDGE_RADIUS = 2
-_ROW = 4096  # more than any row of a canvas is long
 _NO_CROSSING = np.iinfo(np.int32).max
 
 
@@ -38,20 +37,22 @@ def polygon(corners: Sequence[tuple[int, int]]) -> Pixels:
     An edge owns the rows from its upper end up to, but without, its lower end; the polygon's last
     row belongs to the edges that end there.
     """
-    last = max(y for _, y in corners)
-    rows = np.arange(min(y for _, y in corners), last + 1)
-    crossings = []
-    for (x0, y0), (x1, y1) in zip(corners, (*corners[1:], corners[0]), strict=True):
-        if y0 == y1:
-            continue
-        if y0 > y1:
-            x0, y0, x1, y1 = x1, y1, x0, y0
-        owned = (rows >= y0) & ((rows < y1) | ((rows == last) & (y1 == last)))
-        steps = np.trunc((rows - y0) * (x1 - x0) / (y1 - y0)).astype(np.intp)
-        crossings.append(np.where(owned, x0 + steps, _NO_CROSSING))
-    ordered = np.sort(np.array(crossings), axis=0)
+    near = np.array(corners)
+    far = np.roll(near, -1, axis=0)
+    falls = near[:, 1] < far[:, 1]
+    (x0, y0), (x1, y1) = (
+        np.where(falls[:, None], first, second).T[:, :, None]
+        for first, second in ((near, far), (far, near))
+    )
+    last = int(y1.max())
+    rows = np.arange(int(y0.min()), last + 1)
+    # A level edge owns no row.
+    owned = (rows >= y0) & ((rows < y1) | ((rows == last) & (y1 == last))) & (y0 < y1)
+    steps = np.trunc((rows - y0) * (x1 - x0) / np.maximum(y1 - y0, 1)).astype(np.intp)
+    crossings = np.sort(np.where(owned, x0 + steps, _NO_CROSSING), axis=0)
     parts = [
-        _spans(rows, ordered[pair], ordered[pair + 1]) for pair in range(0, len(ordered) - 1, 2)
+        _spans(rows, crossings[pair], crossings[pair + 1])
+        for pair in range(0, len(crossings) - 1, 2)
     ]
     return _joined(parts)
 
@@ -96,8 +97,12 @@ def thick_line(dx: int, dy: int) -> Pixels:
         u, v = round(abs(dy) * scale), round(abs(dx) * scale)
         parts.append(polygon([(-u, -v), (u, v), (dx + u, dy + v), (dx - u, dy - v)]))
     rows, columns = _joined(parts)
-    once = np.unique((rows - rows.min()) * _ROW + columns, return_index=True)[1]
-    return rows[once], columns[once]
+    top, left = rows.min(), columns.min()
+    width = int(columns.max() - left) + 1
+    covered = np.zeros((int(rows.max() - top) + 1) * width, dtype=np.bool_)
+    covered[(rows - top) * width + columns - left] = True
+    rows, columns = np.divmod(np.flatnonzero(covered), width)
+    return rows + top, columns + left
 
 
 def _spans(
