@@ -17,7 +17,7 @@ from harness.jobs import Job
 from harness.protocol import Protocol, blocks
 from ibc import demos as ibc_demos
 from ibc.demos import Demos, SplitConfig
-from ibc.policy import build_policy, fit_normalizer
+from ibc.policy import Policy, build_policy, fit_normalizer
 from ibc.train import Trainer
 
 MEASURING_SECONDS = 15.0
@@ -111,12 +111,20 @@ def measure(config: TrialConfig) -> float:
     validated = min(len(windows[1]), short.val_windows)
     validations = math.ceil(train.steps / train.epoch_steps) * train.val_windows / validated
     env_seeds = blocks(config.select.env_seeds, Protocol().block_size)
-    start = time.perf_counter()
-    evaluate_block(built, env_seeds[0], Protocol(max_episode_steps=_ROLLOUT_STEPS))
-    a_rollout = (time.perf_counter() - start) * Protocol().max_episode_steps / _ROLLOUT_STEPS
     rollouts = 1 + (train.steps - 1) // config.select.every if config.select.every else 1
     seconds = train.steps * a_step + validations * a_validation
-    return TRIAL_SECONDS + seconds + rollouts * len(env_seeds) * a_rollout
+    return TRIAL_SECONDS + seconds + rollouts * len(env_seeds) * _rollout(built, env_seeds[0])
+
+
+def _rollout(policy: Policy, env_seeds: Sequence[int]) -> float:
+    """Return about how long a whole rollout takes, from the beginning of one."""
+    took = []
+    for steps in (1, 1 + _ROLLOUT_STEPS):
+        start = time.perf_counter()
+        evaluate_block(policy, env_seeds, Protocol(max_episode_steps=steps))
+        took.append(time.perf_counter() - start)
+    a_step = max(0.0, took[1] - took[0]) / _ROLLOUT_STEPS
+    return took[0] + a_step * Protocol().max_episode_steps
 
 
 def _baselines_first(jobs: Iterable[Job]) -> list[Job]:

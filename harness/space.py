@@ -178,8 +178,9 @@ class _Builder:
         if ("arms" in content) == ("grid" in content):
             raise self.file.error(where, "a question must have either arms or a grid")
         arms = list(self.arms(where, content) if "arms" in content else self.grid(where, content))
-        for track in dict.fromkeys(asked):
-            title = f"{name} ({track})" if len(self.tracks) > 1 else name
+        asked = list(dict.fromkeys(asked))
+        for track in asked:
+            title = f"{name} ({track})" if len(asked) > 1 else name
             answers = [Arm(BASELINE, self.baselines[track])]
             for arm, layer in arms:
                 layers = [*self.tracks[track], layer]

@@ -115,7 +115,9 @@ def _prepare(
         console.print("failed trials are left as they are; --retry-failed runs them again")
     if work.total:
         wall = duration(found.wall(slots, work.total))
-        console.print(f"about {wall} on {slots} at a time ({found.how})", highlight=False)
+        console.print(
+            f"about {wall} on {slots} at a time ({found.how})", soft_wrap=True, highlight=False
+        )
     return work, found
 
 

@@ -11,9 +11,11 @@ from rich.table import Table
 from harness.estimate import Estimate
 from harness.jobs import Job
 from harness.progress import duration
-from harness.space import Plan
+from harness.space import BASELINE, Plan
 
 MAX_ROWS = 60
+
+_STATES = {"new": "new", "finished": "finished", "failed": "failed", "running": "begun"}
 
 
 def print_plan(
@@ -31,30 +33,31 @@ def print_plan(
     for job in jobs:
         of_config.setdefault(job.id.rpartition("-s")[0], []).append(job)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("question", "arm", "config"):
+    for title in ("question", "arm", "trials"):
         table.add_column(title, overflow="fold")
-    for title in ("seeds", "finished", "failed", "begun", "a trial"):
-        table.add_column(title, justify="right")
-    shown: set[str] = set()
-    rows = [(q.name, arm.name, arm.config_hash) for q in plan.questions for arm in q.arms]
-    asked = {hash_ for _, _, hash_ in rows}
-    rows = [("", f"baseline ({t})", h) for t, h in plan.baselines.items() if h not in asked] + rows
+    table.add_column("each", justify="right", no_wrap=True)
+    asked = {arm.config_hash for question in plan.questions for arm in question.arms}
+    rows = [
+        ("", f"{BASELINE} ({track})", hash_, hash_)
+        for track, hash_ in plan.baselines.items()
+        if hash_ not in asked
+    ]
+    for question in plan.questions:
+        baseline = plan.baselines[question.track]
+        rows += [(question.name, arm.name, arm.config_hash, baseline) for arm in question.arms]
     before = ""
-    for question, arm, hash_ in rows[:MAX_ROWS]:
+    for question_name, arm_name, hash_, baseline in rows[:MAX_ROWS]:
         its = of_config[hash_]
-        states = Counter(statuses[job.id].get("status", "new") for job in its)
+        states = Counter(str(statuses[job.id].get("status", "new")) for job in its)
         seconds = found.seconds.get(its[0].id)
-        again = " (as above)" if hash_ in shown else ""
+        same = hash_ == baseline and arm_name != BASELINE and bool(question_name)
         table.add_row(
-            escape(question) if question != before else "",
-            escape(arm) + again,
-            hash_,
-            str(len(its)),
-            *(str(states[state] or "") for state in ("finished", "failed", "running")),
-            duration(seconds) if seconds is not None else "",
+            escape(question_name) if question_name != before else "",
+            escape(arm_name),
+            f"= {BASELINE}" if same else ", ".join(f"{n} {_STATES[s]}" for s, n in states.items()),
+            duration(seconds) if seconds is not None and not same else "",
         )
-        shown.add(hash_)
-        before = question
+        before = question_name
     console.print(table)
     if len(rows) > MAX_ROWS:
         console.print(f"... and {len(rows) - MAX_ROWS:,} more arms")
@@ -65,7 +68,8 @@ def _print_search(console: Console, plan: Plan, statuses: Mapping[str, Mapping[s
     assert search is not None
     console.print(
         f"{escape(search.text)} {search.trials} points by {search.sampler}, "
-        f"{len(plan.train_seeds)} training seed(s) each"
+        f"{len(plan.train_seeds)} training seed(s) each",
+        soft_wrap=True,
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("setting")

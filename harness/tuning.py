@@ -96,11 +96,18 @@ def _work(config: dict[str, Any], folder: str, data: str, threads: int) -> None:
     tune.report({"over": True})
 
 
-class _Searcher(Searcher):
+class _NotSaved:
+    """Tune pickles what it is given for a restore that never comes: here there is nothing."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Searcher(_NotSaved, Searcher):
     """Hands Tune the next job whenever there is room, and the jobs how each of them ended."""
 
     def __init__(self, jobs: StopOnSameError, folder: SweepFolder, progress: Progress) -> None:
-        super().__init__(metric="over", mode="max")
+        super().__init__()
         self.jobs, self.folder, self.progress = jobs, folder, progress
         self.running: dict[str, Job] = {}
         self.errors: dict[str, str] = {}
@@ -133,7 +140,7 @@ class _Searcher(Searcher):
         """Nothing is kept: the trials' folders say it all."""
 
 
-class _Watch(Callback):
+class _Watch(_NotSaved, Callback):
     """Shows what Tune hears from its workers."""
 
     def __init__(self, searcher: _Searcher, progress: Progress) -> None:

@@ -25,6 +25,7 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
@@ -38,6 +39,8 @@ _ENVIRONMENT = {
 # Ray takes the loopback for its own address where it thinks that clusters are not supported; it
 # looks when it is imported, which is why it is imported in functions here.
 _ONLY_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+_FOLDER = "ibc-harness-ray-"
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,11 @@ def ray_session(
         os.environ.update(_ONLY_LOOPBACK)
     in_main = threading.current_thread() is threading.main_thread()
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    folder = None if address else tempfile.mkdtemp(prefix="ray-")
+    folder = None
+    if address is None:
+        _remove_leftovers()
+        # Short: a socket's path has room for 107 bytes.
+        folder = tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir="/tmp")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Ray's own deprecations are not the user's business
@@ -138,6 +145,14 @@ def ray_session(
             signal.signal(signal.SIGTERM, on_sigterm)
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_leftovers() -> None:
+    """Remove the folders of sessions whose driver was killed."""
+    for path in Path("/tmp").glob(f"{_FOLDER}*"):
+        pid = path.name.removeprefix(_FOLDER).partition("-")[0]
+        if not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _start(cpus: int | None, gpus: float | None, address: str | None, folder: str | None) -> None:

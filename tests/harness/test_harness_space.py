@@ -12,7 +12,7 @@ SMALL = """
 version: 1
 name: small
 train_seeds: [3, 1]
-base: {train.steps: 10, policy: {energy.width: 16}}
+base: {train: {steps: 10, batch_size: 256}, policy: {energy: {width: 16, depth: 4}}}
 tracks:
   keypoints: {policy.obs_mode: keypoints}
   state: {policy.obs_mode: state, train.steps: 20}
@@ -65,7 +65,7 @@ def test_an_arm_that_equals_the_baseline_is_one_trial_with_several_names(write):
     assert len(plan.trials) == 2 + 2 + 3
     arms = {q.name: [arm.name for arm in q.arms] for q in plan.questions}
     assert arms["width (state)"] == ["baseline", "narrow", "as it is"]
-    assert arms["grid (state)"][1:] == [
+    assert arms["grid"][1:] == [
         "depth 1, batch_size 8",
         "depth 1, batch_size 256",
         "depth 4, batch_size 8",

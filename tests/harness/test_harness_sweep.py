@@ -1,0 +1,225 @@
+"""The door itself, on made-up demonstrations: a real Ray, real processes, real signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness import store
+from harness.sweep_folder import SweepFolder
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SPACE = """
+version: 1
+name: tiny
+train_seeds: [0]
+base:
+  policy:
+    obs_mode: state
+    energy: {width: 8, depth: 1}
+    encoder.state_width: 8
+    negatives.count: 4
+    inference: {samples: 4, iterations: 1}
+  train: {steps: 40, epoch_steps: 2, batch_size: 8, warmup_steps: 2, val_windows: 8}
+  select.seeds: 2
+questions:
+  width:
+    ask: How wide?
+    arms:
+      narrow: {policy.energy.width: 4}
+"""
+TOO_BIG = "      too big: {train.batch_size: 4096}\n"
+# What two runs of the same sweep may differ in.
+OWN = {"attempts", "train_seconds", "samples_per_second", "git_revision", "git_dirty"}
+
+
+class Door:
+    """run_sweep.py with a space file, made-up demonstrations and an empty results folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.results = folder / "results"
+        self.space = folder / "tiny.yaml"
+        self.space.write_text(SPACE)
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        given = [self.space, "--data", self.folder / "demos.zarr", "--results", self.results]
+        command = [sys.executable, ROOT / "run_sweep.py", *given, *options]
+        environment = {**os.environ, "IBC_HARNESS_CACHE": str(self.folder / "cache")}
+        return subprocess.Popen(
+            [str(word) for word in command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            cwd=self.folder,
+            start_new_session=True,
+        )
+
+    def run(self, *options: str) -> tuple[int, str, str]:
+        process = self.start(*options)
+        out, err = process.communicate(timeout=240)
+        return process.returncode, out, err
+
+    def table(self, name: str) -> list[dict]:
+        rows = store.read(self.results / name, "trials").to_pylist()
+        return [{k: v for k, v in row.items() if k not in OWN | {"sweep"}} for row in rows]
+
+    def episodes(self, name: str) -> list[dict]:
+        rows = store.read(self.results / name, "episodes").to_pylist()
+        return [
+            {k: v for k, v in row.items() if not k.endswith("_ms") and k != "sweep"} for row in rows
+        ]
+
+    def status(self, name: str) -> list[dict]:
+        paths = (self.results / name).glob("trials/*/status.json")
+        return [json.loads(path.read_text()) for path in paths]
+
+
+@pytest.fixture(scope="module")
+def door(tmp_path_factory, write_demos):
+    folder = tmp_path_factory.mktemp("door")
+    write_demos(folder / "demos.zarr", lengths=(20, 15, 25))
+    return Door(folder)
+
+
+def members_of(session: int) -> list[int]:
+    """Return the living processes of a session; zombies have left it."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+def wait_for(condition, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited too long"
+        time.sleep(0.02)
+
+
+def trials_that_run(door: Door, name: str) -> bool:
+    return any(status.get("step", 0) >= 4 for status in door.status(name))
+
+
+@pytest.mark.ray
+def test_a_killed_sweep_ends_with_the_table_of_an_undisturbed_one(door):
+    code, out, err = door.run("--name", "undisturbed")
+    assert (code, err) == (0, "")
+    assert "2 to run" in out
+    assert "2 of 2 trials finished" in out
+    assert "\x1b" not in out
+
+    process = door.start("--name", "killed")
+    wait_for(lambda: trials_that_run(door, "killed"), 120)
+    process.kill()
+    process.communicate()
+    assert any(status["status"] == "running" for status in door.status("killed"))
+    code, out, err = door.run("--name", "killed")
+    assert (code, err) == (0, "")
+    assert max(status["attempts"] for status in door.status("killed")) == 2
+
+    assert door.table("killed") == door.table("undisturbed")
+    assert door.episodes("killed") == door.episodes("undisturbed")
+    rows = door.table("killed")
+    assert [row["status"] for row in rows] == ["finished"] * 2
+    assert {row["arm"] for row in rows} == {"baseline (all)", "narrow"}
+
+
+@pytest.mark.ray
+@pytest.mark.faults
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_sweep_soon_and_leaves_no_process(door, signum, code):
+    name = f"signal-{signum}"
+    door.space.write_text(SPACE.replace("steps: 40", "steps: 100000"))
+    process = door.start("--name", name)
+    wait_for(lambda: trials_that_run(door, name), 120)
+    start = time.monotonic()
+    # As a terminal sends Ctrl-C: to every process of the group.
+    os.killpg(process.pid, signum)
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - start < 10
+    assert process.returncode == code
+    assert err.endswith("run the same command again to continue\n")
+    assert err.count("\n") == 1
+    wait_for(lambda: not members_of(process.pid), 10)
+    assert {row["status"] for row in door.table(name)} <= {"running", "pending"}
+
+
+@pytest.mark.ray
+def test_a_trial_that_fails_stays_in_the_table_and_the_others_go_on(door):
+    door.space.write_text(SPACE + TOO_BIG)
+    code, out, err = door.run("--name", "failing")
+    assert (code, err) == (1, "")
+    assert "2 of 3 trials finished, 1 did not" in out
+    failed = [row for row in door.table("failing") if row["status"] == "failed"]
+    assert [row["arm"] for row in failed] == ["too big"]
+    assert "train.batch_size must not exceed" in failed[0]["error"]
+    folder = door.results / "failing/trials" / failed[0]["trial"]
+    assert "Traceback" in (folder / "error.txt").read_text()
+
+    # Nothing is left to do, so no Ray is started and the code still says that one failed.
+    before = door.table("failing")
+    code, out, err = door.run("--name", "failing")
+    assert (code, err) == (1, "")
+    assert "0 to run" in out
+    assert "--retry-failed" in out
+    assert door.table("failing") == before
+
+
+def test_a_dry_run_prints_the_plan_and_leaves_nothing(door):
+    door.space.write_text(SPACE)
+    code, out, err = door.run("--name", "dry", "--dry-run")
+    assert (code, err) == (0, "")
+    assert "narrow" in out
+    assert "2 to run" in out
+    assert "timed here" in out
+    assert not (door.results / "dry").exists()
+
+
+def test_a_folder_is_one_sweeps_at_a_time(door):
+    door.space.write_text(SPACE)
+    with SweepFolder(door.results / "busy").lock():
+        code, _, err = door.run("--name", "busy")
+    assert code == 2
+    assert f"is being run by process {os.getpid()} on " in err
+    # A lock that a dead process has left is in nobody's way.
+    (door.results / "busy/.lock").write_text("process 1 on elsewhere\n")
+    with SweepFolder(door.results / "busy").lock():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--cpus-per-trial", "9999"), "CPUs of this machine, given 9999"),
+        (("--cpus-per-trial", "-1"), "must be a whole number or a share below 1, given -1"),
+        (("--cpus-per-trial", "1.5"), "must be a whole number or a share below 1, given 1.5"),
+        (("--gpus-per-trial", "99"), "GPUs of this machine, given 99"),
+        (("--cpus-per-trial", "many"), "invalid float value: 'many'"),
+        (("--budget", "huge"), "must be one of standard, given 'huge'"),
+        (("--name", "../up"), "--name is 1 to 100 letters"),
+        (("--trials", "3"), "a number of trials is set for a search"),
+        (("--data", "nowhere"), "nowhere does not exist"),
+        (("--nonsense",), "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_bad_input_is_one_line_and_2_before_anything_starts(door, options, message):
+    door.space.write_text(SPACE)
+    code, out, err = door.run(*options)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert not list(door.results.glob("tiny*"))
