@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from harness import state, store
+from harness import store
 from harness.errors import UserError
 from harness.files import read_json, sync_folder, temporary_beside, write_json
 
@@ -69,6 +69,8 @@ def save(
     try:
         policy.save(temporary)
         if training_state is not None:
+            from harness import state  # torch is slow to import, and readers of tables need none
+
             state.write(dict(training_state), temporary / _STATE)
         described = {
             "version": VERSION,
@@ -108,6 +110,8 @@ def find(directory: Path, name: str) -> Path | None:
 
 def load_training_state(path: Path) -> Any:
     """Return the training state of a checkpoint's folder; FileNotFoundError when it has none."""
+    from harness import state
+
     return state.read(path / _STATE)
 
 
@@ -137,7 +141,7 @@ def resolve(spec: str, results: Path, sweep: str | None = None) -> Checkpoint:
     UserError says what was looked for and where.
     """
     if spec == "best":
-        return _best(_sweep_dir(results, sweep))
+        return _best(sweep_dir(results, sweep))
     if os.sep not in spec and not Path(spec).is_dir():
         return _trial(spec, results, sweep)
     return _path(Path(spec))
@@ -149,7 +153,8 @@ def sweeps(results: Path) -> list[Path]:
     return sorted(found, key=lambda path: ((path / "plan.json").stat().st_mtime_ns, path.name))
 
 
-def _sweep_dir(results: Path, sweep: str | None) -> Path:
+def sweep_dir(results: Path, sweep: str | None = None) -> Path:
+    """Return the folder of the named sweep, or of the newest; UserError lists those there are."""
     if sweep is not None:
         folder = results / store.check_name(sweep)
         if not (folder / "plan.json").is_file():
@@ -158,12 +163,12 @@ def _sweep_dir(results: Path, sweep: str | None) -> Path:
         return folder
     found = sweeps(results)
     if not found:
-        raise UserError(f"`best` needs a sweep with a finished trial, and {results} holds no sweep")
+        raise UserError(f"a sweep is needed, and {results} holds none; run_sweep.py makes one")
     return found[-1]
 
 
-def _best(sweep_dir: Path) -> Checkpoint:
-    trials = store.read(sweep_dir, "trials")
+def _best(folder: Path) -> Checkpoint:
+    trials = store.read(folder, "trials")
     scored = pc.and_(pc.equal(trials["status"], "finished"), pc.is_finite(trials["select_score"]))
     finished = trials.filter(scored).sort_by(
         [("select_score", "descending"), ("trial", "ascending")]
@@ -171,18 +176,18 @@ def _best(sweep_dir: Path) -> Checkpoint:
     if finished.num_rows == 0:
         raise UserError(
             f"`best` needs a finished trial with a select score, and none of the {trials.num_rows} "
-            f"trials of sweep {sweep_dir.name} is one"
+            f"trials of sweep {folder.name} is one"
         )
     top = finished["select_score"][0].as_py()
     tied = pc.sum(pc.equal(finished["select_score"], top)).as_py()
     note = f"the highest select score ({top:.3f}) of {finished.num_rows} finished trials"
     if tied > 1:
         note += f"; {tied} tie, the first by id is taken"
-    return _of_trial(sweep_dir, finished.slice(0, 1), note)
+    return _of_trial(folder, finished.slice(0, 1), note)
 
 
 def _trial(spec: str, results: Path, sweep: str | None) -> Checkpoint:
-    folders = [_sweep_dir(results, sweep)] if sweep is not None else sweeps(results)
+    folders = [sweep_dir(results, sweep)] if sweep is not None else sweeps(results)
     matches = []
     for folder in folders:
         trials = store.read(folder, "trials")
@@ -202,10 +207,10 @@ def _trial(spec: str, results: Path, sweep: str | None) -> Checkpoint:
     return _of_trial(*matches[0], note="")
 
 
-def _of_trial(sweep_dir: Path, row: pa.Table, note: str) -> Checkpoint:
-    trial_dir = sweep_dir / "trials" / row["trial"][0].as_py()
+def _of_trial(folder: Path, row: pa.Table, note: str) -> Checkpoint:
+    trial_dir = folder / "trials" / row["trial"][0].as_py()
     # A folder from a stranger may link elsewhere; what counts as this trial lies inside it.
-    if not trial_dir.resolve().is_relative_to(sweep_dir.resolve()):
+    if not trial_dir.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{trial_dir} links to a place outside its sweep, and is not followed")
     path = find(trial_dir / "checkpoints", "best")
     if path is None:
@@ -213,7 +218,7 @@ def _of_trial(sweep_dir: Path, row: pa.Table, note: str) -> Checkpoint:
         raise UserError(f"trial {trial_dir.name} ({status}) has no checkpoint at {trial_dir} yet")
     if not path.resolve().is_relative_to(trial_dir.resolve()):
         raise UserError(f"{path} links to a place outside its trial, and is not followed")
-    return _checkpoint(path, "trial", sweep_dir.name, trial_dir, note)
+    return _checkpoint(path, "trial", folder.name, trial_dir, note)
 
 
 def _path(path: Path) -> Checkpoint:

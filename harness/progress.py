@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,7 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from harness.jobs import Job
+if TYPE_CHECKING:  # jobs brings torch along, which those who only want `duration` can do without
+    from harness.jobs import Job
 
 HEARTBEAT_SECONDS = 30.0
 _RECENT = 8
@@ -71,17 +72,17 @@ class Progress:
         if self._live is not None:
             self._live.stop()
 
-    def start(self, job: Job) -> None:
+    def start(self, job: "Job") -> None:
         """A trial begins, or begins again."""
         self._running[job.id] = _Running(job.label, time.monotonic())
 
-    def epoch(self, job: Job, metrics: Mapping[str, Any]) -> None:
+    def epoch(self, job: "Job", metrics: Mapping[str, Any]) -> None:
         """A trial's epoch has ended."""
         running = self._running.setdefault(job.id, _Running(job.label, time.monotonic()))
         running.metrics.update(metrics)
         self.tick()
 
-    def end(self, job: Job, status: Mapping[str, Any]) -> None:
+    def end(self, job: "Job", status: Mapping[str, Any]) -> None:
         """A trial is over."""
         running = self._running.pop(job.id, _Running(job.label, time.monotonic()))
         took = time.monotonic() - running.since

@@ -110,6 +110,15 @@ class Sweep:
         """Return how many trials have each status."""
         return Counter(trial["status"] for trial in self.trials)
 
+    def best(self) -> Trial | None:
+        """Return the trial that `--ckpt best` stands for, or None while none is finished."""
+        scored = [
+            trial
+            for trial in self.trials
+            if trial["status"] == "finished" and trial["select_score"] is not None
+        ]
+        return min(scored, key=lambda t: (-t["select_score"], t["trial"]), default=None)
+
     def group(self, name: str, trials: Sequence[Trial]) -> Group:
         """Return trials as a group, with the episodes of the finished ones."""
         tables = [store.SCHEMAS["episodes"].empty_table()]
@@ -184,12 +193,20 @@ def _arm(question: Mapping[str, Any], name: str, group: Group, first: Group | No
         arm=name,
         config_hash=group.trials[0]["config_hash"] if group.trials else group.name,
         group=group,
-        select=stats.group_mean(group.grid("score", store.SELECT_SEEDS).values),
+        select=_mean(group.grid("score", store.SELECT_SEEDS)),
         difference=difference,
         success=_rate(group.grid("success", store.SELECT_SEEDS)),
-        report=stats.group_mean(group.grid("score", store.REPORT_SEEDS).values),
+        report=_mean(group.grid("score", store.REPORT_SEEDS)),
         report_success=_rate(group.grid("success", store.REPORT_SEEDS)),
     )
+
+
+def _mean(grid: Crossed) -> Estimate:
+    """Return the mean of numbers in [0, 1], its interval cut to where they can be."""
+    estimate = stats.group_mean(grid.values)
+    if np.isnan(estimate.low):
+        return estimate
+    return Estimate(estimate.value, max(0.0, estimate.low), min(1.0, estimate.high), estimate.n)
 
 
 def _rate(grid: Crossed) -> Estimate:
@@ -197,8 +214,7 @@ def _rate(grid: Crossed) -> Estimate:
     k, n = int(grid.values.sum()), grid.values.size
     if len(grid.train_seeds) < 2 or k in (0, n):
         return stats.wilson(k, n)
-    estimate = stats.group_mean(grid.values)
-    return Estimate(estimate.value, max(0.0, estimate.low), min(1.0, estimate.high), estimate.n)
+    return _mean(grid)
 
 
 @dataclass(frozen=True)
@@ -218,10 +234,11 @@ def compare(a: Group, b: Group, column: str, seeds: range) -> Comparison:
     """Compare a column ("score", "success", "final_coverage") of two groups, paired by env seed."""
     grid_a, grid_b = a.grid(column, seeds), b.grid(column, seeds)
     cut_a, cut_b = stats.common(grid_a, grid_b)
+    estimate = _rate if column == "success" else _mean
     return Comparison(
         column,
-        stats.group_mean(cut_a.values),
-        stats.group_mean(cut_b.values),
+        estimate(cut_a),
+        estimate(cut_b),
         stats.paired_difference(cut_a.values, cut_b.values),
         len(cut_a.train_seeds),
         len(cut_b.train_seeds),
@@ -234,3 +251,15 @@ def evaluation_group(folder: Path) -> Group:
     episodes = store.read(folder, "episodes")
     episodes = store.of_one_protocol(episodes.filter(pc.is_null(episodes["error"])))
     return Group(folder.name, (), episodes)
+
+
+def comparison_row(found: Comparison, a: str, b: str, on: str) -> dict[str, Any]:
+    """Return plain values of a comparison for JSON and CSV."""
+    row: dict[str, Any] = {"column": found.column, "a": a, "b": b, "on": on}
+    for name, estimate in (
+        ("mean_a", found.a),
+        ("mean_b", found.b),
+        ("difference", found.difference),
+    ):
+        row |= estimate_columns(name, estimate)
+    return {**row, "train_seeds_a": found.seeds_a, "train_seeds_b": found.seeds_b}

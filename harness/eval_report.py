@@ -1,0 +1,96 @@
+"""The result of evaluating one policy, as a table for a terminal."""
+
+import math
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from harness import stats
+from harness.cells import BAR_HEAD, WIDE, bar, percent_of, plain, table
+from harness.protocol import THRESHOLDS
+from harness.stats import Estimate
+
+_SPLIT = {"inference": "policy_ms", "world": "env_ms", "rendering": "render_ms"}
+
+
+@dataclass(frozen=True)
+class TimeSpent:
+    """Wall time of a run in seconds, on how many workers, for how many fresh episodes."""
+
+    wall: float
+    workers: int
+    episodes: int
+
+
+def evaluation(episodes: pa.Table, spent: TimeSpent, width: int) -> RenderableType:
+    """Return the result of evaluating one policy: score, success by threshold, time."""
+    good = episodes.filter(pc.is_null(episodes["error"]))
+    n = good.num_rows
+    made = table("", "mean", "95 % interval", "n", right=("mean", "n"))
+    if width >= WIDE:
+        made.add_column(BAR_HEAD, no_wrap=True)
+
+    def line(name: str, estimate: Estimate, share: bool) -> None:
+        value, low, high = (
+            "" if math.isnan(x) else percent_of(x, 1) if share else f"{x:.3f}"
+            for x in (estimate.value, estimate.low, estimate.high)
+        )
+        style = "bold" if name in ("score", "success, coverage > 0.95") else ""
+        cells = [Text(name, style), Text(value, style), Text(f"{low} to {high}" if low else "")]
+        made.add_row(*cells, Text(str(estimate.n)), *([bar(estimate)] if width >= WIDE else []))
+
+    line("score", stats.mean_interval(good["score"].to_numpy()), share=False)
+    for threshold in THRESHOLDS:
+        k = int(pc.sum(pc.greater(good["max_coverage"], threshold)).as_py() or 0)
+        line(f"success, coverage > {threshold:.2f}", stats.wilson(k, n), share=True)
+    line("final coverage", stats.mean_interval(good["final_coverage"].to_numpy()), share=False)
+    parts: list[RenderableType] = [Text(""), made, Text("")]
+    parts += [plain(text) for text in _remarks(good)]
+    parts += [plain(text, "red") for text in _failures(episodes)]
+    parts.append(plain(_time(episodes, spent)))
+    return Group(*parts)
+
+
+def _remarks(good: pa.Table) -> list[str]:
+    if good.num_rows == 0:
+        return []
+    length = pc.mean(good["length"]).as_py()
+    idle = pc.mean(good["idle_share"]).as_py()
+    jerk = pc.mean(good["action_jerk"]).as_py()
+    text = f"episodes of {length:.0f} steps on average"
+    if idle is not None:
+        text += f", {percent_of(idle)} of them idle"
+    if jerk is not None:
+        text += f"; action jerk {jerk:.1f} px"
+    solved = pc.sum(good["success_at_reset"]).as_py()
+    return [text, f"{solved} starts were solved before the first step"] if solved else [text]
+
+
+def _failures(episodes: pa.Table) -> list[str]:
+    failed = episodes.filter(pc.is_valid(episodes["error"]))
+    if failed.num_rows == 0:
+        return []
+    seed, error = failed["env_seed"][0].as_py(), failed["error"][0].as_py()
+    return [
+        f"{failed.num_rows} of {episodes.num_rows} episodes failed and are in no number above; "
+        f"the first, seed {seed}: {error}"
+    ]
+
+
+def _time(episodes: pa.Table, spent: TimeSpent) -> str:
+    if spent.episodes == 0:
+        return f"nothing was run: all {episodes.num_rows} episodes were stored already"
+    text = (
+        f"{spent.episodes} episodes in {spent.wall:.1f} s on {spent.workers} "
+        f"worker{'s' if spent.workers > 1 else ''}, {spent.episodes / spent.wall:.1f} a second"
+    )
+    if spent.episodes < episodes.num_rows:
+        return text + f"; {episodes.num_rows - spent.episodes} were stored already"
+    total = spent.wall * spent.workers * 1e3
+    shares = {name: pc.sum(episodes[column]).as_py() / total for name, column in _SPLIT.items()}
+    rest = max(0.0, 1 - sum(shares.values()))
+    split = ", ".join(f"{name} {percent_of(share)}" for name, share in shares.items())
+    return f"{text}: {split}, start and waiting {percent_of(rest)}"

@@ -1,0 +1,278 @@
+"""What is printed of sweeps, trials, episodes and comparisons: 80 columns wide or as many more."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from harness.cells import BAR_HEAD, WIDE, bar, number, percent, plain, signed, table
+from harness.checkpoint import Checkpoint
+from harness.errors import one_line
+from harness.progress import duration
+from harness.stats import Estimate
+from harness.summary import Arm, Comparison, Sweep
+
+
+def sweep_head(sweep: Sweep) -> RenderableType:
+    """Return what a sweep is and how far it is."""
+    counts = sweep.counts()
+    states = ", ".join(
+        f"{counts[name]} {name}"
+        for name in ("finished", "running", "failed", "pending")
+        if counts[name]
+    )
+    line = Text.assemble(
+        ("sweep ", ""), (one_line(sweep.folder.name), "bold"), f": {states or 'no trials yet'}"
+    )
+    details = []
+    data = sweep.plan.get("dataset")
+    if isinstance(data, Mapping):
+        details.append(f"demonstrations {data.get('kind')}: {data.get('path')}")
+    if sweep.plan.get("budget"):
+        details.append(f"budget {sweep.plan['budget']}")
+    return Group(line, *([plain("; ".join(details), "dim")] if details else []))
+
+
+def arms(found: Sequence[Arm], width: int) -> RenderableType:
+    """Return a table for each question, its first arm the one that the others are compared with."""
+    blocks: list[RenderableType] = []
+    for name in dict.fromkeys(arm.question for arm in found):
+        of_question = [arm for arm in found if arm.question == name]
+        title = Text.assemble((one_line(name), "bold"), f"  {one_line(of_question[0].text)}")
+        blocks += [Text(""), title, Padding(_question(of_question, width), (0, 0, 0, 2))]
+    return Group(*blocks)
+
+
+def _question(found: Sequence[Arm], width: int) -> Table:
+    wide = width >= WIDE
+    reported = any(not math.isnan(arm.report.value) for arm in found)
+    against = f"against {one_line(found[0].arm)[:16]}"
+    columns = ["arm", "done", "select score", against, "health"]
+    if wide:
+        columns[3:3] = [BAR_HEAD]
+        columns[-1:-1] = ["success"]
+    if wide and reported:
+        columns[-1:-1] = ["report score", "report success"]
+    made = table(*columns, fold=("arm", "health"))
+    made.columns[0].min_width = 12
+    for arm in found:
+        cells: dict[str, RenderableType] = {
+            "arm": plain(arm.arm),
+            "done": Text(f"{arm.group.finished}/{len(arm.group.trials)}"),
+            "select score": Text(number(arm.select)),
+            against: signed(arm.difference),
+            "success": Text(percent(arm.success)),
+            "report score": Text(number(arm.report)),
+            "report success": Text(percent(arm.report_success)),
+            "health": _health(arm),
+        }
+        made.add_row(*(cells.get(name, bar(arm.select)) for name in columns))
+    return made
+
+
+def _health(arm: Arm) -> Text:
+    text = str(arm.as_row()["health"])
+    failed = sum(trial["status"] == "failed" for trial in arm.group.trials)
+    if failed:
+        return Text(f"{failed} failed", style="red")
+    return plain(text, "" if text == "ok" else "yellow")
+
+
+def legend(sweep: Sweep) -> Text:
+    """Return how the sweep's numbers are to be read."""
+    episodes = max((trial["select_n"] or 0 for trial in sweep.trials), default=0)
+    return Text(
+        "mean [95 % interval] over training seeds and the selection's "
+        f"{episodes} starts; differences are paired by start, and one whose interval leaves 0 out "
+        "is shown. A single training seed says nothing of others.",
+        style="dim",
+    )
+
+
+def trials(rows: Sequence[Mapping[str, Any]], width: int) -> RenderableType:
+    """Return a line for each trial, the best select score first."""
+    if width >= WIDE:
+        columns = ["trial", "arm", "status", "select score", "report score", "report success"]
+        columns += ["step", "time", "samples/s", "tries", "health or error"]
+    else:
+        columns = ["trial", "arm", "select score", "report", "health or error"]
+    right, fold = ("step", "time", "samples/s", "tries"), ("arm", "health or error")
+    made = table(*columns, right=right, fold=fold)
+    made.columns[1].min_width = 16
+    for row in rows:
+        wide, score = width >= WIDE, number(of_row(row, "select_score"))
+        report = of_row(row, "report_score")
+        error = row["error"] if row["status"] == "failed" else None
+        failed = "red" if row["status"] == "failed" else ""
+        cells = {
+            "trial": plain(row["trial"]),
+            "arm": plain(arm_name(row) if wide else row["arm"] or ""),
+            "status": plain(row["status"], failed),
+            "select score": Text(score) if score or wide else plain(row["status"], failed),
+            "report score": Text(number(report)),
+            "report": Text("" if math.isnan(report.value) else f"{report.value:.3f}"),
+            "report success": Text(percent(of_row(row, "report_success_rate"))),
+            "step": Text("" if row["step"] is None else str(row["step"])),
+            "time": Text("" if row["train_seconds"] is None else duration(row["train_seconds"])),
+            "samples/s": Text(
+                "" if row["samples_per_second"] is None else f"{row['samples_per_second']:,.0f}"
+            ),
+            "tries": Text(str(row["attempts"] or "")),
+            "health or error": plain(error or row["health"] or "", failed),
+        }
+        made.add_row(*(cells[name] for name in columns))
+    return made
+
+
+def arm_name(row: Mapping[str, Any]) -> str:
+    """Return "question / arm" of a trial's row."""
+    return " / ".join(text for text in (row["question"], row["arm"]) if text)
+
+
+def of_row(row: Mapping[str, Any], name: str) -> Estimate:
+    """Return a trial's column with its interval; NaN for what is null."""
+    value, low, high = (
+        math.nan if row[key] is None else float(row[key])
+        for key in (name, f"{name}_low", f"{name}_high")
+    )
+    return Estimate(value, low, high, row[f"{name.split('_')[0]}_n"] or 0)
+
+
+def sweeps(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Return a line for each sweep and each evaluation of a policy from elsewhere."""
+    made = table("name", "trials", "state", "best select", "best report", fold=("state", "name"))
+    for row in rows:
+        made.add_row(
+            plain(row["name"], "bold"),
+            Text(str(row["trials"] or "")),
+            plain(row["state"]),
+            Text(number(row["select"])),
+            Text(number(row["report"])),
+        )
+    return made
+
+
+def episodes(content: pa.Table, width: int) -> RenderableType:
+    """Return a line for each episode."""
+    columns = ["trial", "seed", "score", "coverage", "final", "success", "steps", "idle", "jerk"]
+    if width >= WIDE:
+        columns += ["step", "inference ms", "world ms", "protocol"]
+    columns += ["error"]
+    right = [name for name in columns if name not in ("trial", "error")]
+    made = table(*columns, right=right, fold=("error",))
+    made.columns[0].max_width = 24 if width >= WIDE else 10
+    for row in content.to_pylist():
+        seed = "" if row["train_seed"] is None else f"-s{row['train_seed']}"
+        cells = {
+            "trial": plain(f"{(row['config_hash'] or '')[: 24 if width >= WIDE else 6]}{seed}"),
+            "step": plain(_or_blank(row["checkpoint_step"], "d")),
+            "seed": plain(row["env_seed"]),
+            "score": plain(_or_blank(row["score"], ".3f")),
+            "coverage": plain(_or_blank(row["max_coverage"], ".3f")),
+            "final": plain(_or_blank(row["final_coverage"], ".3f")),
+            "success": plain({True: "yes", False: "no", None: ""}[row["success"]]),
+            "steps": plain(_or_blank(row["length"], "d")),
+            "idle": plain(_or_blank(row["idle_share"], ".0%").replace("%", " %")),
+            "jerk": plain(_or_blank(row["action_jerk"], ".1f")),
+            "inference ms": plain(_or_blank(row["policy_ms"], ".0f")),
+            "world ms": plain(_or_blank(row["env_ms"], ".0f")),
+            "protocol": plain(row["protocol_hash"] or ""),
+            "error": plain(row["error"] or "", "red"),
+        }
+        made.add_row(*(cells[name] for name in columns))
+    return made
+
+
+def _or_blank(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def comparison(found: Sequence[Comparison], names: tuple[str, str], what: str) -> RenderableType:
+    """Return a paired comparison and what it was paired on."""
+    titles = {"success": "success rate", "final_coverage": "final coverage"}
+    made = table("", *(titles.get(c.column, c.column) for c in found))
+    for name in ("a", "b"):
+        estimates = [c.a if name == "a" else c.b for c in found]
+        cells = [
+            percent(estimate) if c.column == "success" else number(estimate)
+            for c, estimate in zip(found, estimates, strict=True)
+        ]
+        made.add_row(name, *cells)
+    made.add_row("a - b", *(signed(c.difference) for c in found))
+    first = found[0]
+    lines = [
+        Text.assemble("a = ", (one_line(names[0]), "bold"), f", training seeds: {first.seeds_a}"),
+        Text.assemble("b = ", (one_line(names[1]), "bold"), f", training seeds: {first.seeds_b}"),
+        Text(f"paired on {first.difference.n} {what}"),
+    ]
+    if first.dropped:
+        lines.append(Text(f"{first.dropped} starts that not all of them have are left out"))
+    difference = first.difference
+    if math.isnan(difference.low):
+        verdict = "too few episodes for an interval"
+    elif difference.low > 0:
+        verdict = "a scores higher: the interval of the difference leaves 0 out"
+    elif difference.high < 0:
+        verdict = "b scores higher: the interval of the difference leaves 0 out"
+    else:
+        verdict = "no difference is shown: its interval includes 0"
+    if min(first.seeds_a, first.seeds_b) < 2:
+        verdict += " (of these very checkpoints; one training seed says nothing of others)"
+    return Group(*lines, Text(""), made, Text(""), Text(verdict))
+
+
+def best(found: Checkpoint, row: Mapping[str, Any]) -> RenderableType:
+    """Return which trial is a sweep's best, and how to evaluate it."""
+    made = table("", "")
+    made.show_header = False
+    for name, value in (
+        ("trial", f"{row['trial']} of {row['sweep']}"),
+        ("arm", arm_name(row)),
+        ("chosen as", found.note),
+        ("select score", number(of_row(row, "select_score"))),
+        ("report score", number(of_row(row, "report_score")) or "not evaluated yet"),
+        ("report success", percent(of_row(row, "report_success_rate"))),
+        ("step", row["best_step"]),
+        ("health", row["health"] or ""),
+        ("checkpoint", found.path),
+        ("evaluate it", f"python run_eval.py --ckpt best --sweep {row['sweep']} --seeds 500"),
+    ):
+        if value not in ("", None):
+            made.add_row(Text(name), Text(one_line(value), overflow="fold"))
+    made.columns[1].no_wrap = False
+    made.columns[1].overflow = "fold"
+    return made
+
+
+def cut(shown: RenderableType, lines: int, total: int) -> RenderableType:
+    """Return a table with a word on the lines that were left out."""
+    if lines == total:
+        return shown
+    left = total - lines
+    return Group(shown, Text(f"... and {left:,} more; --limit 0 shows all", style="dim"))
+
+
+def sweep(of: Sweep, found: Sequence[Arm], width: int) -> RenderableType:
+    """Return all that `show` prints: the head, a table for each question, how to read it."""
+    parts = [sweep_head(of), arms(found, width), Text(""), legend(of)]
+    best = of.best()
+    if best is not None:
+        score = number(of_row(best, "select_score"))
+        text = f"best trial: {best['trial']} ({arm_name(best)}), select score {score}"
+        evaluate = (
+            f"evaluate it: python run_eval.py --ckpt best --sweep {of.folder.name} --seeds 500"
+        )
+        parts += [Text(""), plain(text), plain(evaluate)]
+    return Group(*parts)
+
+
+def print_sweep(console: Console, folder: Path) -> None:
+    """Print a sweep as `python -m harness.results show` does."""
+    read = Sweep(folder)
+    console.print(sweep(read, read.arms(), console.width))

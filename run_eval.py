@@ -1,0 +1,37 @@
+"""Door 2: evaluate a policy over many seeds. See `python run_eval.py --help`."""
+
+import sys
+from pathlib import Path
+
+from harness import errors
+
+
+def main() -> int:
+    """Parse the arguments and run the evaluation."""
+    parser = errors.ArgumentParser(
+        prog="run_eval.py",
+        description="Roll a checkpoint out from many starts; an episode row is kept for each.",
+    )
+    parser.add_argument("--ckpt", metavar="best|TRIAL|PATH", help="best: on the selection seeds")
+    parser.add_argument("--sweep", metavar="NAME", help="where best or TRIAL is (newest)")
+    parser.add_argument(
+        "--seeds", required=True, metavar="N|A-B[,C-D]", help="500 stands for 300000-300499"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (one a CPU)")
+    parser.add_argument(
+        "--video", type=int, default=0, metavar="N", help="films of N seeds, and best to worst"
+    )
+    parser.add_argument("--policy", metavar="module:factory", help="evaluate any object instead")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="where sweeps lie (results/)")
+    parser.add_argument("--redo", action="store_true", help="also what is stored already")
+    given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
+
+    from rich.console import Console
+
+    from harness.eval_job import Options, evaluate
+
+    return evaluate(Options(**given), Console())
+
+
+if __name__ == "__main__":
+    sys.exit(errors.run(main))
