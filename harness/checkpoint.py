@@ -142,6 +142,8 @@ def resolve(spec: str, results: Path, sweep: str | None = None) -> Checkpoint:
     """
     if spec == "best":
         return _best(sweep_dir(results, sweep))
+    if not spec.strip():
+        raise UserError("--ckpt takes `best`, a trial or a checkpoint's folder, given nothing")
     if os.sep not in spec and not Path(spec).is_dir():
         return _trial(spec, results, sweep)
     return _path(Path(spec))

@@ -109,13 +109,13 @@ def _refuse_constant(name: str) -> None:
 
 
 def check_name(name: str, what: str = "a sweep's name") -> str:
-    """Return the name if it may be a folder's; ValueError otherwise.
+    """Return the name if it may be a folder's; UserError otherwise.
 
     Letters, digits, `.`, `_` and `-`, at most 100, the first a letter or digit: no path, no
     control character, no markup.
     """
     if not _NAME.fullmatch(name):
-        raise ValueError(
+        raise UserError(
             f"{what} is 1 to 100 letters, digits, '.', '_' or '-', the first a letter or digit; "
             f"given {name[:120]!r}"
         )

@@ -54,6 +54,8 @@ def _question(found: Sequence[Arm], width: int) -> Table:
     reported = any(not math.isnan(arm.report.value) for arm in found)
     against = f"against {one_line(found[0].arm)[:16]}"
     columns = ["arm", "done", "select score", against, "health"]
+    if all(arm.difference is None for arm in found):
+        columns.remove(against)
     if wide:
         columns[3:3] = [BAR_HEAD]
         columns[-1:-1] = ["success"]

@@ -43,7 +43,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Arm:
-    """One line of a question's table; a difference is to the question's first arm, paired."""
+    """One line of a question's table; a difference is to the question's first arm, paired.
+
+    In a search there is none: its points are compared with no baseline.
+    """
 
     question: str
     text: str
@@ -143,7 +146,10 @@ class Sweep:
                 config_hash = entry["config_hash"]
                 group = groups.get(config_hash) or self.group(config_hash, [])
                 found.append(_arm(question, entry["arm"], group, first))
-                first = first or group
+                if not self.plan.get("search"):
+                    first = first or group
+        if self.plan.get("search"):  # its points answer no question; the best come first
+            found.sort(key=lambda arm: -np.nan_to_num(arm.select.value, nan=-1.0))
         return found
 
     def _questions(self, by_hash: Mapping[str, Sequence[Trial]]) -> list[dict[str, Any]]:
