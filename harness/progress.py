@@ -31,6 +31,12 @@ class _Running:
     since: float
     metrics: dict[str, Any] = field(default_factory=dict)
 
+    def step(self) -> str:
+        if not self.metrics:
+            return "starting"
+        step, steps = self.metrics["step"], self.metrics["steps"]
+        return "selecting" if step == steps else f"step {step:.0f}/{steps}"
+
 
 class Progress:
     """Shows running and finished trials; a context manager.
@@ -110,10 +116,7 @@ class Progress:
         """Let a plain log show a sign of life now and then."""
         now = time.monotonic()
         if self._live is None and self._running and now - self._spoke > HEARTBEAT_SECONDS:
-            running = "; ".join(
-                f"{r.label}: step {r.metrics.get('step', 0):.0f}/{r.metrics.get('steps', 0)}"
-                for r in self._running.values()
-            )
+            running = "; ".join(f"{r.label}: {r.step()}" for r in self._running.values())
             self._say(Text(f"running   {running}; {self._left()}"))
 
     def _say(self, line: Text) -> None:
@@ -146,9 +149,8 @@ class Progress:
             table.add_column(title, justify="right", no_wrap=True)
         for running in self._running.values():
             metrics = running.metrics
-            step = f"{metrics['step']:.0f}/{metrics['steps']}" if metrics else "starting"
             numbers = [f"{metrics[m]:{f}}" if m in metrics else "" for _, m, f in _COLUMNS]
-            table.add_row(escape(running.label), step, *numbers)
+            table.add_row(escape(running.label), running.step(), *numbers)
         so_far = duration(time.monotonic() - self._began)
         head = (
             f"{self.finished} of {self.total} finished, {len(self._running)} running, "

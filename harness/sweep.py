@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from harness import data, files, space, store, workers
+from harness import data, files, report, space, store, workers
 from harness.errors import OK, SOME_FAILED, UserError
 from harness.estimate import Estimate, estimate
 from harness.jobs import Job, Jobs, PlannedJobs, StopOnSameError, planned_job, sort_longest_first
@@ -176,10 +176,10 @@ def _execute(
 
 
 def _conclude(work: _Work, folder: SweepFolder, console: Console) -> int:
+    report.print_sweep(console, folder.path)
     ids = [job.id for job in work.planned] or folder.trial_ids()
     states = Counter(status.get("status") for status in folder.statuses(ids).values())
     failed = len(ids) - states["finished"]
-    console.print(
-        f"{states['finished']} of {len(ids)} trials finished, {failed} did not", highlight=False
-    )
+    counts = f"{states['finished']} of {len(ids)} trials finished, {failed} did not"
+    console.print(counts, highlight=False)
     return SOME_FAILED if failed else OK

@@ -146,8 +146,10 @@ def test_a_signal_ends_a_sweep_soon_and_leaves_no_process(door, signum, code):
     process = door.start("--name", name)
     wait_for(lambda: trials_that_run(door, name), 120)
     start = time.monotonic()
-    # As a terminal sends Ctrl-C: to every process of the group.
-    os.killpg(process.pid, signum)
+    if signum == signal.SIGINT:
+        os.killpg(process.pid, signum)  # as a terminal does: to every process of the group
+    else:
+        process.send_signal(signum)
     _, err = process.communicate(timeout=60)
     assert time.monotonic() - start < 10
     assert process.returncode == code
