@@ -16,8 +16,9 @@ import numpy.typing as npt
 from envs import strokes
 from envs.dynamics import BOARD, World, check_vector
 from envs.geometry import coverage
-from envs.planner import Plan, Planner, Style
-from envs.routes import NODES, Ways
+from envs.plan import Plan
+from envs.planner import Planner
+from envs.routes import NODES, SLIDE, Ways
 from envs.strokes import Floats
 
 if TYPE_CHECKING:
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 
 SUCCESS_COVERAGE = 0.95
 LAG = 2.0  # steps: at a steady speed the agent runs this far behind its target
-SEARCH_EVERY = 5  # steps
+SEARCH_EVERY = 5  # steps, while the T moves
+PATIENCE = 12  # steps without a search while it does not: the agent is on its way
 BROKEN_PROMISE = 2.0  # steps by which a plan may turn out dearer before it is searched anew
+FOLLOW_THROUGH = 2.0  # px beyond a stroke's end, so that it is passed and not crept up to
 MAX_STEPS = 300
 
 
@@ -47,9 +50,10 @@ class Demonstrator:
     """Chooses one action a step; remembers the plan it is carrying out."""
 
     def __init__(self, planner: Planner | None = None) -> None:
-        self._planner = planner or Planner(Style())
+        self._planner = planner or Planner()
         self._plan: Plan | None = None
-        self._age = 0
+        self._pose: Floats | None = None  # of the last step
+        self._age = 0  # steps since the last search
 
     def act(self, state: npt.ArrayLike) -> Floats:
         """Return the target (2,) in px, on the board, for a state (5,) as recorded.
@@ -63,21 +67,22 @@ class Demonstrator:
         return np.clip(self._aim(pose, plan, ways), 0.0, BOARD)
 
     def _next_plan(self, pose: Floats, ways: Ways) -> Plan:
-        old = self._plan
-        if old is not None:
-            self._age += 1
-            if self._age < SEARCH_EVERY:
-                plan = self._planner.follow(pose, ways, old)
-                if plan.cost < old.cost + BROKEN_PROMISE:
-                    return plan
+        old, still = self._plan, self._pose is not None and np.array_equal(pose, self._pose)
+        self._pose = pose
+        self._age += 1
+        if old is not None and still and self._age < PATIENCE:
+            return old
+        if old is not None and self._age < SEARCH_EVERY:
+            plan = self._planner.follow(pose, ways, old)
+            if plan is not None and plan.cost < old.cost + BROKEN_PROMISE:
+                return plan
         self._age = 0
         return self._planner.search(pose, ways, old)
 
     def _aim(self, pose: Floats, plan: Plan, ways: Ways) -> Floats:
         """Return the point on the board that lies a fixed way ahead of the agent on its course."""
         style = self._planner.style
-        face, offset = plan.face[0], plan.offset[0]
-        way = ways.points(face, offset)
+        way = ways.points(plan.face[0], plan.offset[0])
         legs = np.linalg.norm(np.diff(way, axis=0), axis=1)
         near = legs.sum() < LAG * style.push_speed
         ahead = LAG * (style.push_speed if near else style.travel_speed)
@@ -87,13 +92,24 @@ class Demonstrator:
             share = (ahead - (passed[k] - legs[k])) / legs[k]
             target = way[k] + share * (way[k + 1] - way[k])
         else:
-            # The rest of the way ahead lies on the stroke; its end is passed by a touch.
-            speed = max(float(strokes.agent_speed(face, offset)), 0.5)
-            length = min((ahead - legs.sum()) / speed, plan.length[0] + 1.0)
-            pose = strokes.pushed(pose, face, offset, np.array(length))
-            target = strokes.agent_point(face, offset)
+            pose, target = _along_strokes(pose, plan, ahead - float(legs.sum()))
         aim: Floats = strokes.to_board(pose, target[None])[0]
         return aim
+
+
+def _along_strokes(pose: Floats, plan: Plan, ahead: float) -> tuple[Floats, Floats]:
+    """Return the T's pose and the agent, in its frame, when the agent has pushed `ahead` px."""
+    for k, (face, offset) in enumerate(zip(plan.face, plan.offset, strict=True)):
+        last = k + 1 == len(plan.face)
+        goes_on = not last and plan.face[k + 1] == face and abs(plan.offset[k + 1] - offset) < SLIDE
+        speed = float(strokes.agent_speed(face, offset))
+        end = float(plan.length[k]) + (0.0 if goes_on else FOLLOW_THROUGH)
+        length = min(ahead / speed, end)
+        pose = strokes.pushed(pose, face, offset, np.array(length))
+        ahead -= length * speed
+        if not goes_on or ahead <= 0:
+            break
+    return pose, strokes.agent_point(face, offset)
 
 
 def plan_episode(seed: int, max_steps: int = MAX_STEPS) -> Episode:
@@ -122,7 +138,7 @@ def plan_episode(seed: int, max_steps: int = MAX_STEPS) -> Episode:
 @functools.cache
 def _planner() -> Planner:
     """The planner's tables, made once a process; they hold no state."""
-    return Planner(Style())
+    return Planner()
 
 
 class ExpertPolicy:

@@ -78,17 +78,22 @@ def agent_point(face: Ints, offset: Floats, gap: float = 0.0) -> Floats:
     return contact_point(face, offset) - FACE_PUSH[face] * (AGENT_RADIUS + gap)
 
 
+def lever(face: Ints, offset: Floats) -> Floats:
+    """Return the lever (...) in px with which pushes turn the T; its sign is the turn's."""
+    arm, push = contact_point(face, offset) - _CENTRE, FACE_PUSH[face]
+    turn: Floats = arm[..., 0] * push[..., 1] - arm[..., 1] * push[..., 0]
+    return turn
+
+
 def twist(face: Ints, offset: Floats) -> Floats:
     """Return the T's twist (..., 3) per px of push: the contact moves 1 px along the push.
 
-    With impulse J along n at r from the centre of gravity: velocity J n, spin J (r x n) / moment.
+    An impulse J along the push n at the lever l gives the velocity J n and the spin J l / moment.
     """
-    arm = contact_point(face, offset) - _CENTRE
-    push = FACE_PUSH[face]
-    torque = arm[..., 0] * push[..., 1] - arm[..., 1] * push[..., 0]
-    share = 1.0 / (1.0 + torque**2 / MOMENT)
-    turn = torque / MOMENT * share
-    return np.stack([push[..., 0] * share, push[..., 1] * share, turn], axis=-1)
+    arm, push = lever(face, offset), FACE_PUSH[face]
+    share = 1.0 / (1.0 + arm**2 / MOMENT)
+    spin = arm / MOMENT * share
+    return np.stack([push[..., 0] * share, push[..., 1] * share, spin], axis=-1)
 
 
 def agent_speed(face: Ints, offset: Floats) -> Floats:
@@ -154,7 +159,7 @@ def observe(state: Floats) -> tuple[Floats, Floats]:
 
 
 def to_board(pose: Floats, points: Floats) -> Floats:
-    """Return points of the block's frame (K, 2) in px on the board (..., K, 2) for poses (..., 3)."""
+    """Return the block's points (K, 2) on the board (..., K, 2), px, for poses (..., 3)."""
     centre = _GOAL_CENTRE + pose[..., :2] @ _GOAL_TURN.T
     angle = pose[..., 2:] + _GOAL_ANGLE
     cos, sin = np.cos(angle), np.sin(angle)

@@ -26,7 +26,7 @@ from harness.errors import UserError
 FIRST_SEED = 10_000
 # The seeds of the recorded demonstrations, the paper's cell, the selection and the report.
 RESERVED = (range(206), range(100_000, 100_050), range(200_000, 400_000))
-_SOURCES = ("dynamics", "geometry", "strokes", "routes", "planner", "expert")
+_SOURCES = ("dynamics", "geometry", "strokes", "routes", "plan", "turning", "planner", "expert")
 
 
 def collect(

@@ -13,7 +13,8 @@ from envs import strokes
 from envs.dynamics import World
 from envs.expert import Demonstrator, ExpertPolicy, plan_episode, policy
 from envs.geometry import GOAL_POSE, coverage
-from envs.planner import Plan, Planner, Style
+from envs.plan import Plan, Style
+from envs.planner import Planner
 from envs.routes import NODES, Ways, crosses
 
 BUILT_IN = Path(__file__).resolve().parents[2] / "data" / "expert.zarr"
@@ -85,15 +86,60 @@ def test_a_way_avoids_corners_off_the_board() -> None:
 
 
 def test_one_stroke_suffices_where_one_stroke_suffices() -> None:
-    contact, offset, length = np.array(0), np.array(20.0), np.array(-60.0)
+    contact, offset, length = np.array(0), np.array(10.0), np.array(-60.0)
     pose = strokes.pushed(np.zeros(3), contact, offset, length)
     ways = Ways(strokes.agent_point(contact, offset), EVERYWHERE)
     plan = Planner().search(pose, ways, None)
     assert isinstance(plan, Plan)
     assert strokes.FACE_NAMES[plan.face[0]] == "bar top"
-    assert abs(plan.offset[0] - 20) < 2
+    assert abs(plan.offset[0] - 10) < 2
     assert abs(plan.length[0] - 60) < 3
     assert plan.cost < 60 / Style().push_speed * 2
+
+
+def test_a_turned_block_is_turned_back_first() -> None:
+    pose = np.array([20.0, -30.0, 1.2])
+    ways = Ways(np.array([0.0, -80.0]), EVERYWHERE)
+    plan = Planner().search(pose, ways, None)
+    assert plan.turns
+    after = strokes.pushed(pose, plan.face[0], plan.offset[0], plan.length[0])
+    assert abs(after[2]) < 1e-9
+    assert not Planner().search(np.array([20.0, -30.0, 0.1]), ways, None).turns
+    assert Planner().search(np.array([20.0, -30.0, 0.1]), ways, plan).turns
+
+
+def test_a_stroke_that_is_done_gives_way_to_the_next() -> None:
+    planner = Planner()
+    first, second = (np.array(0), np.array(10.0)), (np.array(6), np.array(52.0))
+    pose = np.zeros(3)
+    for (face, offset), length in ((second, 80.0), (first, 40.0)):
+        pose = strokes.pushed(pose, face, offset, np.array(-length))
+    stand = strokes.agent_point(*first)
+    faces, offsets = np.array([0, 6]), np.array([10.0, 52.0])
+    plan: Plan | None = Plan(faces, offsets, np.array([40.0, 80.0]), 0.0)
+    carried_out = []
+    for _ in range(5):
+        assert plan is not None
+        plan = planner.follow(pose, Ways(stand, EVERYWHERE), plan)
+        assert plan is not None
+        carried_out.append(plan.face.tolist())
+        pose = strokes.pushed(pose, *first, np.array(9.9))
+    assert carried_out == [[0, 6], [0, 6], [0, 6], [0, 6], [6]]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"push_speed": 0.0}, "push_speed must be above 0"), ({"faces": ("side",)}, "faces must be")],
+)
+def test_a_wrong_style_is_refused(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Style(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_agent_never_creeps() -> None:
+    states = np.concatenate([plan_episode(seed).states for seed in (10_035, 10_056)])
+    moved = np.linalg.norm(np.diff(states[:, :2], axis=0), axis=1)
+    assert np.mean(moved < 1) < 0.05
 
 
 @pytest.mark.parametrize("seed", [10_000, 10_001, 10_002])
