@@ -27,9 +27,6 @@ DAMPING = 20.0
 # The block's rectangles in its own frame (px), in the order in which they are simulated and drawn.
 BAR = ((-60.0, 30.0), (60.0, 30.0), (60.0, 0.0), (-60.0, 0.0))
 STEM = ((-15.0, 30.0), (-15.0, 120.0), (15.0, 120.0), (15.0, 30.0))
-# Farther from the block's position than this (px) nothing touches the agent: the stem's end is 121
-# away, the agent's radius is 15, the rest is room for the walls to move the block.
-_BLOCK_REACH = 160.0
 CENTRE_OF_GRAVITY = (0.0, 45.0)
 WALLS = (
     ((5, 506), (5, 5)),
@@ -218,17 +215,21 @@ class _FastBodies(_Bodies):
         super().__init__()
         chipmunk = _chipmunk()
         assert chipmunk is not None
-        ffi, self._lib = chipmunk
+        ffi, lib = chipmunk
         vectors = ffi.new(f"cpVect[{SUBSTEPS}]")
         self._memory = ffi.buffer(vectors)
         self._velocities = [vectors[i] for i in range(SUBSTEPS)]
-        self._info = ffi.new("cpPointQueryInfo *")
+        space, agent, block = self.space._space, self.agent._body, self.block._body
+        self._stepping = lib.cpBodySetVelocity, agent, lib.cpSpaceStep, space
+        self._reading = lib.cpBodyGetPosition, lib.cpBodyGetAngle, block
+        info = ffi.new("cpPointQueryInfo *")
+        shapes = self.bar._shape, self.stem._shape
+        self._measuring = lib.cpBodyGetPosition, lib.cpShapePointQuery, info, shapes
         self._motion: tuple[float, float, float, float] | None = None
 
     def step(self, target_x: float, target_y: float, count: bool) -> int:
         """Take the ten substeps; return the mean number of contact points, rounded up, or 0."""
         x, y, vx, vy = self._motion or (*self.agent.position, *self.agent.velocity)
-        count = count and self._may_touch(x, y, vx, vy, target_x, target_y)
         velocities: list[float] = []
         for _ in range(SUBSTEPS):
             vx += (STIFFNESS * (target_x - x) - DAMPING * vx) * DT
@@ -238,42 +239,47 @@ class _FastBodies(_Bodies):
             velocities += (vx, vy)
         self._motion = x, y, vx, vy
         self._PACK(self._memory, 0, *velocities)
-        lib: Any = self._lib
-        set_velocity, step = lib.cpBodySetVelocity, lib.cpSpaceStep
-        space, agent = self.space._space, self.agent._body
-        if not count:
-            for velocity in self._velocities:
-                set_velocity(agent, velocity)
-                step(space, DT)
-            return 0
-        position, distance = lib.cpBodyGetPosition, lib.cpShapePointQuery
-        bar, stem, info, contacts = self.bar._shape, self.stem._shape, self._info, 0
+        if count:
+            return self._step_and_count(DT * sum(map(abs, velocities)))
+        set_velocity, agent, step, space = self._stepping
         for velocity in self._velocities:
             set_velocity(agent, velocity)
             step(space, DT)
-            here = position(agent)
-            contacts += distance(bar, here, info) <= AGENT_RADIUS
-            contacts += distance(stem, here, info) <= AGENT_RADIUS
-        return -(-contacts // SUBSTEPS)
+        return 0
 
-    def _may_touch(
-        self, x: float, y: float, vx: float, vy: float, target_x: float, target_y: float
-    ) -> bool:
-        """Whether the agent can come near the block in this step."""
-        # A critically damped agent goes no farther than to its target and its run-out.
-        travel = abs(target_x - x) + abs(target_y - y) + 0.1 * (abs(vx) + abs(vy))
-        block = self._lib.cpBodyGetPosition(self.block._body)
-        return math.hypot(block.x - x, block.y - y) < travel + _BLOCK_REACH
+    def _step_and_count(self, path: float) -> int:
+        """Take the ten substeps, on a path of at most `path` px, and count the contacts.
+
+        A shape that is far after the first substep is not looked at again, and a shape that is near
+        alone only until it is touched: the rounded mean is 1 then, however long it is touched.
+        """
+        set_velocity, agent, step, space = self._stepping
+        position, distance, info, shapes = self._measuring
+        near = list(shapes)
+        # The block may come towards the agent as it turns, at most twice as fast.
+        reach = AGENT_RADIUS + 3 * path + 2
+        contacts = 0
+        for substep, velocity in enumerate(self._velocities):
+            set_velocity(agent, velocity)
+            step(space, DT)
+            if near:
+                here = position(agent)
+                distances = [distance(shape, here, info) for shape in near]
+                for away in distances:
+                    contacts += away <= AGENT_RADIUS
+                if substep == 0:
+                    near = [s for s, away in zip(near, distances, strict=True) if away < reach]
+                if contacts and len(near) == 1:
+                    near = []
+        return -(-contacts // SUBSTEPS)
 
     def read(self) -> Values:
         """Return agent x, y, block x, y, angle in [0, 2 pi)."""
         if self._motion is None:
             return super().read()
-        lib: Any = self._lib
-        body = self.block._body
-        block = lib.cpBodyGetPosition(body)
-        turned = lib.cpBodyGetAngle(body) % (2 * math.pi)
-        return self._motion[0], self._motion[1], block.x, block.y, turned
+        position, angle, body = self._reading
+        block = position(body)
+        return self._motion[0], self._motion[1], block.x, block.y, angle(body) % (2 * math.pi)
 
 
 @functools.cache
