@@ -11,6 +11,7 @@ from harness.errors import UserError
 from harness.store import REPORT_SEEDS, SELECT_SEEDS
 
 DEMONSTRATIONS = range(206)  # demonstration k begins at the reset with seed k
+BUILT_IN = range(10_000, 20_000)  # the planning demonstrator's start here
 PAPER_SEEDS = range(100_000, 100_050)
 THRESHOLDS = (0.80, 0.85, 0.90, 0.95)
 MAX_SEEDS = 100_000
@@ -93,14 +94,21 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def caution(seeds: Iterable[int]) -> str | None:
-    """Return a warning when seeds are among those that chose the checkpoints, else None."""
+    """Return a warning when policies may have been chosen or trained on some seeds, else None."""
+    seeds = list(seeds)
     chosen = sum(seed in SELECT_SEEDS for seed in seeds)
-    if not chosen:
-        return None
-    return (
-        f"{chosen} of these seeds lie in {SELECT_SEEDS.start}..{SELECT_SEEDS[-1]}, on which "
-        "checkpoints are selected: scores on them are too high. Report on 300000 and above"
-    )
+    if chosen:
+        return (
+            f"{chosen} of these seeds lie in {SELECT_SEEDS.start}..{SELECT_SEEDS[-1]}, on which "
+            "checkpoints are selected: scores on them are too high. Report on 300000 and above"
+        )
+    trained = sum(seed in BUILT_IN for seed in seeds)
+    if trained:
+        return (
+            f"{trained} of these seeds lie in {BUILT_IN.start}..{BUILT_IN[-1]}, from which the "
+            "built-in demonstrations start. Report on 300000 and above"
+        )
+    return None
 
 
 def blocks(seeds: Iterable[int], size: int) -> list[tuple[int, ...]]:

@@ -1,0 +1,237 @@
+"""One evaluation from the command line: what is stored, what is skipped, what is refused."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from harness import checkpoint, store
+from harness.errors import UserError
+from harness.eval_job import Options, evaluate
+from harness.workers import available_cpus
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(width: int = 80, **options: Any) -> tuple[int, str]:
+    console = Console(file=io.StringIO(), width=width)
+    code = evaluate(Options(**{"workers": 1, **options}), console)
+    assert isinstance(console.file, io.StringIO)
+    return code, console.file.getvalue()
+
+
+def test_best_is_evaluated_and_its_rows_lie_beside_the_trial(tiny_results: Path) -> None:
+    code, text = run(ckpt="best", seeds="50", results=tiny_results)
+    assert code == 0
+    found = checkpoint.resolve("best", tiny_results)
+    assert found.trial_dir is not None
+    (path,) = (found.trial_dir / "episodes").glob("eval-0001-*-step500.parquet")
+    rows = store.read_file(path, "episodes")
+    assert rows["env_seed"].to_pylist() == list(range(300_000, 300_050))
+    assert set(rows["policy_hash"].to_pylist()) == {found.policy_hash}
+    assert set(rows["config_hash"].to_pylist()) == {found.config_hash}
+    assert all(len(line) <= 80 for line in text.split("rows: ")[0].splitlines()[3:])
+    for part in (
+        "evaluating trial",
+        "the highest select score",
+        "seeds 300000-300049; protocol fc6f1c0ac65f: at most 300 steps",
+        "success, coverage > 0.80",
+        "success, coverage > 0.95",
+        "95 % interval",
+        "inference",
+        "world",
+        "rendering",
+        str(path),
+    ):
+        assert part in text, part
+    # The trial's own row now has a report score.
+    trials = store.read(tiny_results / "tiny", "trials").to_pylist()
+    (row,) = [row for row in trials if row["trial"] == found.trial_dir.name]
+    score = sum(rows["score"].to_pylist()) / 50
+    assert row["report_score"] == pytest.approx(score)
+    assert row["report_n"] == 50
+    assert f"{score:.3f}" in text
+
+
+def test_what_is_stored_is_not_run_again(tiny_results: Path) -> None:
+    run(ckpt="best", seeds="25", results=tiny_results)
+    code, text = run(ckpt="best", seeds="300000-300029", results=tiny_results)
+    assert code == 0
+    assert "25 of them are stored already and kept; --redo runs them again" in text
+    assert "5 episodes in" in text
+    _, text = run(ckpt="best", seeds="25", results=tiny_results)
+    assert "nothing was run: all 25 episodes were stored already" in text
+    episodes = checkpoint.resolve("best", tiny_results).trial_dir
+    assert episodes is not None
+    assert len(list((episodes / "episodes").glob("eval-*"))) == 2
+    _, text = run(ckpt="best", seeds="25", results=tiny_results, redo=True)
+    assert "25 episodes in" in text
+    assert "stored already" not in text
+    rows = store.read(tiny_results / "tiny", "episodes").to_pylist()
+    seeds = [row["env_seed"] for row in rows if row["env_seed"] >= 300_000]
+    assert sorted(seeds) == list(range(300_000, 300_030))
+
+
+def test_other_weights_are_other_episodes(tiny_results: Path, tiny_policy: Any) -> None:
+    run(ckpt="best", seeds="10", results=tiny_results)
+    found = checkpoint.resolve("best", tiny_results)
+    assert found.trial_dir is not None
+    described = checkpoint.describe(found.path)
+    kind = described["config"]["policy"]["kind"]
+    checkpoint.save(
+        found.trial_dir / "checkpoints",
+        "best",
+        tiny_policy(9, policy__kind=kind),
+        config=described["config"],
+        step=500,
+        info={name: described[name] for name in ("config_hash", "train_seed")},
+    )
+    _, text = run(ckpt=found.trial_dir.name, seeds="10", results=tiny_results)
+    assert "stored already" not in text
+    row = store.read(tiny_results / "tiny", "trials").to_pylist()
+    (mine,) = [r for r in row if r["trial"] == found.trial_dir.name]
+    assert mine["report_n"] == 10
+
+
+def test_a_checkpoint_from_elsewhere_has_its_own_folder(
+    tiny_results: Path, tmp_path: Path, tiny_policy: Any
+) -> None:
+    path = checkpoint.save(tmp_path / "mine", "best", tiny_policy(5), config={}, step=3)
+    code, _ = run(ckpt=str(path), seeds="10", results=tiny_results)
+    assert code == 0
+    (folder,) = (tiny_results / "evaluations").iterdir()
+    assert folder.name == f"best-{checkpoint.weights_hash(path)}"
+    assert store.read(folder, "episodes").num_rows == 10
+    assert "git_revision" in store.read_json(folder / "evaluation.json")
+    _, text = run(ckpt=str(path), seeds="10", results=tiny_results)
+    assert "nothing was run" in text
+
+
+POLICIES = """
+import torch
+
+class Target:
+    def predict_action(self, obs, generators):
+        if fail and len(generators) == 25:
+            raise RuntimeError("only small batches")
+        return torch.full((len(generators), 1, 2), 200.0)
+
+fail = False
+def fixed():
+    return Target()
+
+def failing():
+    global fail
+    fail = True
+    return Target()
+"""
+
+
+def test_any_object_is_evaluated(
+    tiny_results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "peers.py").write_text(POLICIES)
+    monkeypatch.chdir(tmp_path)
+    code, text = run(policy="peers:fixed", seeds="30", results=tiny_results)
+    assert code == 0
+    assert "evaluating policy peers:fixed" in text
+    folder = tiny_results / "evaluations" / "peers.fixed"
+    assert set(store.read(folder, "episodes")["config_hash"].to_pylist()) == {"peers:fixed"}
+    code, text = run(policy="peers:failing", seeds="30", results=tiny_results)
+    assert code == 1
+    flat = " ".join(text.split())
+    assert "25 of 30 episodes failed and are in no number above; the first, seed 300000" in flat
+    assert "RuntimeError: only small batches" in flat
+    # Code has no hash, so nothing stored is taken for this policy's: it runs again.
+    _, text = run(policy="peers:fixed", seeds="30", results=tiny_results)
+    assert "stored already" not in text
+
+
+def test_films_of_the_first_best_median_and_worst(tiny_results: Path) -> None:
+    trial_dir = checkpoint.resolve("best", tiny_results).trial_dir
+    assert trial_dir is not None
+    for count in (3, 6):
+        code, text = run(ckpt="best", seeds="10", results=tiny_results, video=2)
+        assert code == 0
+        names = sorted(path.stem for path in (trial_dir / "videos").glob("*.mp4"))
+        assert len(names) >= count
+        assert text.count("video: ") in (3, 4, 5)
+    labels = {name.split("-")[1] for name in names}
+    assert {"best", "worst"} <= labels
+    assert any(name.endswith("-2") for name in names)  # the second run overwrote none
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seeds": "0"}, "1 to 100000 episodes; given 0"),
+        ({"seeds": "100"}, "one of --ckpt and --policy is needed"),
+        ({"seeds": "9", "ckpt": "best", "policy": "a:b"}, "only one of them"),
+        ({"seeds": "9", "ckpt": "best", "workers": 0}, "--workers must be 1 to"),
+        (
+            {"seeds": "9", "ckpt": "best", "workers": 4096},
+            f"1 to the {available_cpus()} CPUs of this machine, given 4096",
+        ),
+        ({"seeds": "9", "ckpt": "best", "video": 10}, "--video takes 0 to 9 episodes, given 10"),
+        ({"seeds": "9", "ckpt": "best", "video": -1}, "given -1"),
+        ({"seeds": "0-9", "ckpt": "best"}, "starts of the demonstrations"),
+        ({"seeds": "9", "ckpt": "best", "sweep": "none"}, "there is no sweep none"),
+    ],
+)
+def test_bad_input_is_one_line(tiny_results: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        run(**{"results": tiny_results, **options})
+
+
+def test_the_selection_seeds_are_warned_of(tiny_results: Path) -> None:
+    _, text = run(ckpt="best", seeds="200000-200004", results=tiny_results)
+    assert "warning: 5 of these seeds lie in 200000..299999" in text
+
+
+def test_a_folder_that_cannot_be_written_is_refused_first(tiny_results: Path) -> None:
+    trial_dir = checkpoint.resolve("best", tiny_results).trial_dir
+    assert trial_dir is not None
+    for path in (trial_dir / "episodes").iterdir():
+        path.unlink()
+    (trial_dir / "episodes").rmdir()
+    (trial_dir / "episodes").write_text("a file")  # root could write into a read-only folder
+    with pytest.raises(UserError, match="results must be writable before anything starts"):
+        run(ckpt="best", seeds="5", results=tiny_results)
+
+
+def door(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": "80", "PYTHONWARNINGS": "error"}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "run_eval.py"), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment,
+        check=False,
+    )
+
+
+def test_the_door_itself(tiny_results: Path, tmp_path: Path) -> None:
+    done = door(
+        *("--ckpt", "best", "--seeds", "5", "--workers", "1"),
+        *("--results", str(tiny_results)),
+        folder=tmp_path,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
+    assert "[5/5] score so far" in done.stderr
+    assert "success, coverage > 0.95" in done.stdout
+    for arguments, message in (
+        (("--ckpt", "best", "--seeds", "-1"), "error: --seeds takes"),
+        (("--ckpt", "best"), "error: the following arguments are required: --seeds"),
+        (("--ckpt", "nothing", "--seeds", "5", "--results", str(tiny_results)), "error: --ckpt"),
+    ):
+        done = door(*arguments, folder=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr.startswith(message)
+        assert done.stderr.count("\n") == 1
+        assert done.stdout == ""
