@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pymunk
 
+from envs.checks import check_seed, check_vector
+
 Engine = Literal["auto", "cffi", "pymunk"]
 
 BOARD = 512.0
@@ -139,29 +141,6 @@ class World:
         if self._bodies is None:
             raise RuntimeError("a world must be reset before it is used, got no reset or set_state")
         return self._bodies
-
-
-def check_seed(seed: object) -> int:
-    """Return `seed` as an int; ValueError unless it is an int from 0 to 2**32 - 1."""
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-        raise ValueError(f"a seed must be an int, got {seed!r}")
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"a seed must lie between 0 and 2**32 - 1, got {seed}")
-    return int(seed)
-
-
-def check_vector(name: str, value: npt.ArrayLike, size: int) -> list[float]:
-    """Return `value` as a list of `size` finite floats; ValueError for anything else."""
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must hold {size} numbers, got {value!r}") from error
-    if array.shape != (size,):
-        raise ValueError(f"{name} must have the shape ({size},), got {array.shape}")
-    numbers: list[float] = array.tolist()
-    if not all(map(math.isfinite, numbers)):
-        raise ValueError(f"{name} must be finite, got {numbers}")
-    return numbers
 
 
 class _Bodies:

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from envs import strokes
-from envs.dynamics import BOARD, World, check_vector
+from envs.checks import check_vector
+from envs.dynamics import BOARD, World
 from envs.geometry import coverage
 from envs.plan import Plan
 from envs.planner import Planner

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from envs.dynamics import World, check_seed
+from envs.checks import ObsMode, check_max_steps, check_obs_mode, check_seed
+from envs.dynamics import World
 from envs.geometry import coverage, keypoints
-from envs.pusht import SUCCESS_COVERAGE, ObsMode, check_max_steps, check_obs_mode
+from envs.pusht import SUCCESS_COVERAGE
 from envs.render import SIZE, Renderer
 
 Observations = dict[str, npt.NDArray[Any]]

@@ -7,12 +7,12 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from envs.dynamics import BOARD, CONTROL_HZ, Values, World, check_seed
+from envs.checks import ObsMode, check_max_steps, check_obs_mode, check_seed
+from envs.dynamics import BOARD, CONTROL_HZ, Values, World
 from envs.geometry import coverage, keypoints
 from envs.render import SIZE, Renderer, video_frame
 from envs.window import Window
 
-ObsMode = Literal["state", "keypoints", "image"]
 RenderMode = Literal["human", "rgb_array"]
 Observation = npt.NDArray[np.float64] | dict[str, npt.NDArray[Any]]
 
@@ -161,26 +161,6 @@ class PushTEnv(gymnasium.Env[Observation, npt.NDArray[np.float64]]):
                 "agent_pos": np.array(values[:2]),
             }
         return np.array(values) if self.obs_mode == "state" else keypoints(values)
-
-
-def check_obs_mode(obs_mode: str) -> ObsMode:
-    """Return `obs_mode`; ValueError unless it is one of the three."""
-    modes: tuple[ObsMode, ...] = get_args(ObsMode)
-    for mode in modes:
-        if mode == obs_mode:
-            return mode
-    raise ValueError(f"obs_mode must be one of {modes}, got {obs_mode!r}")
-
-
-def check_max_steps(max_episode_steps: object) -> int | None:
-    """Return `max_episode_steps`; ValueError unless it is None or a positive int."""
-    if max_episode_steps is None:
-        return None
-    if isinstance(max_episode_steps, bool) or not isinstance(max_episode_steps, (int, np.integer)):
-        raise ValueError(f"max_episode_steps must be an int or None, got {max_episode_steps!r}")
-    if max_episode_steps < 1:
-        raise ValueError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
-    return int(max_episode_steps)
 
 
 def observation_space(obs_mode: ObsMode) -> gymnasium.spaces.Space[Any]:
