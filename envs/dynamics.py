@@ -104,17 +104,23 @@ class World:
     def step(self, action: npt.ArrayLike) -> int:
         """Drive the agent towards `action` (2,), a target in px, for one control step of 0.1 s.
 
-        Returns the agent's contact points with the block: their mean over the ten substeps, rounded
-        up (0, 1 or 2), as in the original. Targets outside the board are followed, not clipped.
+        Returns `contacts` after the step. Targets outside the board are followed, not clipped.
         Raises ValueError for a wrong shape or a value that is not finite, RuntimeError before the
         first reset.
         """
         target_x, target_y = check_vector("action", action, 2)
-        return self._live().step(target_x, target_y, count=True)
+        bodies = self._live()
+        bodies.step(target_x, target_y)
+        return bodies.contacts()
 
     def drive(self, target_x: float, target_y: float) -> None:
         """Do as `step` without checking the target (finite px) and without counting contacts."""
-        self._live().step(target_x, target_y, count=False)
+        self._live().step(target_x, target_y)
+
+    @property
+    def contacts(self) -> int:
+        """How many of the block's two parts the agent touches: 0, 1 or 2."""
+        return self._live().contacts()
 
     @property
     def values(self) -> Values:
@@ -162,9 +168,9 @@ class _Bodies:
         self.block.position = (256, 300)
         self.space.add(self.block, self.bar, self.stem)
 
-    def step(self, target_x: float, target_y: float, count: bool) -> int:
-        """Take the ten substeps; return the mean number of contact points, rounded up, or 0."""
-        agent, contacts = self.agent, 0
+    def step(self, target_x: float, target_y: float) -> None:
+        """Take the ten substeps."""
+        agent = self.agent
         for _ in range(SUBSTEPS):
             (x, y), (vx, vy) = agent.position, agent.velocity
             agent.velocity = (
@@ -172,9 +178,11 @@ class _Bodies:
                 vy + (STIFFNESS * (target_y - y) - DAMPING * vy) * DT,
             )
             self.space.step(DT)
-            for shape in (self.bar, self.stem) if count else ():
-                contacts += shape.point_query(agent.position).distance <= AGENT_RADIUS
-        return -(-contacts // SUBSTEPS)
+
+    def contacts(self) -> int:
+        """Return how many of the block's two parts the agent touches."""
+        place, parts = self.agent.position, (self.bar, self.stem)
+        return sum(part.point_query(place).distance <= AGENT_RADIUS for part in parts)
 
     def read(self) -> Values:
         """Return agent x, y, block x, y, angle in [0, 2 pi)."""
@@ -201,13 +209,12 @@ class _FastBodies(_Bodies):
         space, agent, block = self.space._space, self.agent._body, self.block._body
         self._stepping = lib.cpBodySetVelocity, agent, lib.cpSpaceStep, space
         self._reading = lib.cpBodyGetPosition, lib.cpBodyGetAngle, block
-        info = ffi.new("cpPointQueryInfo *")
-        shapes = self.bar._shape, self.stem._shape
-        self._measuring = lib.cpBodyGetPosition, lib.cpShapePointQuery, info, shapes
+        self._touching = lib.cpShapePointQuery, self.bar._shape, self.stem._shape
+        self._place = lib.cpBodyGetPosition, agent, ffi.new("cpPointQueryInfo *")
         self._motion: tuple[float, float, float, float] | None = None
 
-    def step(self, target_x: float, target_y: float, count: bool) -> int:
-        """Take the ten substeps; return the mean number of contact points, rounded up, or 0."""
+    def step(self, target_x: float, target_y: float) -> None:
+        """Take the ten substeps."""
         x, y, vx, vy = self._motion or (*self.agent.position, *self.agent.velocity)
         velocities: list[float] = []
         for _ in range(SUBSTEPS):
@@ -218,39 +225,18 @@ class _FastBodies(_Bodies):
             velocities += (vx, vy)
         self._motion = x, y, vx, vy
         self._PACK(self._memory, 0, *velocities)
-        if count:
-            return self._step_and_count(DT * sum(map(abs, velocities)))
         set_velocity, agent, step, space = self._stepping
         for velocity in self._velocities:
             set_velocity(agent, velocity)
             step(space, DT)
-        return 0
 
-    def _step_and_count(self, path: float) -> int:
-        """Take the ten substeps, on a path of at most `path` px, and count the contacts.
-
-        A shape that is far after the first substep is not looked at again, and a shape that is near
-        alone only until it is touched: the rounded mean is 1 then, however long it is touched.
-        """
-        set_velocity, agent, step, space = self._stepping
-        position, distance, info, shapes = self._measuring
-        near = list(shapes)
-        # The block may come towards the agent as it turns, at most twice as fast.
-        reach = AGENT_RADIUS + 3 * path + 2
-        contacts = 0
-        for substep, velocity in enumerate(self._velocities):
-            set_velocity(agent, velocity)
-            step(space, DT)
-            if near:
-                here = position(agent)
-                distances = [distance(shape, here, info) for shape in near]
-                for away in distances:
-                    contacts += away <= AGENT_RADIUS
-                if substep == 0:
-                    near = [s for s, away in zip(near, distances, strict=True) if away < reach]
-                if contacts and len(near) == 1:
-                    near = []
-        return -(-contacts // SUBSTEPS)
+    def contacts(self) -> int:
+        """Return how many of the block's two parts the agent touches."""
+        distance, bar, stem = self._touching
+        position, agent, info = self._place
+        place = position(agent)
+        from_bar, from_stem = distance(bar, place, info), distance(stem, place, info)
+        return int((from_bar <= AGENT_RADIUS) + (from_stem <= AGENT_RADIUS))
 
     def read(self) -> Values:
         """Return agent x, y, block x, y, angle in [0, 2 pi)."""

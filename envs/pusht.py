@@ -38,8 +38,8 @@ class PushTEnv(gymnasium.Env[Observation, npt.NDArray[np.float64]]):
     covers. An episode terminates when coverage exceeds 0.95 and is truncated after
     `max_episode_steps` (None: never).
 
-    `info`: coverage; is_success (coverage > 0.95); n_contacts (contact points of agent and block:
-    the mean over the step's ten substeps, rounded up); state (5,).
+    `info`: coverage; is_success (coverage > 0.95); n_contacts (how many of the block's two parts
+    the agent touches, at this moment); state (5,).
 
     Resets: `legacy_reset` starts where the demonstrations and all published evaluations of a seed
     start; without it, where gym-pusht starts. `options={"state": (5,)}` puts a recorded state back,
@@ -98,7 +98,7 @@ class PushTEnv(gymnasium.Env[Observation, npt.NDArray[np.float64]]):
         self._steps = 0
         self._action = None
         values = self._world.values
-        info = self._info(values, 0)
+        info = self._info(values, self._world.contacts)
         if self.render_mode == "human":
             self.render()
         return self._observation(values), info
