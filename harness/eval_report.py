@@ -66,7 +66,7 @@ def _remarks(good: pa.Table) -> list[str]:
     if jerk is not None:
         text += f"; action jerk {jerk:.1f} px"
     solved = pc.sum(good["success_at_reset"]).as_py()
-    return [text, f"{solved} starts were solved before the first step"] if solved else [text]
+    return [text, f"starts solved before the first step: {solved}"] if solved else [text]
 
 
 def _failures(episodes: pa.Table) -> list[str]:
@@ -90,7 +90,8 @@ def _time(episodes: pa.Table, spent: TimeSpent) -> str:
     if spent.episodes < episodes.num_rows:
         return text + f"; {episodes.num_rows - spent.episodes} were stored already"
     total = spent.wall * spent.workers * 1e3
-    shares = {name: pc.sum(episodes[column]).as_py() / total for name, column in _SPLIT.items()}
+    spent_ms = {name: pc.sum(episodes[column]).as_py() or 0.0 for name, column in _SPLIT.items()}
+    shares = {name: milliseconds / total for name, milliseconds in spent_ms.items()}
     rest = max(0.0, 1 - sum(shares.values()))
     split = ", ".join(f"{name} {percent_of(share)}" for name, share in shares.items())
     return f"{text}: {split}, start and waiting {percent_of(rest)}"

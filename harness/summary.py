@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from harness import stats, store
 from harness.errors import UserError
@@ -225,7 +226,10 @@ def _rate(grid: Crossed) -> Estimate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two groups on the environment seeds that both have, and the paired difference a - b."""
+    """Two groups on the environment seeds that all their trials have, and the difference a - b.
+
+    dropped: environment seeds that some have and some have not.
+    """
 
     column: str
     a: Estimate
@@ -248,8 +252,13 @@ def compare(a: Group, b: Group, column: str, seeds: range) -> Comparison:
         stats.paired_difference(cut_a.values, cut_b.values),
         len(cut_a.train_seeds),
         len(cut_b.train_seeds),
-        max(cut_a.dropped, cut_b.dropped),
+        len(np.union1d(*(_env_seeds(group, seeds) for group in (a, b)))) - len(cut_a.env_seeds),
     )
+
+
+def _env_seeds(group: Group, seeds: range) -> NDArray[np.int64]:
+    found: NDArray[np.int64] = store.within(group.episodes, seeds)["env_seed"].to_numpy()
+    return found
 
 
 def evaluation_group(folder: Path) -> Group:

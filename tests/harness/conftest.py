@@ -1,5 +1,6 @@
 """Small but real policies and a small but real results folder."""
 
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -7,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from harness import checkpoint, store
 from harness.config import config_hash, resolve, to_dict
+from harness.eval_job import Options, evaluate
 from harness.evaluate import Protocol, evaluate_block
 from harness.protocol import blocks
 from ibc.normalize import ActionConfig, Normalizer
@@ -43,6 +46,21 @@ def tiny_policy() -> Callable[..., Policy]:
 def tiny_results(tmp_path: Path, _tiny_results: Path) -> Path:
     """A copy of its own of the sweep `tiny` in a results folder, see below."""
     return Path(shutil.copytree(_tiny_results, tmp_path / "results"))
+
+
+@pytest.fixture
+def evaluated_results(tmp_path: Path, _evaluated_results: Path) -> Path:
+    """A copy of the same, each finished trial evaluated on the 25 report seeds from 300000 on."""
+    return Path(shutil.copytree(_evaluated_results, tmp_path / "results"))
+
+
+@pytest.fixture(scope="session")
+def _evaluated_results(tmp_path_factory: pytest.TempPathFactory, _tiny_results: Path) -> Path:
+    results = Path(shutil.copytree(_tiny_results, tmp_path_factory.mktemp("done") / "results"))
+    for folder in (results / "tiny" / "trials").iterdir():
+        options = Options(ckpt=folder.name, seeds="25", results=results, workers=1)
+        assert evaluate(options, Console(file=io.StringIO())) == 0
+    return results
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness import checkpoint, store
+from harness import checkpoint, eval_pool, store
 from harness.errors import UserError
 from harness.eval_job import Options, evaluate
 from harness.workers import available_cpus
@@ -235,3 +235,26 @@ def test_the_door_itself(tiny_results: Path, tmp_path: Path) -> None:
         assert done.stderr.startswith(message)
         assert done.stderr.count("\n") == 1
         assert done.stdout == ""
+
+
+def test_an_interrupted_evaluation_goes_on(
+    tiny_results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = eval_pool.roll
+    done: list[int] = []
+
+    def interrupted(policy: Any, seeds: Any, *more: Any) -> Any:
+        if done:
+            raise KeyboardInterrupt
+        done.append(seeds[0])
+        return whole(policy, seeds, *more)
+
+    monkeypatch.setattr(eval_pool, "roll", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(ckpt="best", seeds="50", results=tiny_results)
+    monkeypatch.setattr(eval_pool, "roll", whole)
+    _, text = run(ckpt="best", seeds="50", results=tiny_results)
+    assert "25 of them are stored already" in text
+    rows = store.read(tiny_results / "tiny", "episodes").to_pylist()
+    seeds = [row["env_seed"] for row in rows if row["env_seed"] >= 300_000]
+    assert seeds == list(range(300_000, 300_050))
