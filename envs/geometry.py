@@ -23,6 +23,7 @@ BLOCK_KEYPOINTS = np.array(
         (23.5415, -1.7003),
     ]
 )
+_KEYPOINTS_U, _KEYPOINTS_V = np.ascontiguousarray(BLOCK_KEYPOINTS.T)
 # The outline of the T (8 corners, px, in its own frame), one turn in a fixed sense.
 OUTLINE = np.array(
     [(-60, 0), (60, 0), (60, 30), (15, 30), (15, 120), (-15, 120), (-15, 30), (-60, 30)],
@@ -124,7 +125,12 @@ def coverage_many(poses: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 def corners(pose: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Return the T's eight corners (..., 8, 2) in px for block poses (..., 3): x, y, angle."""
-    return _to_board(np.asarray(pose, dtype=np.float64), OUTLINE)
+    poses = np.asarray(pose, dtype=np.float64)
+    cos, sin = np.cos(poses[..., 2:]), np.sin(poses[..., 2:])
+    u, v = OUTLINE[:, 0], OUTLINE[:, 1]
+    x = poses[..., 0:1] + cos * u - sin * v
+    y = poses[..., 1:2] + sin * u + cos * v
+    return np.stack([x, y], axis=-1)
 
 
 def keypoints(state: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -132,16 +138,9 @@ def keypoints(state: npt.ArrayLike) -> npt.NDArray[np.float64]:
     states = np.asarray(state, dtype=np.float64)
     if states.shape[-1:] != (5,):
         raise ValueError(f"states must have the shape (..., 5), got {states.shape}")
-    block = _to_board(states[..., 2:], BLOCK_KEYPOINTS)
-    return np.concatenate([block.reshape(*states.shape[:-1], 18), states[..., :2]], axis=-1)
-
-
-def _to_board(
-    poses: npt.NDArray[np.float64], points_K2: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """Return points of the block's frame (K, 2) on the board (..., K, 2) for poses (..., 3)."""
-    cos, sin = np.cos(poses[..., 2:]), np.sin(poses[..., 2:])
-    u, v = points_K2[:, 0], points_K2[:, 1]
-    x = poses[..., 0:1] + cos * u - sin * v
-    y = poses[..., 1:2] + sin * u + cos * v
-    return np.stack([x, y], axis=-1)
+    points = np.empty((*states.shape[:-1], 20))
+    cos, sin = np.cos(states[..., 4:]), np.sin(states[..., 4:])
+    points[..., 0:18:2] = states[..., 2:3] + cos * _KEYPOINTS_U - sin * _KEYPOINTS_V
+    points[..., 1:18:2] = states[..., 3:4] + sin * _KEYPOINTS_U + cos * _KEYPOINTS_V
+    points[..., 18:] = states[..., :2]
+    return points

@@ -1,5 +1,6 @@
 """Many episodes stepped together in one process; a finished one freezes, never to reset alone."""
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -49,6 +50,7 @@ class LockstepPushT:
         self._renderers = [Renderer() for _ in self.seeds] if obs_mode == "image" else []
         self._images = np.zeros((len(self._renderers), SIZE, SIZE, 3), dtype=np.uint8)
         self._was_reset = False
+        self._poses = [(math.nan, math.nan, math.nan)] * count
         self.states = np.zeros((count, 5))
         self.coverage = np.zeros(count)
         self.max_coverage = np.zeros(count)
@@ -68,9 +70,9 @@ class LockstepPushT:
         started = time.perf_counter()
         for row, (world, seed) in enumerate(zip(self._worlds, self.seeds, strict=True)):
             world.reset(seed)
-            values = world.values
-            self.states[row] = values
-            self.coverage[row] = coverage(*values[2:])
+            self.states[row] = values = world.values
+            self._poses[row] = pose = values[2:]
+            self.coverage[row] = coverage(*pose)
         self.max_coverage[:] = 0.0
         self.length[:] = 0
         self.active[:] = True
@@ -103,13 +105,16 @@ class LockstepPushT:
             raise ValueError(f"actions must be finite, got {actions_B2[row]} in row {row}")
         started = time.perf_counter()
         running = rows.tolist()
-        for row, (x, y) in zip(running, actions_B2[rows].tolist(), strict=True):
+        values, shares = [], self.coverage[rows].tolist()
+        for i, (row, target) in enumerate(zip(running, actions_B2[rows].tolist(), strict=True)):
             world = self._worlds[row]
-            world.drive(x, y)
-            before, values = self.states[row].tolist(), world.values
-            self.states[row] = values
-            if before[2:] != list(values[2:]):
-                self.coverage[row] = coverage(*values[2:])
+            world.drive(*target)
+            values.append(now := world.values)
+            if now[2:] != self._poses[row]:
+                self._poses[row] = pose = now[2:]
+                shares[i] = coverage(*pose)
+        self.states[rows] = values
+        self.coverage[rows] = shares
         self._account(rows)
         self.env_seconds += time.perf_counter() - started
         return self._observations(running)

@@ -130,7 +130,7 @@ class Renderer:
         changed = self._grid[2 * top : 2 * bottom, 2 * left : 2 * right]
         self._still[top:bottom, left:right] = _colours(changed, top, left)
 
-    def _outlines(self, corners: Corners) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
+    def _outlines(self, corners: Corners) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
         """Return the places of the samples under the bar's outline and under the stem's."""
         xs, ys = corners
         used, bar = 0, 0
@@ -142,7 +142,8 @@ class Renderer:
             following = used + len(stroke)
             np.add(stroke, y * _STRIDE + x, out=self._strokes[used:following])
             used = following
-        places = _places().take(self._strokes[:used])
+        # numpy would convert a narrow index anyway, and slower.
+        places = _places().take(self._strokes[:used]).astype(np.intp)
         return places[:bar], places[bar:]
 
 
