@@ -1,7 +1,10 @@
 """A demonstrator that solves PushT: it plans strokes in closed form and carries them out.
 
 What it does is a function of the state and of the plan it is carrying out; a plan is searched anew
-every few steps and given up only for a clearly better one. Nothing is drawn at random.
+every few steps and given up only for a clearly better one. No plan is drawn at random. Recorded
+episodes aim a few px beside the goal at first, as a person's do, and correct that at the end: only
+so do they show how small errors are mended (a policy that imitated 200 episodes solved 3 of 4
+starts with it, 1 of 2 without).
 """
 
 import functools
@@ -32,6 +35,8 @@ PATIENCE = 12  # steps without a search while it does not: the agent is on its w
 BROKEN_PROMISE = 2.0  # steps by which a plan may turn out dearer before it is searched anew
 FOLLOW_THROUGH = 2.0  # px beyond a stroke's end, so that it is passed and not crept up to
 MAX_STEPS = 300
+AIM_ERROR = (8.0, 8.0, 0.16)  # px, px, rad: standard deviations of where an episode first aims
+AIM_HIT = 2.5  # px: as near as this counts as there
 
 
 @dataclass(frozen=True)
@@ -48,10 +53,15 @@ class Episode:
 
 
 class Demonstrator:
-    """Chooses one action a step; remembers the plan it is carrying out."""
+    """Chooses one action a step; remembers the plan it is carrying out.
 
-    def __init__(self, planner: Planner | None = None) -> None:
+    `first_aim` (3,) is a pose in the goal's frame (px, px, rad), near zero, that the T is brought
+    to before it is brought to the goal.
+    """
+
+    def __init__(self, planner: Planner | None = None, first_aim: Floats | None = None) -> None:
         self._planner = planner or Planner()
+        self._first_aim = first_aim
         self._plan: Plan | None = None
         self._pose: Floats | None = None  # of the last step
         self._age = 0  # steps since the last search
@@ -64,8 +74,18 @@ class Demonstrator:
         pose, agent = strokes.observe(np.array(check_vector("state", state, 5)))
         corners = strokes.to_board(pose, NODES)
         ways = Ways(agent, np.logical_and.reduce((corners > 0) & (corners < BOARD), axis=-1))
-        plan = self._plan = self._next_plan(pose, ways)
+        plan = self._plan = self._next_plan(self._from_aim(pose), ways)
         return np.clip(self._aim(pose, plan, ways), 0.0, BOARD)
+
+    def _from_aim(self, pose: Floats) -> Floats:
+        """Return the pose (3,) in the frame of what is aimed at; an aim that is hit is dropped."""
+        if self._first_aim is None:
+            return pose
+        seen = strokes.seen_from(self._first_aim, pose)
+        if strokes.distance(seen) >= AIM_HIT:
+            return seen
+        self._first_aim = self._plan = None
+        return pose
 
     def _next_plan(self, pose: Floats, ways: Ways) -> Plan:
         old, still = self._plan, self._pose is not None and np.array_equal(pose, self._pose)
@@ -120,8 +140,10 @@ def plan_episode(seed: int, max_steps: int = MAX_STEPS) -> Episode:
     """
     if max_steps < 1:
         raise ValueError(f"max_steps must be at least 1, got {max_steps}")
-    world, demonstrator = World(), Demonstrator(_planner())
+    world = World()
     world.reset(seed)
+    first_aim = np.random.default_rng(seed).normal(0.0, AIM_ERROR)
+    demonstrator = Demonstrator(_planner(), first_aim)
     states: list[npt.NDArray[np.float32]] = []
     actions: list[npt.NDArray[np.float32]] = []
     best = 0.0

@@ -129,6 +129,14 @@ def moved(pose: Floats, displacement: Floats) -> Floats:
     )
 
 
+def seen_from(origin: Floats, pose: Floats) -> Floats:
+    """Return a pose (3,) in the frame of another (3,): zero where they are the same."""
+    cos, sin = math.cos(origin[2]), math.sin(origin[2])
+    x, y, angle = pose - origin
+    turn = (angle + math.pi) % (2 * math.pi) - math.pi
+    return np.array([cos * x + sin * y, cos * y - sin * x, turn])
+
+
 def pushed(pose: Floats, face: Ints, offset: Floats, length: Floats) -> Floats:
     """Return the pose (..., 3) after strokes of `length` (...) px."""
     return moved(pose, motion(twist(face, offset) * length[..., None]))

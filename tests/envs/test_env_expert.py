@@ -164,6 +164,31 @@ def test_a_seed_gives_one_episode() -> None:
     assert not np.array_equal(first.states[0], plan_episode(10_004, max_steps=1).states[0])
 
 
+def test_the_first_aim_is_hit_before_the_goal() -> None:
+    aim, world = np.array([9.0, -7.0, 0.2]), World()
+    world.reset(10_002)
+    demonstrator, nearest = Demonstrator(first_aim=aim), math.inf
+    best_before = 0.0
+    for _ in range(300):
+        world.step(demonstrator.act(world.state))
+        pose, _ = strokes.observe(world.state)
+        if nearest >= 2.5:
+            best_before = max(best_before, coverage(*world.state[2:]))
+        nearest = min(nearest, float(strokes.distance(strokes.seen_from(aim, pose))))
+        if coverage(*world.state[2:]) > 0.95:
+            break
+    assert nearest < 2.5
+    assert best_before < 0.95
+    assert coverage(*world.state[2:]) > 0.95
+
+
+def test_a_pose_is_zero_seen_from_itself() -> None:
+    pose = np.array([12.0, -30.0, 3.0])
+    assert np.allclose(strokes.seen_from(pose, pose), 0)
+    step = np.array([4.0, 5.0, 0.3])
+    assert np.allclose(strokes.seen_from(pose, strokes.moved(pose, step)), step)
+
+
 def test_an_episode_ends_at_the_limit() -> None:
     episode = plan_episode(10_000, max_steps=5)
     assert len(episode.actions) == 5
@@ -185,9 +210,9 @@ def test_a_bad_state_is_refused() -> None:
 
 def test_the_policy_plays_many_episodes_at_once() -> None:
     torch = pytest.importorskip("torch")
-    episodes = {seed: plan_episode(seed, max_steps=12) for seed in (10_005, 10_006, 10_007)}
-    worlds = {seed: World() for seed in episodes}
-    generators = {seed: torch.Generator() for seed in episodes}
+    alone = {seed: Demonstrator() for seed in (10_005, 10_006, 10_007)}
+    worlds = {seed: World() for seed in alone}
+    generators = {seed: torch.Generator() for seed in alone}
     for seed, world in worlds.items():
         world.reset(seed)
     player = policy()
@@ -199,7 +224,7 @@ def test_the_policy_plays_many_episodes_at_once() -> None:
         assert actions.shape == (len(seeds), 1, 2)
         assert actions.dtype == torch.float32
         for seed, action in zip(seeds, actions[:, 0].numpy(), strict=True):
-            assert np.array_equal(action, episodes[seed].actions[t])
+            assert np.array_equal(action, alone[seed].act(worlds[seed].state).astype(np.float32))
             worlds[seed].step(action)
 
 
