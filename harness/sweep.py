@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from harness import data, files, report, space, store, workers
@@ -16,6 +17,7 @@ from harness.progress import Progress, duration
 from harness.space import DEFAULT_BUDGET, Plan
 from harness.sweep_folder import SweepFolder
 from harness.sweep_report import print_plan
+from ibc import demos as ibc_demos
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 MANY_TRIALS = 1_000
@@ -106,6 +108,7 @@ def _prepare(
     for note in folder.check_same(plan.budget, source, data.fingerprint(source)):
         console.print(f"note: {note}", soft_wrap=True, markup=False)
     work = _work(options, plan, folder)
+    _check_data(work, source)
     found = estimate(work.typical, folder.seconds(), threads=max(1, int(options.cpus_per_trial)))
     print_plan(console, plan, work.planned, work.ended, found)
     states = Counter(status.get("status") for status in work.ended.values())
@@ -142,6 +145,26 @@ def _work(options: Options, plan: Plan, folder: SweepFolder) -> _Work:
     over = {"finished"} if options.retry_failed else {"finished", "failed"}
     left = tuple(job for job in planned if ended[job.id].get("status") not in over)
     return _Work(planned, left, 0, left, ended, PlannedJobs(left))
+
+
+def _check_data(work: _Work, source: data.Source) -> None:
+    """Refuse a split or a batch that these demonstrations cannot fill, before anything starts."""
+    demos = data.open_demos(source, ())
+    lengths = np.diff(demos.episode_ends, prepend=0)
+    windows: dict[ibc_demos.SplitConfig, int] = {}
+    for job in work.typical:
+        config = job.config
+        try:
+            if config.split not in windows:
+                train = ibc_demos.split(demos, config.split).train_episodes
+                windows[config.split] = int(lengths[list(train)].sum())
+            if config.train.batch_size > windows[config.split]:
+                raise UserError(
+                    f"train.batch_size must be at most the {windows[config.split]} training "
+                    f"windows of {source.path}, given {config.train.batch_size}"
+                )
+        except ValueError as error:
+            raise UserError(f"{job.label}: {error}") from None
 
 
 def _open_all(work: _Work, source: data.Source, console: Console) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import store
+import run_sweep
+from harness import errors, store
 from harness.sweep_folder import SweepFolder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +35,11 @@ questions:
     arms:
       narrow: {policy.energy.width: 4}
 """
-TOO_BIG = "      too big: {train.batch_size: 4096}\n"
+# Each step multiplies the weights by 1 - 10, so they overflow before long.
+BROKEN = """
+      broken:
+        train: {learning_rate: 1.0, weight_decay: 10.0, schedule: constant, steps: 400}
+"""
 # What two runs of the same sweep may differ in.
 OWN = {"attempts", "train_seconds", "samples_per_second", "git_revision", "git_dirty"}
 
@@ -160,14 +165,62 @@ def test_a_signal_ends_a_sweep_soon_and_leaves_no_process(door, signum, code):
 
 
 @pytest.mark.ray
+@pytest.mark.faults
+def test_a_trial_whose_worker_is_killed_goes_on_from_its_checkpoint(door):
+    door.space.write_text(SPACE)
+    process = door.start("--name", "orphaned")
+    wait_for(lambda: trials_that_run(door, "orphaned"), 120)
+    workers = [
+        pid
+        for pid in members_of(process.pid)
+        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::ImplicitFunc")
+    ]
+    os.kill(workers[0], signal.SIGKILL)
+    out, err = process.communicate(timeout=240)
+    assert (process.returncode, err) == (0, ""), out
+    rows = door.table("orphaned")
+    assert [row["status"] for row in rows] == ["finished"] * 2
+    assert sorted(status["attempts"] for status in door.status("orphaned")) in ([1, 2], [2, 2])
+    curves = store.read(door.results / "orphaned", "curves").to_pylist()
+    steps = [(row["config_hash"], row["step"]) for row in curves]
+    assert sorted(steps) == sorted({(h, s) for h, _ in steps for s in range(2, 42, 2)})
+
+
+SEARCH = (
+    SPACE.partition("questions:")[0]
+    + """
+search:
+  trials: 2
+  axes: {train.learning_rate: {low: 1e-4, high: 1e-2, log: true}}
+"""
+)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_search_runs_and_is_extended(door):
+    door.space.write_text(SEARCH)
+    code, out, err = door.run("--name", "search")
+    assert (code, err) == (0, "")
+    assert "2 of 2 trials finished" in out
+    code, out, err = door.run("--name", "search", "--trials", "3")
+    assert (code, err) == (0, "")
+    assert "2 finished, 0 failed, 1 to run" in out
+    assert "3 of 3 trials finished" in out
+    rows = door.table("search")
+    assert {row["arm"] for row in rows} == {"#0", "#1", "#2"}
+    assert len({row["train.learning_rate"] for row in rows}) == 3
+
+
+@pytest.mark.ray
 def test_a_trial_that_fails_stays_in_the_table_and_the_others_go_on(door):
-    door.space.write_text(SPACE + TOO_BIG)
+    door.space.write_text(SPACE + BROKEN)
     code, out, err = door.run("--name", "failing")
     assert (code, err) == (1, "")
     assert "2 of 3 trials finished, 1 did not" in out
     failed = [row for row in door.table("failing") if row["status"] == "failed"]
-    assert [row["arm"] for row in failed] == ["too big"]
-    assert "train.batch_size must not exceed" in failed[0]["error"]
+    assert [row["arm"] for row in failed] == ["broken"]
+    assert failed[0]["error"].startswith("NonFiniteError: ")
     folder = door.results / "failing/trials" / failed[0]["trial"]
     assert "Traceback" in (folder / "error.txt").read_text()
 
@@ -202,6 +255,15 @@ def test_a_folder_is_one_sweeps_at_a_time(door):
         pass
 
 
+def test_what_the_data_cannot_fill_is_refused_before_anything_starts(door):
+    door.space.write_text(SPACE + "      too big: {train.batch_size: 4096}\n")
+    code, _, err = door.run()
+    assert code == 2
+    assert "width / too big, seed 0: train.batch_size must be at most the 35 training" in err
+    assert err.count("\n") == 1
+    assert not list(door.results.glob("tiny*/plan.json"))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -217,11 +279,17 @@ def test_a_folder_is_one_sweeps_at_a_time(door):
         (("--nonsense",), "unrecognized arguments: --nonsense"),
     ],
 )
-def test_bad_input_is_one_line_and_2_before_anything_starts(door, options, message):
-    door.space.write_text(SPACE)
-    code, out, err = door.run(*options)
-    assert (code, out) == (2, "")
+def test_bad_input_is_one_line_and_2_before_anything_starts(
+    tmp_path, monkeypatch, capsys, options, message
+):
+    space = tmp_path / "tiny.yaml"
+    space.write_text(SPACE)
+    words = ["run_sweep.py", str(space), "--results", str(tmp_path / "results"), *options]
+    monkeypatch.setattr(sys, "argv", words)
+    assert errors.run(run_sweep.main) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
     assert message in err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
-    assert not list(door.results.glob("tiny*"))
+    assert not (tmp_path / "results").exists()
