@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from harness import checkpoint, eval_report, provenance, store
+from harness.cells import plain, table
 from harness.errors import OK, SOME_FAILED, UserError, one_line
 from harness.eval_pool import Block, Pool, Source
 from harness.eval_progress import EvalProgress
@@ -95,9 +96,9 @@ def evaluate(options: Options, console: Console) -> int:
     spent = eval_report.TimeSpent(took, workers, len(fresh))
     console.print(eval_report.evaluation(episodes, spent, console.width))
     if path is not None:
-        console.print(f"rows: {path}", soft_wrap=True, highlight=False, markup=False)
+        _say_path(console, "rows", path)
     for film in films:
-        console.print(f"video: {film}", soft_wrap=True, highlight=False, markup=False)
+        _say_path(console, "video", film)
     failed = episodes.num_rows - episodes["error"].null_count
     return SOME_FAILED if failed else OK
 
@@ -195,17 +196,26 @@ def _announce(
 ) -> None:
     stored = len(seeds) - missing
     lines = [
-        f"evaluating {target.title}" + (f": {target.note}" if target.note else ""),
-        f"{len(seeds)} episodes from seeds {span(seeds)}; protocol {protocol.hash}: "
-        f"{protocol.describe()}; workers {workers}",
+        ("evaluating", target.title),
+        ("chosen as", target.note),
+        ("episodes", f"{len(seeds)}, from seeds {span(seeds)}, on {workers} worker(s)"),
+        ("protocol", f"{protocol.hash}: {protocol.describe()}"),
     ]
     if stored:
-        lines.append(f"{stored} of them are stored already and kept; --redo runs them again")
-    warning = caution(seeds)
-    if warning:
-        lines.append(f"warning: {warning}")
-    for line in lines:
-        console.print(one_line(line), soft_wrap=True, highlight=False, markup=False)
+        lines.append(("stored", f"{stored} of them already, and kept; --redo runs them again"))
+    lines.append(("warning", caution(seeds) or ""))
+    made = table("", "", fold=("",))
+    made.show_header = False
+    for name, text in lines:
+        if text:
+            made.add_row(plain(name, "bold"), plain(text))
+    console.print(made)
+
+
+def _say_path(console: Console, what: str, path: Path) -> None:
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    # Whole on one line, so that it can be copied.
+    console.print(f"{what}: {shown}", soft_wrap=True, highlight=False, markup=False)
 
 
 class _Parts:
@@ -247,11 +257,11 @@ def _chosen(
     fresh: list[dict[str, Any]], known: pa.Table | None, seeds: tuple[int, ...]
 ) -> pa.Table:
     """Return one row for each of the seeds, in their order."""
-    table = store.table("episodes", fresh)
+    rows = store.table("episodes", fresh)
     if known is not None:
-        table = pa.concat_tables([known, table])
-    place = {seed: i for i, seed in enumerate(table["env_seed"].to_pylist())}
-    return table.take([place[seed] for seed in seeds])
+        rows = pa.concat_tables([known, rows])
+    place = {seed: i for i, seed in enumerate(rows["env_seed"].to_pylist())}
+    return rows.take([place[seed] for seed in seeds])
 
 
 def _to_film(episodes: pa.Table, count: int) -> dict[int, str]:
