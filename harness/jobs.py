@@ -29,13 +29,18 @@ class Job:
 
     def dumps(self) -> str:
         """Return the job as JSON text, as it travels to a worker."""
-        return json.dumps({**vars(self), "config": to_dict(self.config)})
+        content = {**vars(self), "config": to_dict(self.config), "id": self.id}
+        return json.dumps(content)
 
     @classmethod
     def loads(cls, text: str) -> Self:
-        """Return the job of `dumps`."""
+        """Return the job of `dumps`; ValueError when this code makes another trial of it."""
         content = json.loads(text)
-        return cls(**{**content, "config": from_dict(content["config"])})
+        id_ = content.pop("id")
+        job = cls(**{**content, "config": from_dict(content["config"])})
+        if job.id != id_:
+            raise ValueError(f"the code must not change under a sweep: {id_} is {job.id} by now")
+        return job
 
 
 class Jobs(Protocol):

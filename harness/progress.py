@@ -16,7 +16,6 @@ if TYPE_CHECKING:  # jobs brings torch along, which those who only want `duratio
     from harness.jobs import Job
 
 HEARTBEAT_SECONDS = 30.0
-_RECENT = 8
 
 _COLUMNS = (  # title, metric, format
     ("loss / chance", "train_loss_ratio", ".3f"),
@@ -56,13 +55,14 @@ class Progress:
         self.seconds = dict(seconds or {})
         self.finished = self.failed = 0
         self._running: dict[str, _Running] = {}
-        self._recent: list[Text] = []
         self._expected = self._taken = 0.0  # of the trials that are over
         self._began = self._spoke = time.monotonic()
         # A dumb terminal cannot move its cursor; a pipe or a file is not a terminal at all.
         self._live: Live | None = None
         if console.is_terminal and not console.is_dumb_terminal:
-            self._live = Live(console=console, get_renderable=self._render, refresh_per_second=2)
+            self._live = Live(
+                console=console, get_renderable=self._render, refresh_per_second=2, transient=True
+            )
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -121,10 +121,9 @@ class Progress:
 
     def _say(self, line: Text) -> None:
         self._spoke = time.monotonic()
-        if self._live is None:
-            self.console.print(line, soft_wrap=True, highlight=False)
-        else:
-            self._recent = [*self._recent, line][-_RECENT:]
+        self.console.print(
+            line, soft_wrap=True, highlight=False
+        )  # above the table, if there is one
 
     def _left(self) -> str:
         """Return the time left in words, from the estimates and how they have held so far."""
@@ -156,7 +155,7 @@ class Progress:
             f"{self.finished} of {self.total} finished, {len(self._running)} running, "
             f"{self.failed} failed; {so_far} so far, {self._left()}"
         )
-        return Group(*self._recent, Text(head, style="bold"), table)
+        return Group(Text(head, style="bold"), table)
 
 
 def duration(seconds: float) -> str:

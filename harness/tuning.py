@@ -19,6 +19,7 @@ from harness.jobs import Job, StopOnSameError
 from harness.progress import Progress
 from harness.sweep_folder import SweepFolder
 from harness.trial import RolloutError, run_trial
+from harness.trial_folder import TrialFolder
 from harness.workers import Resources
 from ibc.train import NonFiniteError
 
@@ -73,7 +74,12 @@ def _trial_name(trial: Any) -> str:
 
 def _work(config: dict[str, Any], folder: str, data: str, threads: int) -> None:
     """Run one job in a worker; its end is told by its folder, not by this function."""
-    job = Job.loads(config["job"])
+    try:
+        job = Job.loads(config["job"])
+    except ValueError as error:
+        TrialFolder(Path(folder) / "trials" / config["id"]).write_failure(error)
+        tune.report({"over": True})
+        return
     torch.set_num_threads(threads)
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -117,7 +123,7 @@ class _Searcher(_NotSaved, Searcher):
         if job is None:
             return Searcher.FINISHED
         self.running[trial_id] = job
-        return {"job": job.dumps()}
+        return {"job": job.dumps(), "id": job.id}
 
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
