@@ -55,6 +55,11 @@ class PolicyConfig:
         check_int("policy.obs_horizon", self.obs_horizon, 1, 16)
         check_int("policy.action_horizon", self.action_horizon, 1, 16)
         check(
+            self.kind != "ibc" or self.inference.sampler != "lattice" or self.action_horizon == 1,
+            'inference.sampler "lattice" needs policy.action_horizon 1 (else take "dfo")',
+            self.action_horizon,
+        )
+        check(
             self.negatives.sampler == "uniform"
             or not self.negatives.shared
             or self.action.frame == "agent",

@@ -1,4 +1,9 @@
-"""Derivative-free optimisation of the action under the energy (Florence et al. 2021, Alg. 1).
+"""From energies to one action: candidates over the bounds, and the reading of one out of them.
+
+`dfo` is the derivative-free optimiser of Florence et al. 2021 (Alg. 1). `lattice` scores a fixed
+lattice of actions instead: for one action of two dimensions it is the whole density, it costs one
+pass for all observations under a product energy, and its weights are exact, where resampling and
+weighing by the same energy again sharpens what it finds.
 
 Legend: B batch, S samples per observation, D action dimensions.
 """
@@ -10,40 +15,63 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ibc.checks import check, check_choice, check_float, check_int
+from ibc.checks import check_choice, check_float, check_int
 from ibc.normalize import BOUND
+
+READOUTS = ("argmax", "sample", "softmax_mean", "mean_shift")
 
 
 @dataclass(frozen=True)
 class InferenceConfig:
-    """The sampler's settings; noise in normalised action units (bounds +-1).
+    """How an action is found.
 
-    samples per observation; iterations = evaluations of all samples; noise: standard deviation
-    after the first resampling, multiplied by shrink after every further one; readout: one action
-    out of the final samples: "argmax" (lowest energy), a "sample" from softmax(-energy), or the
-    mean under it ("softmax_mean").
+    sampler: "lattice" (lattice x lattice actions; for action_horizon 1) or "dfo" with `samples`
+    per observation and `iterations` evaluations of all of them; noise is its standard deviation,
+    in normalised action units, after the first resampling, multiplied by shrink after each.
+    readout: the "argmax" (lowest energy), a "sample" from softmax(-energy), the mean under it
+    ("softmax_mean"), or such a sample moved to the mean of its neighbourhood ("mean_shift"), a
+    Gaussian of `bandwidth` px.
     """
 
+    sampler: Literal["lattice", "dfo"] = "lattice"
+    lattice: int = 51
     samples: int = 256
     iterations: int = 3
     noise: float = 0.33
     shrink: float = 0.5
-    readout: Literal["argmax", "sample", "softmax_mean"] = "softmax_mean"
+    readout: Literal["argmax", "sample", "softmax_mean", "mean_shift"] = "mean_shift"
+    bandwidth: float = 10.0
 
     def __post_init__(self) -> None:
+        check_choice("inference.sampler", self.sampler, ("lattice", "dfo"))
+        check_int("inference.lattice", self.lattice, 2, 1000)
         check_int("inference.samples", self.samples, 1, 1_000_000)
         check_int("inference.iterations", self.iterations, 1, 100)
         check_float("inference.noise", self.noise, 0.0, 2.0)
         check_float("inference.shrink", self.shrink, 0.0, 1.0)
-        check_choice("inference.readout", self.readout, ("argmax", "sample", "softmax_mean"))
+        check_choice("inference.readout", self.readout, READOUTS)
+        check_float("inference.bandwidth", self.bandwidth, 0.0, 512.0, open_low=True)
 
 
 class Samples(NamedTuple):
-    """The last round (B, S, D), its energies (B, S), and a uniform number (B,) for `read_out`."""
+    """Actions (B, S, D), or (1, S, D) for all rows; energies (B, S); a uniform number (B,)."""
 
     actions: Tensor
     energies: Tensor
     unit: Tensor
+
+
+def lattice(
+    energy: Callable[[Tensor], Tensor],
+    side: int,
+    generators: Sequence[torch.Generator],
+    device: torch.device,
+) -> Samples:
+    """The middles of side x side cells over the bounds, the same for every row."""
+    line = (torch.arange(side, device=device) + 0.5) * (2 * BOUND / side) - BOUND
+    actions_1SD = torch.cartesian_prod(line, line).unsqueeze(0)
+    units = [torch.rand(1, generator=g, device=g.device) for g in generators]
+    return Samples(actions_1SD, energy(actions_1SD), torch.cat(units).to(device))
 
 
 def dfo(
@@ -58,7 +86,6 @@ def dfo(
     Row b's random numbers all come from generators[b], so its result does not depend on the other
     rows. They are drawn where the generator lives and moved to the device.
     """
-    check(len(generators) > 0, "there must be a generator for every row", "none")
     S, D, rounds = config.samples, action_dim, config.iterations - 1
     units, normals = [], []
     for generator in generators:
@@ -90,13 +117,24 @@ def resample(energies_BS: Tensor, unit_BX: Tensor) -> Tensor:
     )
 
 
-def read_out(samples: Samples, readout: str) -> Tensor:
-    """One action (B, D) for each row out of the last samples."""
-    actions_BSD, energies_BS, unit_B = samples
+def read_out(samples: Samples, readout: str, bandwidth_D: Tensor) -> Tensor:
+    """One action (B, D) for each row out of the samples; bandwidth_D in normalised units.
+
+    The mode of a density of human moves is slower than its mean, for the scatter of a move grows
+    with its size, so that "argmax" creeps and stops; the mean falls between two ways around the
+    block. "mean_shift" picks one of the ways by a draw and takes the mean of that one.
+    """
+    energies_BS = samples.energies
+    actions_BSD = samples.actions.expand(len(energies_BS), -1, -1)
     if readout == "softmax_mean":
-        return (torch.softmax(-energies_BS, 1).unsqueeze(-1) * actions_BSD).sum(1)
+        return torch.bmm(torch.softmax(-energies_BS, 1).unsqueeze(1), actions_BSD).squeeze(1)
     if readout == "argmax":
         picks_B1 = energies_BS.argmin(1, keepdim=True)
     else:
-        picks_B1 = resample(energies_BS, unit_B.unsqueeze(1))
-    return actions_BSD.gather(1, picks_B1.unsqueeze(-1).expand(-1, -1, actions_BSD.shape[-1]))[:, 0]
+        picks_B1 = resample(energies_BS, samples.unit.unsqueeze(1))
+    picked_B1D = actions_BSD.gather(1, picks_B1.unsqueeze(-1).expand(-1, -1, actions_BSD.shape[2]))
+    if readout != "mean_shift":
+        return picked_B1D.squeeze(1)
+    squares_BS = ((actions_BSD - picked_B1D) / bandwidth_D).square().sum(-1)
+    weights_BS = torch.softmax(-energies_BS - 0.5 * squares_BS, 1)
+    return torch.bmm(weights_BS.unsqueeze(1), actions_BSD).squeeze(1)

@@ -39,7 +39,7 @@ class NegativesConfig:
     """
 
     sampler: Literal["uniform", "mixture"] = "uniform"
-    count: int = 1024
+    count: int = 512
     shared: bool = True
     uniform_share: float = 0.5
     centre: Literal["positive", "agent"] = "agent"

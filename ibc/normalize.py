@@ -100,6 +100,10 @@ class Normalizer(nn.Module):
             actions_BHA = actions_BHA + agent_BA[:, None]
         return actions_BHA.clamp(0.0, BOARD_PX)
 
+    def lengths(self, px: float) -> Tensor:
+        """A length in px in normalised units of each axis, (A,)."""
+        return px * 2.0 / (self.high - self.low)
+
 
 def normalize_positions(px: Tensor) -> Tensor:
     """Board coordinates in px to [-1, 1]; the same for agent, block and keypoints."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ibc import inference, losses, negatives
 from ibc.base import Batch, Policy, PolicyConfig, load_weights, read_config
+from ibc.checks import check
 from ibc.energy import build_energy
 from ibc.explicit import MSEPolicy
 from ibc.normalize import Normalizer
@@ -57,22 +58,26 @@ class IBCPolicy(Policy):
     def predictions(
         self, obs: Mapping[str, Tensor], generators: Sequence[torch.Generator]
     ) -> dict[str, Tensor]:
-        """The final samples' lowest energy ("argmax") and the configured readout ("policy")."""
+        """The lowest energy found ("argmax") and the configured readout ("policy")."""
         context_BW = self.energy.observe(self.encoder(dict(obs)))
-        samples = inference.dfo(
-            lambda actions_BSD: self.energy.score(context_BW, actions_BSD),
-            2 * self.action_horizon,
-            self.config.inference,
-            generators,
-            self.device,
-        )
+        rows, config = len(context_BW), self.config.inference
+        check(len(generators) == rows, f"there must be {rows} generators", len(generators))
+
+        def energy(actions_BSD: Tensor) -> Tensor:
+            return self.energy.score(context_BW, actions_BSD)
+
+        if config.sampler == "lattice":
+            samples = inference.lattice(energy, config.lattice, generators, self.device)
+        else:
+            dimensions = 2 * self.action_horizon
+            samples = inference.dfo(energy, dimensions, config, generators, self.device)
+        bandwidth_D = self.normalizer.lengths(config.bandwidth).repeat(self.action_horizon)
         agent_BA = self.newest_agent(obs)
         return {
-            name: self.normalizer.decode(inference.read_out(samples, readout), agent_BA)
-            for name, readout in {
-                "argmax": "argmax",
-                "policy": self.config.inference.readout,
-            }.items()
+            name: self.normalizer.decode(
+                inference.read_out(samples, readout, bandwidth_D), agent_BA
+            )
+            for name, readout in (("argmax", "argmax"), ("policy", config.readout))
         }
 
     def _stay(self, obs: Mapping[str, Tensor]) -> Tensor:

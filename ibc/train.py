@@ -36,9 +36,9 @@ class TrainConfig:
 
     steps: int = 20_000
     epoch_steps: int = 500
-    batch_size: int = 256
-    micro_batch: int = 64
-    learning_rate: float = 1e-3
+    batch_size: int = 128
+    micro_batch: int = 128
+    learning_rate: float = 3e-3
     weight_decay: float = 1e-6
     betas: tuple[float, float] = (0.9, 0.999)
     warmup_steps: int = 500

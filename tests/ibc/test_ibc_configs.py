@@ -30,8 +30,10 @@ from ibc.train import TrainConfig
         (lambda: NegativesConfig(count=0), "negatives.count .* got 0"),
         (lambda: NegativesConfig(scales=(0.9,)), "negatives.scales .* at most 0.5"),
         (lambda: InferenceConfig(readout="median"), "readout must be one of argmax"),
+        (lambda: InferenceConfig(bandwidth=0.0), "inference.bandwidth .* above 0"),
         (lambda: InferenceConfig(samples=1.5), "inference.samples must be a whole number"),
         (lambda: PolicyConfig(obs_horizon=0), "policy.obs_horizon .* at least 1"),
+        (lambda: PolicyConfig(action_horizon=2), '"lattice" needs policy.action_horizon 1'),
         (lambda: PolicyConfig(kind="gan"), "policy.kind must be one of"),
         (lambda: TrainConfig(learning_rate=math.inf), "train.learning_rate must be a finite"),
         (lambda: TrainConfig(betas=(0.9, 1.0)), "train.betas must be below 1"),
@@ -47,7 +49,7 @@ def test_rules_are_named_with_what_was_given(make, message):
 
 def test_config_survives_plain_values():
     config = PolicyConfig(
-        kind="mse",
+        kind="ibc",
         obs_mode="image",
         encoder=EncoderConfig(channels=(8, 16), reduce_maps=None),
         negatives=NegativesConfig(sampler="mixture", scales=(0.2, 0.1)),

@@ -21,7 +21,7 @@ POLICY = PolicyConfig(
     encoder=EncoderConfig(state_width=32),
     energy=EnergyConfig(width=32),
     negatives=NegativesConfig(count=256),
-    inference=InferenceConfig(readout="argmax"),
+    inference=InferenceConfig(sampler="dfo", readout="argmax"),
     action=ActionConfig(window=80.0),
 )
 SEEDS = {"data": 1, "negatives": 2, "augment": 3, "validation": 4}

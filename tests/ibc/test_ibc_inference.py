@@ -1,11 +1,16 @@
-"""DFO finds the minimum, keeps to the bounds, and treats every row by itself."""
+"""The samplers find the minimum, keep to the bounds, and treat every row by itself."""
 
 import pytest
 import torch
 
-from ibc.inference import InferenceConfig, Samples, dfo, read_out, resample
+from ibc.inference import READOUTS, InferenceConfig, Samples, dfo, lattice, resample
+from ibc.inference import read_out as read_out_with
 
 CPU = torch.device("cpu")
+
+
+def read_out(samples, readout, bandwidth=0.1):
+    return read_out_with(samples, readout, torch.full((samples.actions.shape[2],), bandwidth))
 
 
 def generators(*seeds):
@@ -19,7 +24,9 @@ def bowl(target, sharpness=200.0):
     return energy
 
 
-@pytest.mark.parametrize(("readout", "tolerance"), [("argmax", 0.05), ("softmax_mean", 0.03)])
+@pytest.mark.parametrize(
+    ("readout", "tolerance"), [("argmax", 0.05), ("softmax_mean", 0.03), ("mean_shift", 0.05)]
+)
 def test_finds_the_minimum(readout, tolerance):
     target = torch.tensor([[0.5, -0.25], [-0.9, 0.9]])
     samples = dfo(bowl(target), 2, InferenceConfig(), generators(0, 1), CPU)
@@ -34,13 +41,17 @@ def test_samples_stay_inside_the_bounds():
     assert read_out(samples, "argmax").tolist() == [[1.0, -1.0]]
 
 
-@pytest.mark.parametrize("readout", ["argmax", "sample", "softmax_mean"])
+@pytest.mark.parametrize("readout", READOUTS)
 def test_a_row_does_not_depend_on_the_others(readout):
     target = torch.tensor([[0.1, 0.2], [0.3, -0.4], [-0.5, 0.6]])
     config = InferenceConfig(samples=64)
-    together = read_out(dfo(bowl(target), 2, config, generators(5, 6, 7), CPU), readout)
-    alone = read_out(dfo(bowl(target[1:2]), 2, config, generators(6), CPU), readout)
-    assert torch.equal(together[1:2], alone)
+    for search in (
+        lambda energy, g: dfo(energy, 2, config, g, CPU),
+        lambda energy, g: lattice(energy, 21, g, CPU),
+    ):
+        together = read_out(search(bowl(target), generators(5, 6, 7)), readout)
+        alone = read_out(search(bowl(target[1:2]), generators(6)), readout)
+        torch.testing.assert_close(together[1:2], alone)
 
 
 def test_noise_shrinks_by_its_factor_every_round():
@@ -87,6 +98,27 @@ def test_readouts_of_a_two_valued_energy():
     assert abs(read_out(samples, "softmax_mean").item()) < 0.1
 
 
-def test_rows_need_generators():
-    with pytest.raises(ValueError, match="a generator for every row"):
-        dfo(bowl(torch.zeros(1, 2)), 2, InferenceConfig(), [], CPU)
+def test_lattice_is_the_density():
+    """On a lattice the softmax mean is the mean of the density, here a sum of two Gaussians."""
+
+    def energy(actions):
+        parts = [
+            torch.tensor(share).log() - 50.0 * (actions - torch.tensor(at)).square().sum(-1)
+            for share, at in ((0.25, [-0.4, 0.2]), (0.75, [0.4, -0.2]))
+        ]
+        return -torch.stack(parts).logsumexp(0).expand(4000, -1)
+
+    samples = lattice(energy, 41, generators(*range(4000)), CPU)
+    assert samples.actions.shape == (1, 41 * 41, 2)
+    torch.testing.assert_close(
+        read_out(samples, "softmax_mean")[0], torch.tensor([0.2, -0.1]), atol=1e-3, rtol=0
+    )
+    draws = read_out(samples, "sample")
+    assert float((draws[:, 0] > 0).float().mean()) == pytest.approx(0.75, abs=0.03)
+    assert float(draws[draws[:, 0] > 0, 0].std()) == pytest.approx(0.1, rel=0.1)
+    shifted = read_out(samples, "mean_shift")
+    right = shifted[:, 0] > 0
+    assert float(right.float().mean()) == pytest.approx(0.75, abs=0.03)
+    # One step of mean shift with the density's own width halves the distance from its middle.
+    assert float(shifted[right, 0].std()) == pytest.approx(0.05, rel=0.1)
+    assert float(shifted[right, 0].mean()) == pytest.approx(0.4, abs=0.01)

@@ -14,7 +14,7 @@ from ibc.base import PolicyConfig
 from ibc.demos import Windows
 from ibc.encoders import EncoderConfig
 from ibc.energy import EnergyConfig
-from ibc.inference import InferenceConfig
+from ibc.inference import READOUTS, InferenceConfig
 from ibc.negatives import NegativesConfig
 from ibc.normalize import ActionConfig
 from ibc.policy import IBCPolicy, build_policy, fit_normalizer, load_policy
@@ -25,7 +25,7 @@ SMALL = PolicyConfig(
     ),
     energy=EnergyConfig(width=16, depth=2),
     negatives=NegativesConfig(count=8),
-    inference=InferenceConfig(samples=32),
+    inference=InferenceConfig(sampler="dfo", samples=32),
 )
 
 
@@ -64,7 +64,9 @@ def test_predicts_and_trains_in_every_mode(toy_demos, kind, obs_mode, horizon):
 
 def test_action_zero_is_for_the_newest_frame(toy_demos):
     """With the energy replaced by distance to "stay", the action is the newest agent position."""
-    policy, windows = make(toy_demos, obs_horizon=4, inference=InferenceConfig(readout="argmax"))
+    policy, windows = make(
+        toy_demos, obs_horizon=4, inference=InferenceConfig(readout="argmax", lattice=101)
+    )
     policy.energy.score = lambda context, actions: 1e4 * actions.norm(dim=-1)
     batch = windows.batch(np.array([4, 34]))
     newest, oldest = (torch.as_tensor(batch["keypoints"][:, t, -2:]) for t in (-1, 0))
@@ -94,9 +96,11 @@ def test_positives_outside_the_window_are_clipped_and_counted(toy_demos):
     assert float(clipped) == pytest.approx((np.abs(moves) > 10).any(1).mean())
 
 
-@pytest.mark.parametrize("readout", ["argmax", "sample", "softmax_mean"])
-def test_sampling_of_a_row_does_not_depend_on_the_others(toy_demos, readout):
-    policy, windows = make(toy_demos, inference=InferenceConfig(samples=64, readout=readout))
+@pytest.mark.parametrize("sampler", ["dfo", "lattice"])
+@pytest.mark.parametrize("readout", READOUTS)
+def test_sampling_of_a_row_does_not_depend_on_the_others(toy_demos, readout, sampler):
+    inference = InferenceConfig(sampler, samples=64, readout=readout)
+    policy, windows = make(toy_demos, inference=inference)
     together = policy.predict_action(windows.batch(np.arange(5)), generators(*range(5)))
     alone = policy.predict_action(windows.batch(np.array([3])), generators(3))
     torch.testing.assert_close(together[3:4], alone, atol=1e-3, rtol=0)
@@ -198,6 +202,21 @@ def test_a_huge_declared_policy_takes_no_memory(toy_demos, tmp_path):
     (tmp_path / "policy.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"must hold energy.* of shape \(8192"):
         load_policy(tmp_path)
+
+
+def test_bandwidth_is_in_px_whatever_the_bounds(toy_demos):
+    for config, expected in (
+        (ActionConfig(window=50.0), [0.2, 0.2]),
+        (ActionConfig("board", "board"), [10 / 256, 10 / 256]),
+    ):
+        policy, _ = make(toy_demos, action=config)
+        assert policy.normalizer.lengths(10.0).tolist() == pytest.approx(expected)
+
+
+def test_rows_need_generators(toy_demos):
+    policy, windows = make(toy_demos)
+    with pytest.raises(ValueError, match="there must be 2 generators, got 1"):
+        policy.predict_action(windows.batch(np.arange(2)), generators(0))
 
 
 def test_wrong_observations_are_refused(toy_demos):

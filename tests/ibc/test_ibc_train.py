@@ -26,7 +26,7 @@ POLICY = PolicyConfig(
     ),
     energy=EnergyConfig(fusion="concat", width=32, depth=2, dropout=0.1),
     negatives=NegativesConfig(count=16, shared=False),
-    inference=InferenceConfig(samples=64),
+    inference=InferenceConfig(sampler="dfo", samples=64, readout="softmax_mean"),
     action=ActionConfig(bounds="data"),
 )
 # 20 steps an epoch but 300 // 32 = 9 batches a pass: every epoch ends in the middle of a pass.
