@@ -66,11 +66,15 @@ def read(sweep_dir: Path, kind: Kind) -> pa.Table:
 
 def rebuild(sweep_dir: Path) -> None:
     """Derive tables/{trials,curves,episodes}.parquet again from what the trials wrote."""
-    kinds: tuple[Kind, ...] = ("trials", "curves", "episodes")
+    kinds: tuple[Kind, ...] = ("episodes", "curves", "trials")  # trials read the derived episodes
     for kind in kinds:
-        _gather(sweep_dir, kind)  # the first look sets torn files aside, which changes the sources
-        before = _fingerprint(sweep_dir, kind)
-        content = _gather(sweep_dir, kind)
+        # Reading sets torn files aside, which changes the sources; a running sweep does so too, and
+        # a table that is older than its sources is not believed.
+        for _ in range(2):
+            before = _fingerprint(sweep_dir, kind)
+            content = _gather(sweep_dir, kind)
+            if before == _fingerprint(sweep_dir, kind):
+                break
         metadata = {**content.schema.metadata, _SOURCES: before}
         write(content.replace_schema_metadata(metadata), sweep_dir / "tables" / f"{kind}.parquet")
 
