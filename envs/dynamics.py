@@ -217,18 +217,19 @@ class _FastBodies(_Bodies):
         """Take the ten substeps."""
         x, y, vx, vy = self._motion or (*self.agent.position, *self.agent.velocity)
         velocities: list[float] = []
+        stiffness, damping, dt = STIFFNESS, DAMPING, DT
         for _ in range(SUBSTEPS):
-            vx += (STIFFNESS * (target_x - x) - DAMPING * vx) * DT
-            vy += (STIFFNESS * (target_y - y) - DAMPING * vy) * DT
-            x += vx * DT
-            y += vy * DT
-            velocities += (vx, vy)
+            vx += (stiffness * (target_x - x) - damping * vx) * dt
+            vy += (stiffness * (target_y - y) - damping * vy) * dt
+            x += vx * dt
+            y += vy * dt
+            velocities += vx, vy
         self._motion = x, y, vx, vy
         self._PACK(self._memory, 0, *velocities)
         set_velocity, agent, step, space = self._stepping
         for velocity in self._velocities:
             set_velocity(agent, velocity)
-            step(space, DT)
+            step(space, dt)
 
     def contacts(self) -> int:
         """Return how many of the block's two parts the agent touches."""

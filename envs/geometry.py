@@ -46,7 +46,8 @@ def coverage(x: float, y: float, angle: float) -> float:
     """Return the share of the goal, in [0, 1], that the block at (x, y) px, angle rad covers.
 
     By Green's theorem the common area is the sum, over the edges of the block's outline, of the
-    integral of clip(y) dx within each of the goal's two rectangles, which are upright in its frame.
+    integral of clip(y) dx within each of the goal's two rectangles. In the goal's frame these are
+    upright: the bar from (-60, 0) to (60, 30), the stem from (-15, 30) to (15, 120).
     """
     turn = angle - _GOAL_ANGLE
     cos, sin = math.cos(turn), math.sin(turn)
@@ -57,25 +58,24 @@ def coverage(x: float, y: float, angle: float) -> float:
         return 0.0
     outline = [(left + cos * u - sin * v, down + sin * u + cos * v) for u, v in _CORNERS]
     area = 0.0
-    for west, east, top, bottom in _GOAL_BOXES:
-        x0, y0 = outline[-1]
-        for x1, y1 in outline:
-            if x0 < x1:
-                start = x0 if x0 > west else west
-                end = x1 if x1 < east else east
-                within = start < end
-            else:
-                start = x0 if x0 < east else east
-                end = x1 if x1 > west else west
-                within = start > end
-            if within and (y0 > top or y1 > top):
-                if y0 >= bottom and y1 >= bottom:
-                    area += (start - end) * (bottom - top)
-                else:
-                    slope = (y1 - y0) / (x1 - x0)
-                    from_y, to_y = y0 + slope * (start - x0), y0 + slope * (end - x0)
-                    area += (start - end) * _mean_of_clipped(from_y, to_y, top, bottom)
-            x0, y0 = x1, y1
+    x0, y0 = outline[-1]
+    for x1, y1 in outline:
+        # Above the goal's upper edge, y = 0, and beside its bar an edge adds nothing.
+        if y0 > 0.0 or y1 > 0.0:
+            first, last, sign = (x0, x1, -1.0) if x0 < x1 else (x1, x0, 1.0)
+            start = first if first > -60.0 else -60.0
+            end = last if last < 60.0 else 60.0
+            if start < end:
+                slope = (y1 - y0) / (x1 - x0)
+                from_y, to_y = y0 + slope * (start - x0), y0 + slope * (end - x0)
+                area += sign * (end - start) * _mean_of_clipped(from_y, to_y, 0.0, 30.0)
+                if y0 > 30.0 or y1 > 30.0:
+                    start = first if first > -15.0 else -15.0
+                    end = last if last < 15.0 else 15.0
+                    if start < end:
+                        from_y, to_y = y0 + slope * (start - x0), y0 + slope * (end - x0)
+                        area += sign * (end - start) * _mean_of_clipped(from_y, to_y, 30.0, 120.0)
+        x0, y0 = x1, y1
     return min(max(area / GOAL_AREA, 0.0), 1.0)
 
 
@@ -83,13 +83,14 @@ def _mean_of_clipped(start: float, end: float, low: float, high: float) -> float
     """Return the mean of clip(t, low, high) - low for t from `start` to `end`."""
     if start > end:
         start, end = end, start
-    if low <= start and end <= high:
+    if start >= high:
+        return high - low
+    if start >= low and end <= high:
         return 0.5 * (start + end) - low
     if end <= low:
         return 0.0
-    if start >= high:
-        return high - low
-    inner, outer = max(start, low), min(end, high)
+    inner = start if start > low else low
+    outer = end if end < high else high
     sloping = (outer - inner) * (0.5 * (inner + outer) - low)
     return (sloping + (end - outer) * (high - low)) / (end - start)
 
