@@ -209,19 +209,24 @@ def test_a_tie_is_said_and_settled_by_id(tiny_results: Path) -> None:
 
 def test_trials_and_paths_resolve(tiny_results: Path, tmp_path: Path, tiny_policy: Maker) -> None:
     trial = sorted((tiny_results / "tiny" / "trials").iterdir())[0]
-    for spec in (
-        trial.name,
-        f"{trial.name[:6]}",
-        str(trial),
-        str(trial / "checkpoints" / "best"),
-    ):
-        if spec == trial.name[:6] and len([*trial.parent.glob(f"{spec}*")]) > 1:
-            continue
+    for spec in (trial.name, str(trial), str(trial / "checkpoints" / "best")):
         found = checkpoint.resolve(spec, tiny_results)
         assert (found.trial_dir, found.kind) == (trial, "trial"), spec
+    start = trial.name[:6]
+    with pytest.raises(UserError, match=f"'{start}' could be 2 trials .*give more of it"):
+        checkpoint.resolve(start, tiny_results)
     elsewhere = save(tmp_path / "mine", tiny_policy(4), step=9)
     found = checkpoint.resolve(str(elsewhere), tiny_results)
     assert (found.kind, found.sweep, found.trial_dir, found.step) == ("elsewhere", None, None, 9)
+
+
+def test_an_unambiguous_start_of_a_trial_is_enough(tiny_results: Path) -> None:
+    plan = tiny_results / "tiny" / "plan.json"
+    content = store.read_json(plan)
+    (alone,) = [t for t in content["trials"] if (t["arm"], t["train_seed"]) == ("explicit", 0)]
+    store.write_json({**content, "trials": [alone]}, plan)  # its second training seed never was
+    found = checkpoint.resolve(alone["config_hash"][:8], tiny_results)
+    assert found.config_hash == alone["config_hash"]
 
 
 @pytest.mark.parametrize(
