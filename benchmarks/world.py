@@ -1,6 +1,6 @@
 """Measures this world beside gym-pusht, in one run on one machine, on the same demonstrations.
 
-    python benchmarks/world.py [--seconds 3] [--rounds 3] [--out results/world.json]
+    python -m benchmarks.world [--seconds 3] [--rounds 3] [--out results/world.json]
 
 gym-pusht needs pymunk < 7, so it gets a virtual environment of its own under build/ (made on the
 first run; needs the network). Alone, both worlds run on core 0; together, gym-pusht runs in
