@@ -188,12 +188,12 @@ def _execute(
     if isinstance(jobs, PlannedJobs):
         jobs = PlannedJobs(sort_longest_first(work.left, lambda job: found.seconds[job.id]))
     guarded = StopOnSameError(jobs)
-    with workers.ray_session(address=options.address):
+    with workers.ray_session(address=options.address) as scratch:
         from harness import tuning  # imports Ray, which looks at its environment when imported
 
         slots = workers.cluster_slots(resources)
         with Progress(console, work.total, slots, found.seconds) as progress:
-            tuning.execute(guarded, folder, source.path, resources, progress)
+            tuning.execute(guarded, folder, source.path, resources, progress, scratch)
     if guarded.reason is not None:
         console.print(guarded.reason, soft_wrap=True, markup=False, style="red")
 

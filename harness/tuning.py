@@ -36,6 +36,7 @@ def execute(
     data: Path,
     resources: Resources,
     progress: Progress,
+    scratch: Path | None,
 ) -> None:
     """Run all jobs on the Ray that is connected; returns when none is left.
 
@@ -45,7 +46,9 @@ def execute(
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     searcher = _Searcher(jobs, folder, progress)
-    with tempfile.TemporaryDirectory(prefix="tune-", ignore_cleanup_errors=True) as scratch:
+    with tempfile.TemporaryDirectory(
+        prefix="tune-", dir=scratch, ignore_cleanup_errors=True
+    ) as storage:
         trainable = tune.with_parameters(
             _work, folder=str(folder.path), data=str(data), threads=max(1, int(resources.cpus))
         )
@@ -60,7 +63,7 @@ def execute(
             ),
             run_config=RunConfig(
                 name=folder.path.name,
-                storage_path=scratch,
+                storage_path=storage,
                 verbose=0,
                 callbacks=[_Watch(searcher, progress)],
                 failure_config=FailureConfig(max_failures=WORKER_DEATHS),

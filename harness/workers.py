@@ -113,11 +113,12 @@ def cluster_slots(resources: Resources) -> int:
 @contextmanager
 def ray_session(
     *, cpus: int | None = None, gpus: float | None = None, address: str | None = None
-) -> Iterator[None]:
+) -> Iterator[Path | None]:
     """Start a local Ray, or join the cluster at `address`, and leave it whatever happens.
 
     A local Ray has `cpus` CPUs and `gpus` GPUs (those of the machine by default), listens on the
-    loopback alone, has no dashboard, sends no statistics, and its folder is removed at the end.
+    loopback alone, has no dashboard, sends no statistics. Its folder is yielded and removed at the
+    end, or by a later session where this one was killed.
     UserError when there is no cluster at the address.
     """
     os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
@@ -136,7 +137,7 @@ def ray_session(
             _start(cpus, gpus, address, folder)
         if in_main:
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts its own in place
-        yield
+        yield None if folder is None else Path(folder)
     finally:
         import ray
 
