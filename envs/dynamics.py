@@ -105,8 +105,8 @@ class World:
         """Drive the agent towards `action` (2,), a target in px, for one control step of 0.1 s.
 
         Returns `contacts` after the step. Targets outside the board are followed, not clipped.
-        Raises ValueError for a wrong shape or a value that is not finite, RuntimeError before the
-        first reset.
+        Raises ValueError for a wrong shape or a value that is not finite, and before the first
+        reset.
         """
         target_x, target_y = check_vector("action", action, 2)
         bodies = self._live()
@@ -145,7 +145,7 @@ class World:
 
     def _live(self) -> "_Bodies":
         if self._bodies is None:
-            raise RuntimeError("a world must be reset before it is used, got no reset or set_state")
+            raise ValueError("a world must be reset before it is used, got no reset or set_state")
         return self._bodies
 
 

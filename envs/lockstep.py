@@ -50,6 +50,7 @@ class LockstepPushT:
         self._renderers = [Renderer() for _ in self.seeds] if obs_mode == "image" else []
         self._images = np.zeros((len(self._renderers), SIZE, SIZE, 3), dtype=np.uint8)
         self._was_reset = False
+        self._running: list[int] = []
         self._poses = [(math.nan, math.nan, math.nan)] * count
         self.states = np.zeros((count, 5))
         self.coverage = np.zeros(count)
@@ -80,8 +81,9 @@ class LockstepPushT:
         for ended in (self.success, self.terminated, self.truncated):
             ended[:] = False
         self._was_reset = True
+        self._running = list(range(len(self.seeds)))
         self.env_seconds += time.perf_counter() - started
-        return self._observations(range(len(self.seeds)))
+        return self._observations(self._running)
 
     def step(self, actions: npt.ArrayLike) -> Observations:
         """Send each running episode's agent towards its row of `actions` (B, 2), px, for 0.1 s.
@@ -90,7 +92,7 @@ class LockstepPushT:
         ValueError before the first reset, when no episode runs any more, and for actions of another
         shape or, in running rows, not finite.
         """
-        if not self.active.any():
+        if not self._running:
             state = "all have ended" if self._was_reset else "none was started"
             raise ValueError(f"step needs a running episode, got none ({state}): call reset first")
         actions_B2 = np.asarray(actions, dtype=np.float64)
@@ -98,15 +100,14 @@ class LockstepPushT:
             raise ValueError(
                 f"actions must have the shape ({len(self.seeds)}, 2), got {actions_B2.shape}"
             )
-        rows = np.flatnonzero(self.active)
-        finite = np.isfinite(actions_B2[rows]).all(axis=1)
-        if not finite.all():
-            row = int(rows[~finite][0])
+        rows = self._running
+        targets = actions_B2[rows]
+        if not np.isfinite(targets).all():
+            row = rows[int(np.flatnonzero(~np.isfinite(targets).all(axis=1))[0])]
             raise ValueError(f"actions must be finite, got {actions_B2[row]} in row {row}")
         started = time.perf_counter()
-        running = rows.tolist()
         values, shares = [], self.coverage[rows].tolist()
-        for i, (row, target) in enumerate(zip(running, actions_B2[rows].tolist(), strict=True)):
+        for i, (row, target) in enumerate(zip(rows, targets.tolist(), strict=True)):
             world = self._worlds[row]
             world.drive(*target)
             values.append(now := world.values)
@@ -115,19 +116,21 @@ class LockstepPushT:
                 shares[i] = coverage(*pose)
         self.states[rows] = values
         self.coverage[rows] = shares
-        self._account(rows)
-        self.env_seconds += time.perf_counter() - started
-        return self._observations(running)
-
-    def _account(self, rows: npt.NDArray[np.intp]) -> None:
-        """Count the step that the episodes `rows` took, and end those that are over."""
+        # A finished episode's coverage stands still, so its maximum does too.
+        np.maximum(self.max_coverage, self.coverage, out=self.max_coverage)
         self.length[rows] += 1
-        self.max_coverage[rows] = np.maximum(self.max_coverage[rows], self.coverage[rows])
-        succeeded = self.coverage[rows] > SUCCESS_COVERAGE
-        self.success[rows] = self.terminated[rows] = succeeded
-        if self.max_episode_steps is not None:
-            self.truncated[rows] = ~succeeded & (self.length[rows] >= self.max_episode_steps)
-        self.active[rows] = ~(self.terminated[rows] | self.truncated[rows])
+        self._end(rows, [share > SUCCESS_COVERAGE for share in shares])
+        self.env_seconds += time.perf_counter() - started
+        return self._observations(rows)
+
+    def _end(self, rows: list[int], succeeded: list[bool]) -> None:
+        """End those of the episodes `rows` that succeeded, and all when their time is up."""
+        over = self.length[rows[0]] == self.max_episode_steps
+        if over or any(succeeded):
+            self.success[rows] = self.terminated[rows] = succeeded
+            self.truncated[rows] = over & ~self.success[rows]
+            self.active[rows] = ~(self.terminated[rows] | self.truncated[rows])
+            self._running = np.flatnonzero(self.active).tolist()
 
     def _observations(self, moved: Sequence[int]) -> Observations:
         if self.obs_mode == "state":

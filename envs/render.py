@@ -3,6 +3,8 @@
 An observation is a 512 x 512 canvas resized by bilinear interpolation without antialiasing: each
 of its pixels reads four canvas pixels, so only 192 x 192 of the canvas are ever read, the samples.
 They are kept as colour numbers; a table turns four numbers and the pixel's place into its colour.
+The recorded frames also carry a red speck, under a pixel, where agent and block touch: a mark of
+the recording's debug drawing, which depends on more than the state and is left out here.
 """
 
 import functools

@@ -237,9 +237,9 @@ def test_numpy_seeds_are_seeds() -> None:
 
 
 def test_a_world_that_was_not_reset_says_so() -> None:
-    with pytest.raises(RuntimeError, match="must be reset"):
+    with pytest.raises(ValueError, match="must be reset"):
         World().step((1, 1))
-    with pytest.raises(RuntimeError, match="must be reset"):
+    with pytest.raises(ValueError, match="must be reset"):
         _ = World().state
 
 
