@@ -68,7 +68,7 @@ def _question(found: Sequence[Arm], width: int) -> Table:
             "arm": plain(arm.arm),
             "done": Text(f"{arm.group.finished}/{len(arm.group.trials)}"),
             "select score": Text(number(arm.select)),
-            against: signed(arm.difference),
+            against: _difference(arm, found[0]),
             "success": Text(percent(arm.success)),
             "report score": Text(number(arm.report)),
             "report success": Text(percent(arm.report_success)),
@@ -76,6 +76,13 @@ def _question(found: Sequence[Arm], width: int) -> Table:
         }
         made.add_row(*(cells.get(name, bar(arm.select)) for name in columns))
     return made
+
+
+def _difference(arm: Arm, first: Arm) -> Text:
+    """Return the difference to a question's first arm; the same config under two names has none."""
+    if arm is not first and arm.config_hash == first.config_hash:
+        return plain(f"= {one_line(first.arm)[:16]}", "dim")
+    return signed(arm.difference)
 
 
 def _health(arm: Arm) -> Text:

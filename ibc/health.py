@@ -67,8 +67,9 @@ def _error_does_not_follow(history: Sequence[Metrics], facts: Mapping[str, Any])
         "loss falls, action error does not",
         f"the loss is {last['train_loss_ratio']:.1%} of chance, but the action error is "
         f"{error:.1f} px where a policy that does not look has {trivial:.1f} px",
-        "use more negatives (negatives.count) or tighter bounds (action.bounds) so that the loss "
-        "sees errors of a few px, and make sure that the normaliser is that of this data set",
+        "train on if the run is young; else use more negatives (negatives.count) or tighter bounds "
+        "(action.bounds) so that the loss sees errors of a few px, and make sure that the "
+        "normaliser is that of this data set",
     )
 
 

@@ -268,3 +268,17 @@ def test_the_results_command_starts_without_torch() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_config_under_two_names_is_not_compared_with_itself(
+    command: Command, evaluated_results: Path
+) -> None:
+    path = evaluated_results / "tiny" / "plan.json"
+    plan = store.read_json(path)
+    first = plan["questions"][0]["arms"][0]
+    plan["questions"][0]["arms"].append({**first, "arm": "the same again"})
+    store.write_json(plan, path)
+    lines = [line for line in command("show", width=160).splitlines() if "the same again" in line]
+    assert len(lines) == 1
+    assert "= energy" in lines[0]
+    assert "+0.000" not in lines[0]
