@@ -43,8 +43,8 @@ SLEEPER = """
 import sys, time
 from harness import errors
 def main():
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         time.sleep(60)
     finally:
         print("cleaned", flush=True)
