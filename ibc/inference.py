@@ -1,6 +1,6 @@
 """From energies to one action: candidates over the bounds, and the reading of one out of them.
 
-`dfo` is the derivative-free optimiser of Florence et al. 2021 (Alg. 1). `lattice` scores a fixed
+`dfo` is the derivative-free optimiser of Florence et al. 2021. `lattice` scores a fixed
 lattice of actions instead: for one action of two dimensions it is the whole density, it costs one
 pass for all observations under a product energy, and its weights are exact, where resampling and
 weighing by the same energy again sharpens what it finds.

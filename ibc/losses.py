@@ -1,4 +1,4 @@
-"""InfoNCE (Florence et al. 2021, section 2, equation 2) with the ranking-NCE correction.
+"""InfoNCE (Florence et al. 2021) with the ranking-NCE correction.
 
 Legend: B batch, K = N + 1 candidates, the positive first.
 """

@@ -23,7 +23,7 @@ __all__ = ["IBCPolicy", "Policy", "PolicyConfig", "build_policy", "fit_normalize
 
 
 class IBCPolicy(Policy):
-    """Implicit behavioral cloning: the action of least energy (Florence et al. 2021, eq. 1)."""
+    """Implicit behavioral cloning: the action of least energy (Florence et al. 2021)."""
 
     def __init__(self, config: PolicyConfig, normalizer: Normalizer) -> None:
         super().__init__(config, normalizer)
@@ -37,7 +37,7 @@ class IBCPolicy(Policy):
         generator: torch.Generator,
         augment: torch.Generator | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """InfoNCE over the demonstrated action and `count` counter-examples (eq. 2)."""
+        """InfoNCE over the demonstrated action and `count` counter-examples."""
         obs = self.prepare(batch)
         positives_BD, clipped = self.encode_targets(batch, obs)
         negatives_BND, correction_BK = negatives.sample(
