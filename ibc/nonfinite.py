@@ -14,8 +14,9 @@ from torch.utils._pytree import tree_leaves
 from ibc.base import Policy
 
 PACKAGE = Path(__file__).parent
-# They hand out memory or constants as asked: masks of -inf and what lay there before are no news.
-_GIVEN = ("empty", "new_empty", "full", "new_full", "fill", "masked_fill", "scalar_tensor", "lift")
+# What lay in fresh memory is no news, nor is an infinity that was asked for, as in a mask.
+_MEMORY = ("empty", "new_empty")
+_CONSTANT = ("full", "new_full", "fill", "masked_fill", "scalar_tensor", "lift")
 
 
 class NonFiniteError(ArithmeticError):
@@ -65,10 +66,17 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
-        watched = self.place is None and not name.strip("_").startswith(_GIVEN)
-        finite = watched and _finite([*args, kwargs])  # before: an operation may write into them
-        result = func(*args, **kwargs)
-        if finite and not _finite(result):
+        bare = name.strip("_")
+        if self.place is not None or bare.startswith(_MEMORY):
+            return func(*args, **kwargs)
+        if bare.startswith(_CONSTANT):
+            result = func(*args, **kwargs)
+            broken = not _all(_is_number, result)
+        else:
+            before = _all(torch.isfinite, [*args, kwargs])  # an operation may write into them
+            result = func(*args, **kwargs)
+            broken = before and not _all(torch.isfinite, result)
+        if broken:
             self.place = self._here(name)
         return result
 
@@ -145,9 +153,13 @@ def _gradient(policy: Policy) -> str | None:
     return None
 
 
-def _finite(values: Any) -> bool:
+def _is_number(value: Tensor) -> Tensor:
+    return ~torch.isnan(value)
+
+
+def _all(holds: Callable[[Tensor], Tensor], values: Any) -> bool:
     return all(
-        bool(torch.isfinite(value).all())
+        bool(holds(value).all())
         for value in tree_leaves(values)
         if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
     )

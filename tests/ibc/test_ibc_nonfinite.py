@@ -56,8 +56,8 @@ def test_a_broken_density_is_named_by_its_line(toy_demos):
     config = dataclasses.replace(
         POLICY, negatives=NegativesConfig(sampler="mixture", centre="agent", count=8)
     )
-    object.__setattr__(config.negatives, "scales", (0.0,))  # no config can say this
-    assert "log_density (ibc/negatives.py, line" in stopped(run(toy_demos, config))
+    object.__setattr__(config.negatives, "scales", (math.nan,))  # no config can say this
+    assert "draw (ibc/negatives.py, line" in stopped(run(toy_demos, config))
 
 
 def test_a_broken_loss_is_named_by_its_line(toy_demos, monkeypatch):
