@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ibc.base import Policy, PolicyConfig
-    from ibc.explicit import MSEPolicy
+    from ibc.explicit import DiffusionPolicy, MDNPolicy, MSEPolicy
     from ibc.policy import IBCPolicy, build_policy, fit_normalizer, load_policy
     from ibc.train import TrainConfig, Trainer
 
 __all__ = [
+    "DiffusionPolicy",
     "IBCPolicy",
+    "MDNPolicy",
     "MSEPolicy",
     "Policy",
     "PolicyConfig",
@@ -26,6 +28,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "DiffusionPolicy": "ibc.explicit",
+    "MDNPolicy": "ibc.explicit",
     "MSEPolicy": "ibc.explicit",
     "Policy": "ibc.base",
     "PolicyConfig": "ibc.base",

@@ -17,14 +17,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ibc.checks import check, check_choice, check_int
+from ibc.diffusion import DiffusionConfig
 from ibc.encoders import LOW_DIM, EncoderConfig, build_encoder
 from ibc.energy import EnergyConfig
 from ibc.inference import InferenceConfig
+from ibc.mixture import MDNConfig
 from ibc.negatives import NegativesConfig
 from ibc.normalize import ActionConfig, Normalizer
 from ibc.windows import ObsMode
 
 FORMAT = 1
+KINDS = ("ibc", "mse", "mdn", "diffusion")
 Batch = Mapping[str, Any]
 Config = TypeVar("Config")
 
@@ -33,27 +36,36 @@ Config = TypeVar("Config")
 class PolicyConfig:
     """A whole policy.
 
-    kind: "ibc" (energy model) or "mse" (explicit, on the same encoder; energy gives the size of
-    its head, and negatives and inference are not read).
+    kind: "ibc" (energy model), or explicit on the same encoder: "mse" (regression) and "mdn"
+    (mixture density), whose heads have the size that `energy` gives, and "diffusion"; negatives
+    and inference are not read for these.
     obs_horizon: frames seen, the newest last. action_horizon: actions predicted, the first one
-    belonging to the newest frame.
+    belonging to the newest frame. execute: how many of them are returned and so executed before
+    the policy looks again; None for all.
     """
 
-    kind: Literal["ibc", "mse"] = "ibc"
+    kind: Literal["ibc", "mse", "mdn", "diffusion"] = "ibc"
     obs_mode: ObsMode = "keypoints"
     obs_horizon: int = 2
     action_horizon: int = 1
+    execute: int | None = None
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     action: ActionConfig = field(default_factory=ActionConfig)
     energy: EnergyConfig = field(default_factory=EnergyConfig)
     negatives: NegativesConfig = field(default_factory=NegativesConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
+    mdn: MDNConfig = field(default_factory=MDNConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
 
     def __post_init__(self) -> None:
-        check_choice("policy.kind", self.kind, ("ibc", "mse"))
+        check_choice("policy.kind", self.kind, KINDS)
         check_choice("policy.obs_mode", self.obs_mode, ("state", "keypoints", "image"))
         check_int("policy.obs_horizon", self.obs_horizon, 1, 16)
         check_int("policy.action_horizon", self.action_horizon, 1, 16)
+        if self.execute is not None:
+            check_int("policy.execute", self.execute, 1, 16)
+            rule = f"policy.execute must not exceed policy.action_horizon {self.action_horizon}"
+            check(self.execute <= self.action_horizon, rule, self.execute)
         check(
             self.kind != "ibc" or self.inference.sampler != "lattice" or self.action_horizon == 1,
             'inference.sampler "lattice" needs policy.action_horizon 1 (else take "dfo")',
@@ -93,6 +105,11 @@ class Policy(nn.Module, ABC):
         return self.config.action_horizon
 
     @property
+    def executed(self) -> int:
+        """How many of them `predict_action` returns."""
+        return self.config.execute or self.config.action_horizon
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.normalizer.low.device
@@ -120,11 +137,11 @@ class Policy(nn.Module, ABC):
     def predict_action(
         self, obs: Mapping[str, Tensor], generators: Sequence[torch.Generator]
     ) -> Tensor:
-        """Actions (B, H, 2) float32 in px for raw observations (B, T, ...).
+        """Actions (B, executed, 2) float32 in px for raw observations (B, T, ...).
 
         Row b draws from generators[b] only. ValueError for observations of other names or shapes.
         """
-        return self.predictions(self.prepare(obs), generators)["policy"]
+        return self.predictions(self.prepare(obs), generators)["policy"][:, : self.executed]
 
     def prepare(self, obs: Mapping[str, Any]) -> dict[str, Tensor]:
         """The observation checked and on the device; images stay uint8, the rest is float32."""

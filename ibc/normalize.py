@@ -21,17 +21,23 @@ class ActionConfig:
 
     frame: "board" takes actions as they are, "agent" relative to the newest agent position.
     bounds: what maps to [-1, 1]: the data's range with `margin` (a share of the range) on each
-    side, the whole board, or +-`window` px around the agent (positives outside are clipped).
+    side, the range of every step of the chunk by itself ("steps"), the whole board, or +-`window`
+    px around the agent (positives outside are clipped).
+
+    Chunks: later actions lie farther from the newest agent position, so for action_horizon above 2
+    take "steps". Of the human demonstrations' windows a window of 100 px clips 0.1 % for one
+    action, 20 % for 8 and 47 % for 16; "data" clips none, but then the first of 16 actions, which
+    matters most, has a deviation of 0.06 where the last has 0.25.
     """
 
     frame: Literal["board", "agent"] = "agent"
-    bounds: Literal["data", "board", "window"] = "window"
+    bounds: Literal["data", "steps", "board", "window"] = "window"
     margin: float = 0.05
     window: float = 100.0
 
     def __post_init__(self) -> None:
         check_choice("action.frame", self.frame, ("board", "agent"))
-        check_choice("action.bounds", self.bounds, ("data", "board", "window"))
+        check_choice("action.bounds", self.bounds, ("data", "steps", "board", "window"))
         check_float("action.margin", self.margin, 0.0, 1.0)
         check_float("action.window", self.window, 0.0, BOARD_PX, open_low=True)
         check(
@@ -44,8 +50,8 @@ class ActionConfig:
 class Normalizer(nn.Module):
     """Maps actions in px to [-1, 1] within their bounds, and back; positions likewise.
 
-    low, high (A,): the bounds in px, in the config's frame. They are buffers, so they travel with
-    the weights and can never be those of another data set.
+    low, high (A,), or (H, A) for bounds "steps": the bounds in px, in the config's frame. They are
+    buffers, so they travel with the weights and can never be those of another data set.
     """
 
     low: Tensor
@@ -72,7 +78,8 @@ class Normalizer(nn.Module):
             high_A = torch.full((2,), BOARD_PX)
             return cls(config, -high_A if relative else torch.zeros(2), high_A)
         actions = actions_BHA - agent_BA[:, None] if relative else actions_BHA
-        low_A, high_A = actions.amin((0, 1)), actions.amax((0, 1))
+        over = (0,) if config.bounds == "steps" else (0, 1)
+        low_A, high_A = actions.amin(over), actions.amax(over)
         extent_A = high_A - low_A
         check(
             bool((extent_A > 1e-3).all()),
@@ -83,6 +90,12 @@ class Normalizer(nn.Module):
         if not relative:
             low_A, high_A = low_A.clamp(min=0.0), high_A.clamp(max=BOARD_PX)
         return cls(config, low_A, high_A)
+
+    @classmethod
+    def blank(cls, config: ActionConfig, action_horizon: int) -> "Normalizer":
+        """A normaliser whose bounds are to be loaded."""
+        shape = (action_horizon, 2) if config.bounds == "steps" else (2,)
+        return cls(config, torch.zeros(shape), torch.zeros(shape))
 
     def encode(self, actions_BHA: Tensor, agent_BA: Tensor) -> Tensor:
         """Actions in px to (B, D); not clipped, so that the caller can count what lies outside."""
@@ -101,7 +114,7 @@ class Normalizer(nn.Module):
         return actions_BHA.clamp(0.0, BOARD_PX)
 
     def lengths(self, px: float) -> Tensor:
-        """A length in px in normalised units of each axis, (A,)."""
+        """A length in px in normalised units of each axis, (A,), or (H, A) for bounds "steps"."""
         return px * 2.0 / (self.high - self.low)
 
 

@@ -15,7 +15,7 @@ from ibc import inference, losses, negatives
 from ibc.base import Batch, Policy, PolicyConfig, load_weights, read_config
 from ibc.checks import check
 from ibc.energy import build_energy
-from ibc.explicit import MSEPolicy
+from ibc.explicit import DiffusionPolicy, MDNPolicy, MSEPolicy
 from ibc.normalize import Normalizer
 from ibc.windows import Windows
 
@@ -71,7 +71,8 @@ class IBCPolicy(Policy):
         else:
             dimensions = 2 * self.action_horizon
             samples = inference.dfo(energy, dimensions, config, generators, self.device)
-        bandwidth_D = self.normalizer.lengths(config.bandwidth).repeat(self.action_horizon)
+        bandwidth = self.normalizer.lengths(config.bandwidth)
+        bandwidth_D = bandwidth.expand(self.action_horizon, 2).flatten()
         agent_BA = self.newest_agent(obs)
         return {
             name: self.normalizer.decode(
@@ -120,10 +121,15 @@ def load_policy(directory: Path | str) -> Policy:
     """
     config = read_config(Path(directory))
     with torch.device("meta"):
-        normalizer = Normalizer(config.action, torch.zeros(2), torch.zeros(2))
+        normalizer = Normalizer.blank(config.action, config.action_horizon)
         policy = _CLASSES[config.kind](config, normalizer)
     load_weights(policy, Path(directory))
     return policy
 
 
-_CLASSES: dict[str, type[Policy]] = {"ibc": IBCPolicy, "mse": MSEPolicy}
+_CLASSES: dict[str, type[Policy]] = {
+    "ibc": IBCPolicy,
+    "mse": MSEPolicy,
+    "mdn": MDNPolicy,
+    "diffusion": DiffusionPolicy,
+}

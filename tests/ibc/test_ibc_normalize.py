@@ -21,6 +21,8 @@ def actions_and_agents(n=200, horizon=3):
         ActionConfig(frame="agent", bounds="data"),
         ActionConfig(frame="agent", bounds="board"),
         ActionConfig(frame="agent", bounds="window"),
+        ActionConfig(frame="board", bounds="steps"),
+        ActionConfig(frame="agent", bounds="steps"),
     ],
 )
 def test_training_actions_lie_inside_and_come_back(config):
@@ -30,6 +32,16 @@ def test_training_actions_lie_inside_and_come_back(config):
     assert encoded.shape == (200, 6)
     assert encoded.abs().max() <= 1.0
     torch.testing.assert_close(normalizer.decode(encoded, agents), actions, atol=1e-3, rtol=0)
+
+
+def test_bounds_of_steps_are_the_range_of_each_step_by_itself():
+    actions = torch.tensor([[[10.0, 20.0], [100.0, 200.0]], [[30.0, 24.0], [300.0, 240.0]]])
+    config = ActionConfig("agent", "steps", margin=0.0)
+    normalizer = Normalizer.fit(config, actions, torch.zeros(2, 2))
+    assert normalizer.low.tolist() == [[10.0, 20.0], [100.0, 200.0]]
+    assert normalizer.high.tolist() == [[30.0, 24.0], [300.0, 240.0]]
+    assert normalizer.encode(actions, torch.zeros(2, 2)).abs().eq(1.0).all()
+    torch.testing.assert_close(normalizer.lengths(1.0), torch.tensor([[0.1, 0.5], [0.01, 0.05]]))
 
 
 def test_data_bounds_are_the_range_plus_its_margin():
