@@ -1,49 +1,81 @@
-"""From energies to one action: candidates over the bounds, and the reading of one out of them.
+"""From energies to samples: candidates over the bounds, searched by one of several samplers.
 
-`dfo` is the derivative-free optimiser of Florence et al. 2021. `lattice` scores a fixed
-lattice of actions instead: for one action of two dimensions it is the whole density, it costs one
-pass for all observations under a product energy, and its weights are exact, where resampling and
-weighing by the same energy again sharpens what it finds.
+`dfo` is the derivative-free optimiser and `langevin` the gradient-based sampler of Florence et al.
+2021. `lattice` scores a fixed lattice of actions instead: for one action of two dimensions it is
+the whole density, it costs one pass for all observations under a product energy, and its weights
+are exact, where resampling and weighing by the same energy again sharpens what it finds. Chunks of
+actions are searched jointly by the first two, or one part after the other by any of the three
+where the model has an energy for each part (ibc/autoregressive.py).
 
-Legend: B batch, S samples per observation, D action dimensions.
+Row b's random numbers all come from generators[b], so its result does not depend on the other
+rows. They are drawn where the generator lives and moved to the device.
+
+Legend: B batch, S samples per observation, W warm ones among them, D action dimensions.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ibc.checks import check_choice, check_float, check_int
+from ibc import dfo as _dfo
+from ibc import langevin as _langevin
+from ibc.checks import check, check_choice, check_float, check_int
+from ibc.langevin import LangevinConfig
 from ibc.normalize import BOUND
+from ibc.readout import READOUTS, Samples, read_out, resample
 
-READOUTS = ("argmax", "sample", "softmax_mean", "mean_shift")
+__all__ = [
+    "READOUTS",
+    "InferenceConfig",
+    "Samples",
+    "Warm",
+    "dfo",
+    "langevin",
+    "lattice",
+    "read_out",
+    "resample",
+    "search",
+]
+
+SEARCHES = ("lattice", "dfo", "langevin")
 
 
 @dataclass(frozen=True)
 class InferenceConfig:
     """How an action is found.
 
-    sampler: "lattice" (lattice x lattice actions; for action_horizon 1) or "dfo" with `samples`
-    per observation and `iterations` evaluations of all of them; noise is its standard deviation,
-    in normalised action units, after the first resampling, multiplied by shrink after each.
+    sampler: "lattice" (`lattice` cells along each axis, two axes at most), "dfo" or "langevin"
+    with `samples` per observation, or "autoregressive", which searches the parts of a chunk one
+    after the other, each by `part_sampler` (energy.conditionals says what a part is).
+    iterations: DFO's evaluations of all samples; noise is its standard deviation, in normalised
+    action units, after the first resampling, multiplied by shrink after each. clip: keep the
+    samples of DFO and Langevin inside the bounds. langevin: its chain.
     readout: the "argmax" (lowest energy), a "sample" from softmax(-energy), the mean under it
-    ("softmax_mean"), or such a sample moved to the mean of its neighbourhood ("mean_shift"), a
-    Gaussian of `bandwidth` px.
+    ("softmax_mean"), such a sample moved to the mean of its neighbourhood ("mean_shift"), a
+    Gaussian of `bandwidth` px, or the mean of the best mode's neighbourhood ("mode_mean").
+    warm_start: the share of the first samples of DFO or Langevin that are drawn around the action
+    executed last, with a standard deviation of warm_noise px.
     """
 
-    sampler: Literal["lattice", "dfo"] = "lattice"
+    sampler: Literal["lattice", "dfo", "langevin", "autoregressive"] = "lattice"
     lattice: int = 51
     samples: int = 256
     iterations: int = 3
     noise: float = 0.33
     shrink: float = 0.5
-    readout: Literal["argmax", "sample", "softmax_mean", "mean_shift"] = "mean_shift"
+    readout: Literal["argmax", "sample", "softmax_mean", "mean_shift", "mode_mean"] = "mean_shift"
     bandwidth: float = 10.0
+    clip: bool = True
+    langevin: LangevinConfig = field(default_factory=LangevinConfig)
+    part_sampler: Literal["lattice", "dfo", "langevin"] = "lattice"
+    warm_start: float = 0.0
+    warm_noise: float = 10.0
 
     def __post_init__(self) -> None:
-        check_choice("inference.sampler", self.sampler, ("lattice", "dfo"))
+        check_choice("inference.sampler", self.sampler, (*SEARCHES, "autoregressive"))
         check_int("inference.lattice", self.lattice, 2, 1000)
         check_int("inference.samples", self.samples, 1, 1_000_000)
         check_int("inference.iterations", self.iterations, 1, 100)
@@ -51,14 +83,43 @@ class InferenceConfig:
         check_float("inference.shrink", self.shrink, 0.0, 1.0)
         check_choice("inference.readout", self.readout, READOUTS)
         check_float("inference.bandwidth", self.bandwidth, 0.0, 512.0, open_low=True)
+        check(type(self.clip) is bool, "inference.clip must be true or false", self.clip)
+        check_choice("inference.part_sampler", self.part_sampler, SEARCHES)
+        check_float("inference.warm_start", self.warm_start, 0.0, 1.0)
+        check_float("inference.warm_noise", self.warm_noise, 0.0, 512.0)
+        check(
+            self.warm_start == 0.0 or self.searches != "lattice",
+            "inference.warm_start needs samples to start from: inference.sampler (or part_sampler) "
+            '"dfo" or "langevin"',
+            self.searches,
+        )
+
+    @property
+    def searches(self) -> str:
+        """The sampler that searches a part of the chunk, or the whole of it."""
+        return self.part_sampler if self.sampler == "autoregressive" else self.sampler
 
 
-class Samples(NamedTuple):
-    """Actions (B, S, D), or (1, S, D) for all rows; energies (B, S); a uniform number (B,)."""
+class Warm(NamedTuple):
+    """Where samples start: around centre (B, D), NaN in rows that have none, by spread (D,)."""
 
-    actions: Tensor
-    energies: Tensor
-    unit: Tensor
+    centre: Tensor
+    spread: Tensor
+
+
+def search(
+    energy: Callable[[Tensor], Tensor],
+    action_dim: int,
+    config: InferenceConfig,
+    generators: Sequence[torch.Generator],
+    device: torch.device,
+    warm: Warm | None = None,
+) -> Samples:
+    """Samples by the configured search; `energy` maps (B, S, D) to (B, S)."""
+    if config.searches == "lattice":
+        return lattice(energy, config.lattice, generators, device, action_dim)
+    find = dfo if config.searches == "dfo" else langevin
+    return find(energy, action_dim, config, generators, device, warm)
 
 
 def lattice(
@@ -66,10 +127,15 @@ def lattice(
     side: int,
     generators: Sequence[torch.Generator],
     device: torch.device,
+    action_dim: int = 2,
 ) -> Samples:
-    """The middles of side x side cells over the bounds, the same for every row."""
+    """The middles of `side` cells along each of one or two axes, the same for every row."""
+    check(action_dim in (1, 2), "a lattice has one or two dimensions", action_dim)
     line = (torch.arange(side, device=device) + 0.5) * (2 * BOUND / side) - BOUND
-    actions_1SD = torch.cartesian_prod(line, line).unsqueeze(0)
+    if action_dim == 1:
+        actions_1SD = line[None, :, None]
+    else:
+        actions_1SD = torch.cartesian_prod(line, line).unsqueeze(0)
     units = [torch.rand(1, generator=g, device=g.device) for g in generators]
     return Samples(actions_1SD, energy(actions_1SD), torch.cat(units).to(device))
 
@@ -80,12 +146,9 @@ def dfo(
     config: InferenceConfig,
     generators: Sequence[torch.Generator],
     device: torch.device,
+    warm: Warm | None = None,
 ) -> Samples:
-    """Sample, weigh, resample, perturb, clip; `energy` maps (B, S, D) to (B, S).
-
-    Row b's random numbers all come from generators[b], so its result does not depend on the other
-    rows. They are drawn where the generator lives and moved to the device.
-    """
+    """Sample over the bounds, then weigh, resample and perturb `iterations` - 1 times."""
     S, D, rounds = config.samples, action_dim, config.iterations - 1
     units, normals = [], []
     for generator in generators:
@@ -93,48 +156,59 @@ def dfo(
         units.append(torch.rand(draws, generator=generator, device=generator.device))
         normals.append(torch.randn(rounds, S, D, generator=generator, device=generator.device))
     units_BX = torch.stack(units).to(device)
-    normals_BRSD = torch.stack(normals).to(device)
-
     actions_BSD = units_BX[:, : S * D].reshape(-1, S, D) * (2 * BOUND) - BOUND
-    energies_BS = energy(actions_BSD)
-    scale = config.noise
-    for r in range(rounds):
-        picks_BS = resample(energies_BS, units_BX[:, S * D + r * S : S * D + (r + 1) * S])
-        actions_BSD = actions_BSD.gather(1, picks_BS.unsqueeze(-1).expand(-1, -1, D))
-        actions_BSD = (actions_BSD + scale * normals_BRSD[:, r]).clamp_(-BOUND, BOUND)
-        energies_BS = energy(actions_BSD)
-        scale *= config.shrink
+    actions_BSD, energies_BS, _ = _dfo.chain(
+        energy,
+        _warmed(actions_BSD, config, warm, generators),
+        units_BX[:, S * D : -1].reshape(len(units), rounds, S),
+        torch.stack(normals).to(device),
+        noise=config.noise,
+        shrink=config.shrink,
+        clip=config.clip,
+    )
     return Samples(actions_BSD, energies_BS, units_BX[:, -1])
 
 
-def resample(energies_BS: Tensor, unit_BX: Tensor) -> Tensor:
-    """Indices (B, X) drawn with replacement from softmax(-energy), by the inverse of its sum."""
-    # In float64 the running sum of thousands of weights still ends where it should.
-    cumulative_BS = torch.softmax(-energies_BS.double(), 1).cumsum(1)
-    target_BX = unit_BX.double() * cumulative_BS[:, -1:]
-    return torch.searchsorted(cumulative_BS, target_BX, right=True).clamp_(
-        max=energies_BS.shape[1] - 1
+def langevin(
+    energy: Callable[[Tensor], Tensor],
+    action_dim: int,
+    config: InferenceConfig,
+    generators: Sequence[torch.Generator],
+    device: torch.device,
+    warm: Warm | None = None,
+) -> Samples:
+    """Sample over the bounds and run a Langevin chain from each; what comes out is drawn."""
+    S, D = config.samples, action_dim
+    units = [torch.rand(S * D + 1, generator=g, device=g.device) for g in generators]
+    units_BX = torch.stack(units).to(device)
+    actions_BSD = units_BX[:, :-1].reshape(-1, S, D) * (2 * BOUND) - BOUND
+    chain = _langevin.chain(
+        energy,
+        _warmed(actions_BSD, config, warm, generators),
+        config.langevin,
+        lambda: _normals(generators, S, D).to(device),
+        clip=config.clip,
     )
+    return Samples(chain.actions, chain.energies, units_BX[:, -1], drawn=True)
 
 
-def read_out(samples: Samples, readout: str, bandwidth_D: Tensor) -> Tensor:
-    """One action (B, D) for each row out of the samples; bandwidth_D in normalised units.
+def _warmed(
+    actions_BSD: Tensor,
+    config: InferenceConfig,
+    warm: Warm | None,
+    generators: Sequence[torch.Generator],
+) -> Tensor:
+    """The first samples replaced by draws around the previous action, in rows that have one."""
+    S, D = actions_BSD.shape[1:]
+    W = round(config.warm_start * S)
+    if warm is None or W == 0:
+        return actions_BSD
+    normals_BWD = _normals(generators, W, D).to(actions_BSD.device)
+    near_BWD = (warm.centre.unsqueeze(1) + warm.spread * normals_BWD).clamp(-BOUND, BOUND)
+    first_BWD = torch.where(near_BWD.isnan().any(-1, True), actions_BSD[:, :W], near_BWD)
+    return torch.cat([first_BWD, actions_BSD[:, W:]], 1)
 
-    The mode of a density of human moves is slower than its mean, for the scatter of a move grows
-    with its size, so that "argmax" creeps and stops; the mean falls between two ways around the
-    block. "mean_shift" picks one of the ways by a draw and takes the mean of that one.
-    """
-    energies_BS = samples.energies
-    actions_BSD = samples.actions.expand(len(energies_BS), -1, -1)
-    if readout == "softmax_mean":
-        return torch.bmm(torch.softmax(-energies_BS, 1).unsqueeze(1), actions_BSD).squeeze(1)
-    if readout == "argmax":
-        picks_B1 = energies_BS.argmin(1, keepdim=True)
-    else:
-        picks_B1 = resample(energies_BS, samples.unit.unsqueeze(1))
-    picked_B1D = actions_BSD.gather(1, picks_B1.unsqueeze(-1).expand(-1, -1, actions_BSD.shape[2]))
-    if readout != "mean_shift":
-        return picked_B1D.squeeze(1)
-    squares_BS = ((actions_BSD - picked_B1D) / bandwidth_D).square().sum(-1)
-    weights_BS = torch.softmax(-energies_BS - 0.5 * squares_BS, 1)
-    return torch.bmm(weights_BS.unsqueeze(1), actions_BSD).squeeze(1)
+
+def _normals(generators: Sequence[torch.Generator], count: int, action_dim: int) -> Tensor:
+    shape = (count, action_dim)
+    return torch.stack([torch.randn(shape, generator=g, device=g.device) for g in generators])

@@ -1,10 +1,38 @@
-"""InfoNCE (Florence et al. 2021) with the ranking-NCE correction.
+"""InfoNCE (Florence et al. 2021) with the ranking-NCE correction, and the gradient penalty.
 
-Legend: B batch, K = N + 1 candidates, the positive first.
+Legend: B batch, K = N + 1 candidates, the positive first; D action dimensions.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+from ibc.checks import check_choice, check_float
+from ibc.langevin import slope
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What is added to InfoNCE.
+
+    gradient_penalty: weight of max(0, |dE/da| - penalty_margin)^2 at the counter-examples, 0 for
+    none; a chain that follows the gradient (negatives or inference "langevin") needs slopes that
+    its steps can follow. penalty_norm: the largest axis ("inf") or the Euclidean length ("2"),
+    per normalised action unit. It scores every counter-example for every observation on its own,
+    shared ones too.
+    """
+
+    gradient_penalty: float = 0.0
+    penalty_margin: float = 1.0
+    penalty_norm: Literal["inf", "2"] = "inf"
+
+    def __post_init__(self) -> None:
+        check_float("loss.gradient_penalty", self.gradient_penalty, 0.0, 1e6)
+        check_float("loss.penalty_margin", self.penalty_margin, 0.0)
+        check_choice("loss.penalty_norm", self.penalty_norm, ("inf", "2"))
 
 
 def info_nce(energies_BK: Tensor, correction_BK: Tensor | None = None) -> Tensor:
@@ -15,6 +43,23 @@ def info_nce(energies_BK: Tensor, correction_BK: Tensor | None = None) -> Tensor
     """
     logits_BK = -energies_BK if correction_BK is None else correction_BK - energies_BK
     return logits_BK.logsumexp(1) - logits_BK[:, 0]
+
+
+def gradient_penalty(
+    energy: Callable[[Tensor], Tensor], actions_BND: Tensor, config: LossConfig
+) -> tuple[Tensor, Tensor]:
+    """Mean squared excess of the energy's slope over its margin, and the mean slope.
+
+    `energy` maps (B, N, D) to (B, N). What it holds of the observation is trained along; the
+    actions are taken as they are. Without gradients in the caller nothing is kept for them.
+    """
+    _, slope_BND = slope(energy, actions_BND, graph=torch.is_grad_enabled())
+    if config.penalty_norm == "inf":
+        length_BN = slope_BND.abs().amax(-1)
+    else:
+        length_BN = torch.linalg.vector_norm(slope_BND, dim=-1)
+    excess_BN = (length_BN - config.penalty_margin).clamp(min=0.0)
+    return excess_BN.square().mean(), length_BN.detach().mean()
 
 
 def candidate_statistics(energies_BK: Tensor, correction_BK: Tensor | None) -> dict[str, Tensor]:

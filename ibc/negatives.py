@@ -12,41 +12,60 @@ the negatives could have changed places. For a candidate set {a_0 .. a_N} the ri
   negatives are drawn from q(. | z). The candidate set then has the density
   p(a_k | x) q(z | a_k) prod_{i != k} q(a_i | z), so correction_k = log q(z | a_k) - log q(a_k | z),
   which is 0 because q is symmetric: it is wrapped around the bounds.
+- Moved by DFO or Langevin under the energy of the moment: their density q is not known, so nothing
+  corrects for it, and what is learned is log p - log q + c, flatter than log p wherever the moved
+  negatives gather. They sharpen the contrast where uniform ones are sparse (many dimensions); the
+  loss no longer says how good the density is, and readouts that weigh by it inherit the bias. A
+  moved_share below 1 keeps some uniform ones, so that the energy stays high everywhere else.
 
-Legend: B batch, N negatives, K = N + 1 candidates (the positive first), D action dimensions.
+Legend: B batch, N negatives (M of them moved), R rounds, K = N + 1 candidates (the positive first),
+D action dimensions.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ibc import dfo, langevin
 from ibc.checks import check, check_choice, check_float, check_int
+from ibc.langevin import LangevinConfig
 from ibc.normalize import BOUND
+
+SAMPLERS = ("uniform", "mixture", "dfo", "langevin")
 
 
 @dataclass(frozen=True)
 class NegativesConfig:
     """Where counter-examples come from; all lengths in normalised action units (bounds +-1).
 
-    sampler: "uniform" over the bounds, or "mixture" of uniform and Gaussians around a centre.
+    sampler: "uniform" over the bounds, a "mixture" of uniform and Gaussians around a centre, or
+    uniform ones moved by "dfo" or "langevin" under the energy that is being trained.
     uniform_share: of the mixture, the probability of a uniform draw.
     centre: the mixture's centre, the (moved) "positive" or the "agent".
     scales: standard deviations of the mixture's Gaussians, equally likely.
     shared: one draw of `count` negatives for all windows of a (micro-)batch instead of one each.
+    moved_share: of the negatives of "dfo" and "langevin", those that are moved.
+    iterations, noise, shrink: of DFO as in inference. langevin: the chain.
     """
 
-    sampler: Literal["uniform", "mixture"] = "uniform"
+    sampler: Literal["uniform", "mixture", "dfo", "langevin"] = "uniform"
     count: int = 512
     shared: bool = True
     uniform_share: float = 0.5
     centre: Literal["positive", "agent"] = "agent"
     scales: tuple[float, ...] = (0.3, 0.1, 0.03)
+    moved_share: float = 1.0
+    iterations: int = 3
+    noise: float = 0.33
+    shrink: float = 0.5
+    langevin: LangevinConfig = field(default_factory=LangevinConfig)
 
     def __post_init__(self) -> None:
-        check_choice("negatives.sampler", self.sampler, ("uniform", "mixture"))
+        check_choice("negatives.sampler", self.sampler, SAMPLERS)
         check_choice("negatives.centre", self.centre, ("positive", "agent"))
         check_int("negatives.count", self.count, 1, 65536)
         check_float("negatives.uniform_share", self.uniform_share, 0.0, 1.0, open_low=True)
@@ -55,10 +74,24 @@ class NegativesConfig:
             check_float("negatives.scales", scale, 0.0, 0.5, open_low=True)
         check(type(self.shared) is bool, "negatives.shared must be true or false", self.shared)
         check(
-            not self.shared or self.sampler == "uniform" or self.centre == "agent",
+            not self.shared or self.sampler != "mixture" or self.centre == "agent",
             'negatives.shared needs negatives.sampler "uniform" or negatives.centre "agent"',
             f'negatives.centre "{self.centre}"',
         )
+        check(
+            not self.shared or not self.moved,
+            "negatives moved for each observation are its own: negatives.shared must be false",
+            f'negatives.sampler "{self.sampler}"',
+        )
+        check_float("negatives.moved_share", self.moved_share, 0.0, 1.0, open_low=True)
+        check_int("negatives.iterations", self.iterations, 2, 100)
+        check_float("negatives.noise", self.noise, 0.0, 2.0)
+        check_float("negatives.shrink", self.shrink, 0.0, 1.0)
+
+    @property
+    def moved(self) -> bool:
+        """Whether counter-examples are moved under the energy, by `moved` below."""
+        return self.sampler in ("dfo", "langevin")
 
 
 def sample(
@@ -69,6 +102,7 @@ def sample(
     positives_BD and agent_BD (the action "stay where you are") are normalised; the generator's
     device is theirs. Shared negatives around the agent need one agent_BD for all rows.
     """
+    check(not config.moved, "moved negatives need an energy: call `moved`", config.sampler)
     rows = 1 if config.shared else len(positives_BD)
     if config.sampler == "uniform":
         return _uniform(positives_BD[:rows], config.count, generator), None
@@ -79,6 +113,47 @@ def sample(
     log_q_B1 = log_density(config, positives_BD.unsqueeze(1), agent_BD)
     log_q_BN = log_density(config, negatives_BND, agent_BD[:rows]).expand(len(log_q_B1), -1)
     return negatives_BND, -torch.cat([log_q_B1, log_q_BN], 1)
+
+
+def moved(
+    config: NegativesConfig,
+    positives_BD: Tensor,
+    energy: Callable[[Tensor], Tensor],
+    generator: torch.Generator,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Negatives (B, N, D) moved downhill from uniform draws, and statistics of the chains.
+
+    `energy` maps (B, M, D) to (B, M) and must not hold on to a graph of its own; no gradient goes
+    through the chain. The statistics are those of `langevin.Chain` as far as the sampler has them.
+    """
+    start_BND = _uniform(positives_BD, config.count, generator)
+    M = max(1, round(config.moved_share * config.count))
+    still_BND, start_BMD = start_BND[:, M:], start_BND[:, :M]
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, device=start_BMD.device)
+
+    if config.sampler == "langevin":
+        shape = start_BMD.shape
+        chain = langevin.chain(energy, start_BMD, config.langevin, lambda: normal(*shape))
+        return torch.cat([chain.actions, still_BND], 1), chain.statistics
+    (B, _, D), R = start_BMD.shape, config.iterations - 1
+    units_BRM = torch.rand(B, R, M, generator=generator, device=start_BMD.device)
+    with torch.no_grad():
+        actions_BMD, energies_BM, first_BM = dfo.chain(
+            energy,
+            start_BMD,
+            units_BRM,
+            normal(B, R, M, D),
+            noise=config.noise,
+            shrink=config.shrink,
+        )
+    at_bounds_BM = (actions_BMD.abs() >= BOUND).any(-1)
+    statistics = {
+        "chain_energy_drop": (first_BM - energies_BM).mean(),
+        "chain_at_bounds": at_bounds_BM.float().mean(),
+    }
+    return torch.cat([actions_BMD, still_BND], 1), statistics
 
 
 def draw(
