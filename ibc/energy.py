@@ -11,32 +11,54 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ibc.checks import check_choice, check_float, check_int
+from ibc.checks import check, check_choice, check_float, check_int
+from ibc.spectral import advance, dense
 
 
 @dataclass(frozen=True)
 class EnergyConfig:
     """The late-fusion head over (features, action); explicit policies take its width and depth.
 
-    fusion: "concat" is an MLP of `depth` hidden layers over both (Florence et al. 2021);
-    "product" the inner product of two towers of `depth` hidden layers each, so that an action
-    scored for many observations passes its tower once.
+    fusion: "concat" is one head over both (Florence et al. 2021); "product" the inner product of
+    two towers of `depth` hidden layers each, so that an action scored for many observations passes
+    its tower once.
+    head: of "concat", an "mlp" of `depth` hidden layers, or a "resnet": a first layer, then `depth`
+    hidden layers in pre-activation residual blocks of two.
+    spectral_norm: every layer from hidden units to hidden units has gain at most 1; the first
+    layer, from features and actions, and the last one, to the energy, stay free.
+    conditionals: "joint" is one energy over all actions of a chunk; "steps" one for each action,
+    given those before it; "dimensions" one for each number, given those before it.
+    dropout: share of hidden units left out in training.
     """
 
     fusion: Literal["concat", "product"] = "product"
     width: int = 256
     depth: int = 2
     dropout: float = 0.0
+    head: Literal["mlp", "resnet"] = "mlp"
+    spectral_norm: bool = False
+    conditionals: Literal["joint", "steps", "dimensions"] = "joint"
 
     def __post_init__(self) -> None:
         check_choice("energy.fusion", self.fusion, ("concat", "product"))
         check_int("energy.width", self.width, 1, 8192)
         check_int("energy.depth", self.depth, 1, 32)
         check_float("energy.dropout", self.dropout, 0.0, 0.9)
+        check_choice("energy.head", self.head, ("mlp", "resnet"))
+        normed = self.spectral_norm
+        check(type(normed) is bool, "energy.spectral_norm must be true or false", normed)
+        check_choice("energy.conditionals", self.conditionals, ("joint", "steps", "dimensions"))
+        resnet = self.head == "resnet"
+        rule = 'energy.head "resnet" needs energy.fusion "concat"'
+        check(not resnet or self.fusion == "concat", rule, f'energy.fusion "{self.fusion}"')
+        rule = 'energy.head "resnet" needs an even energy.depth (blocks of two layers)'
+        check(not resnet or self.depth % 2 == 0, rule, self.depth)
+        rule = "energy.spectral_norm needs energy.depth 2 or more (a layer between hidden units)"
+        check(not normed or self.depth >= 2, rule, self.depth)
 
 
 class ConcatEnergy(nn.Module):
-    """E(x, a) by an MLP over the concatenation of features and action.
+    """E(x, a) by one head over the concatenation of features and action.
 
     The first layer is linear in the concatenation, W [f; a] = W_f f + W_a a, so it is computed as
     `observe` (B rows, once an observation, whatever the number of actions and of sampling rounds)
@@ -45,16 +67,24 @@ class ConcatEnergy(nn.Module):
 
     def __init__(self, features: int, action_dim: int, config: EnergyConfig) -> None:
         super().__init__()
-        self.dropout = config.dropout
-        self.observation = nn.Linear(features, config.width)
-        self.action = nn.Linear(action_dim, config.width, bias=False)
-        self.hidden = nn.ModuleList(
-            nn.Linear(config.width, config.width) for _ in range(config.depth - 1)
+        self.config, self.dropout = config, config.dropout
+        width, normed = config.width, config.spectral_norm
+        self.observation = nn.Linear(features, width)
+        self.action = nn.Linear(action_dim, width, bias=False)
+        self.hidden: nn.ModuleList = (
+            nn.ModuleList(ResidualDense(width, normed) for _ in range(config.depth // 2))
+            if config.head == "resnet"
+            else nn.ModuleList(dense(width, width, normed) for _ in range(config.depth - 1))
         )
-        self.out = nn.Linear(config.width, 1)
+        self.out = nn.Linear(width, 1)
 
     def observe(self, features_BF: Tensor, dropout: torch.Generator | None = None) -> Tensor:
-        """The observation's share of the first layer, (B, W)."""
+        """The observation's share of the first layer, (B, W).
+
+        With `dropout`, which is given in training only, spectral norms take their step as well.
+        """
+        if self.config.spectral_norm and dropout is not None:
+            advance(self)
         context_BW: Tensor = self.observation(features_BF)
         return context_BW
 
@@ -67,12 +97,32 @@ class ConcatEnergy(nn.Module):
         stay in float32 under autocast: bf16 would round actions and energies to one part in 256.
         """
         with torch.autocast(actions_BND.device.type, enabled=False):
-            h = (self.action(actions_BND) + context_BW.float().unsqueeze(1)).relu_()
-        for layer in self.hidden:
-            h = layer(drop(h, self.dropout, dropout)).relu_()
+            h = self.action(actions_BND) + context_BW.float().unsqueeze(1)
+        if self.config.head == "resnet":
+            for block in self.hidden:
+                h = block(h, self.dropout, dropout)
+            h = h.relu()
+        else:
+            h = h.relu_()
+            for layer in self.hidden:
+                h = layer(drop(h, self.dropout, dropout)).relu_()
         with torch.autocast(actions_BND.device.type, enabled=False):
             energies: Tensor = self.out(drop(h, self.dropout, dropout).float()).squeeze(-1)
         return energies
+
+
+class ResidualDense(nn.Module):
+    """Two dense layers, each behind its ReLU, added to what came in (He et al. 2016b)."""
+
+    def __init__(self, width: int, spectral: bool) -> None:
+        super().__init__()
+        self.first, self.second = dense(width, width, spectral), dense(width, width, spectral)
+
+    def forward(self, x: Tensor, share: float, dropout: torch.Generator | None) -> Tensor:
+        """(..., W) to (..., W), `share` of the hidden units left out."""
+        h = self.first(drop(x.relu(), share, dropout)).relu_()
+        out: Tensor = x + self.second(drop(h, share, dropout))
+        return out
 
 
 class ProductEnergy(nn.Module):
@@ -84,14 +134,18 @@ class ProductEnergy(nn.Module):
 
     def __init__(self, features: int, action_dim: int, config: EnergyConfig) -> None:
         super().__init__()
-        hidden = [config.width] * config.depth
-        self.observation = MLP([features, *hidden, config.width], config.dropout)
-        self.action = nn.Linear(action_dim, config.width)
-        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(hidden))
+        width, normed = config.width, config.spectral_norm
+        hidden = [width] * config.depth
+        self.spectral = normed
+        self.observation = MLP([features, *hidden, width], config.dropout, normed)
+        self.action = nn.Linear(action_dim, width)
+        self.hidden = nn.ModuleList(dense(a, b, normed) for a, b in pairwise(hidden))
         self.scale = 1.0 / math.sqrt(config.width)
 
     def observe(self, features_BF: Tensor, dropout: torch.Generator | None = None) -> Tensor:
-        """u(x), (B, W)."""
+        """u(x), (B, W); with `dropout`, given in training only, spectral norms take their step."""
+        if self.spectral and dropout is not None:
+            advance(self)
         context_BW: Tensor = self.observation(features_BF, dropout)
         return context_BW
 
@@ -134,12 +188,18 @@ def drop(h: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
 
 
 class MLP(nn.Module):
-    """Linear layers with ReLU between them and dropout before each but the first."""
+    """Linear layers with ReLU between them and dropout before each but the first.
 
-    def __init__(self, sizes: list[int], dropout: float = 0.0) -> None:
+    With `spectral` the layers between the first and the last are normalised.
+    """
+
+    def __init__(self, sizes: list[int], dropout: float = 0.0, spectral: bool = False) -> None:
         super().__init__()
         self.dropout = dropout
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        inner = range(1, len(sizes) - 2) if spectral else ()
+        self.layers = nn.ModuleList(
+            dense(a, b, i in inner) for i, (a, b) in enumerate(pairwise(sizes))
+        )
 
     def forward(self, x: Tensor, dropout: torch.Generator | None = None) -> Tensor:
         """(B, sizes[0]) to (B, sizes[-1])."""

@@ -5,37 +5,62 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ibc.encoder_config import EncoderConfig
+
 
 class ConvTrunk(nn.Module):
-    """One stride-2 convolution per width (5x5 first, then 3x3), GroupNorm and ReLU after each."""
+    """One convolution per width, a norm and ReLU after each, and a residual block if asked.
 
-    def __init__(self, inputs: int, channels: tuple[int, ...]) -> None:
+    downsample "stride": stride 2, 5x5 first, then 3x3. "max_pool": 3x3, maps halved after the
+    ReLU. "none": 3x3 at full resolution. norm: "group" or "none".
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        channels: tuple[int, ...],
+        downsample: str = "stride",
+        norm: str = "group",
+        residual: bool = False,
+    ) -> None:
         super().__init__()
-        widths = (inputs, *channels)
+        self.pooled = downsample == "max_pool"
+        stride, first = (2, 5) if downsample == "stride" else (1, 3)
+        kernels = (first, 3, 3, 3, 3)
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(a, b, kernel, stride=2, padding=kernel // 2, bias=False)
-            for a, b, kernel in zip(widths[:-1], widths[1:], (5, 3, 3, 3, 3), strict=False)
+            nn.Conv2d(a, b, kernel, stride, padding=kernel // 2, bias=norm == "none")
+            for (a, b), kernel in zip(pairwise((inputs, *channels)), kernels, strict=False)
         )
-        self.norms = nn.ModuleList(group_norm(width) for width in channels)
+        self.norms = nn.ModuleList(normalisation(norm, width) for width in channels)
+        self.blocks = nn.ModuleList(
+            ResidualBlock(width, width, 1, norm) for width in channels if residual
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        """84 px wide images and three widths give maps 11 wide."""
-        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+        """With strides, 84 px wide images and three widths give maps 11 wide."""
+        for i, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             x = norm(convolution(x)).relu_()
+            if self.pooled:
+                x = functional.max_pool2d(x, 2)
+            if self.blocks:
+                x = self.blocks[i](x)
         return x
 
 
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions, the second fed by the first, and a shortcut (He et al. 2016)."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: str = "group") -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.norm1 = group_norm(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.norm2 = group_norm(outputs)
+        bias = norm == "none"
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=bias)
+        self.norm1 = normalisation(norm, outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=bias)
+        self.norm2 = normalisation(norm, outputs)
         self.shortcut = (
-            nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), group_norm(outputs))
+            nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=bias), normalisation(norm, outputs)
+            )
             if stride != 1 or inputs != outputs
             else nn.Identity()
         )
@@ -67,6 +92,19 @@ class ResNet18(nn.Module):
         x = functional.max_pool2d(x, 3, stride=2, padding=1)
         out: Tensor = self.blocks(x)
         return out
+
+
+def build_trunk(config: EncoderConfig, inputs: int) -> ConvTrunk | ResNet18:
+    """The configured trunk for images of so many channels; it gives config.trunk_channels."""
+    if config.trunk == "resnet18":
+        return ResNet18(inputs)
+    residual = config.trunk == "residual"
+    return ConvTrunk(inputs, config.channels, config.downsample, config.norm, residual)
+
+
+def normalisation(norm: str, channels: int) -> nn.Module:
+    """GroupNorm for "group", nothing for "none"."""
+    return group_norm(channels) if norm == "group" else nn.Identity()
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

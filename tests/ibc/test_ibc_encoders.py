@@ -3,14 +3,8 @@
 import pytest
 import torch
 
-from ibc.encoders import (
-    EncoderConfig,
-    ImageEncoder,
-    SoftArgmax,
-    StateEncoder,
-    build_encoder,
-    crop_frames,
-)
+from ibc.encoders import EncoderConfig, ImageEncoder, StateEncoder, build_encoder
+from ibc.pooling import SoftArgmax, crop_frames
 from ibc.trunks import ConvTrunk, ResidualBlock, ResNet18, group_norm
 
 
