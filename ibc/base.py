@@ -67,6 +67,11 @@ class PolicyConfig:
             rule = f"policy.execute must not exceed policy.action_horizon {self.action_horizon}"
             check(self.execute <= self.action_horizon, rule, self.execute)
         check(
+            self.encoder.stacking != "channels" or self.obs_mode == "image",
+            'encoder.stacking "channels" needs policy.obs_mode "image"',
+            self.obs_mode,
+        )
+        check(
             self.kind != "ibc" or self.inference.sampler != "lattice" or self.action_horizon == 1,
             'inference.sampler "lattice" needs policy.action_horizon 1 (else take "dfo")',
             self.action_horizon,

@@ -17,7 +17,9 @@ from ibc.spectral import advance, dense
 
 @dataclass(frozen=True)
 class EnergyConfig:
-    """The late-fusion head over (features, action); explicit policies take its width and depth.
+    """The late-fusion head over (features, action).
+
+    Explicit policies take its width, depth and dropout for their own heads, and nothing else.
 
     fusion: "concat" is one head over both (Florence et al. 2021); "product" the inner product of
     two towers of `depth` hidden layers each, so that an action scored for many observations passes
