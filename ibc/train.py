@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ibc import precision
+from ibc import gradients, precision
 from ibc.base import Policy
 from ibc.checks import check, check_choice, check_float, check_int
 from ibc.nonfinite import NonFiniteError, locate
@@ -30,8 +30,10 @@ class TrainConfig:
 
     steps, warmup_steps, epoch_steps in optimiser steps (an epoch ends with a validation);
     batch_size in windows, processed micro_batch windows at a time so that activations stay in
-    the cache; ema_decay None for no averaging; precision "auto" takes bf16 where the device
-    computes it fast; val_windows: how many held-out windows every validation looks at.
+    the cache; schedule after the warm-up: "cosine" to 0 at the last step, "constant", or
+    "exponential", times `decay` once every decay_every steps; ema_decay None for no averaging;
+    precision "auto" takes bf16 where the device computes it fast; val_windows: how many held-out
+    windows every validation looks at.
     """
 
     steps: int = 20_000
@@ -42,7 +44,9 @@ class TrainConfig:
     weight_decay: float = 1e-6
     betas: tuple[float, float] = (0.9, 0.999)
     warmup_steps: int = 500
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant", "exponential"] = "cosine"
+    decay: float = 0.99
+    decay_every: int = 100
     ema_decay: float | None = 0.999
     grad_clip: float | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -60,7 +64,9 @@ class TrainConfig:
             check_float("train.betas", beta, 0.0)
             check(beta < 1.0, "train.betas must be below 1", self.betas)
         check_int("train.warmup_steps", self.warmup_steps, 0)
-        check_choice("train.schedule", self.schedule, ("cosine", "constant"))
+        check_choice("train.schedule", self.schedule, ("cosine", "constant", "exponential"))
+        check_float("train.decay", self.decay, 0.0, 1.0, open_low=True)
+        check_int("train.decay_every", self.decay_every, 1)
         if self.ema_decay is not None:
             check_float("train.ema_decay", self.ema_decay, 0.0)
             check(self.ema_decay < 1.0, "train.ema_decay must be below 1", self.ema_decay)
@@ -70,11 +76,13 @@ class TrainConfig:
         check_int("train.val_windows", self.val_windows, 1)
 
     def learning_rate_at(self, step: int) -> float:
-        """Linear warm-up, then constant or half a cosine down to 0 at the last step."""
+        """Linear warm-up, then what the schedule says; an exponential decay counts all steps."""
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
         if self.schedule == "constant":
             return self.learning_rate
+        if self.schedule == "exponential":
+            return float(self.learning_rate * self.decay ** (step // self.decay_every))
         share = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
         return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(1.0, share)))
 
@@ -108,6 +116,9 @@ class Trainer:
         self._parameters = {n: p for n, p in policy.named_parameters() if p.requires_grad}
         ema = {} if self.ema is None else dict(self.ema.named_parameters())
         self._ema_parameters: list[Tensor] = [ema[n] for n in self._parameters if n in ema]
+        # A spectral norm's vector must stay near the weights that it was found for.
+        self._ema_buffers = [] if self.ema is None else list(self.ema.buffers())
+        self._buffers = list(policy.buffers())
         self._optimizer = torch.optim.AdamW(
             self._parameters.values(),
             lr=config.learning_rate,
@@ -140,19 +151,22 @@ class Trainer:
     def run_epoch(self) -> dict[str, float]:
         """Train to the end of the epoch and validate; all values are plain floats.
 
-        train_* are means over the epoch's steps. Raises NonFiniteError, naming the place, as soon
-        as a loss or a gradient is not finite.
+        train_* are means over the epoch's steps, grad_norm_* (by part of the network) over every
+        50th. Raises NonFiniteError, naming the place, as soon as a loss or a gradient is not
+        finite.
         """
         check(not self.done, f"training ends after train.steps {self.config.steps}", self.step)
         start, first = time.perf_counter(), self.step
         last = min(self.config.steps, first + self.config.epoch_steps)
         sums: dict[str, float] = {}
         alive: set[str] = set()
+        norms: list[dict[str, float]] = []
         while self.step < last:
             for name, value in self._train_step().items():
                 sums[name] = sums.get(name, 0.0) + value
             if self.step % 50 == 0 or self.step == last:
                 alive |= self._with_gradient()
+                norms.append(gradients.norms(self._parameters))
         seconds = time.perf_counter() - start
         self._dead = tuple(name for name in self._parameters if name not in alive)
         count = self.step - first
@@ -160,6 +174,7 @@ class Trainer:
             "epoch": float(self.epoch),
             "step": float(self.step),
             **{f"train_{name}": value / count for name, value in sums.items()},
+            **{f"grad_norm_{part}": sum(n[part] for n in norms) / len(norms) for part in norms[0]},
             **self.validation.run(self.policy_for_inference()),
             "learning_rate": self.config.learning_rate_at(self.step - 1),
             "dead_layers": float(len(self._dead)),
@@ -170,6 +185,7 @@ class Trainer:
     def _train_step(self) -> dict[str, float]:
         config, parameters = self.config, list(self._parameters.values())
         batch = self.train.batch(self._indices())
+        states = {name: g.get_state() for name, g in self._generators.items()}
         self._optimizer.zero_grad(set_to_none=True)
         totals: dict[str, Tensor] = {}
         for at in range(0, config.batch_size, config.micro_batch):
@@ -185,7 +201,8 @@ class Trainer:
         values = torch.stack([*totals.values(), norm]).tolist()  # the step's only wait on a GPU
         result = dict(zip([*totals, "grad_norm"], values, strict=True))
         if not (math.isfinite(result["loss"]) and math.isfinite(result["grad_norm"])):
-            raise NonFiniteError(self.step, locate(self.policy, batch))
+            place = locate(self.policy, batch, states=states, micro_batch=config.micro_batch)
+            raise NonFiniteError(self.step, place)
         if config.grad_clip is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, config.grad_clip, norm)
         for group in self._optimizer.param_groups:
@@ -214,6 +231,7 @@ class Trainer:
             decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
             trained = [p.detach() for p in self._parameters.values()]
             torch._foreach_lerp_(self._ema_parameters, trained, 1.0 - decay)
+            torch._foreach_copy_(self._ema_buffers, self._buffers)
 
     def _with_gradient(self) -> set[str]:
         return {

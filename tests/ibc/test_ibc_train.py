@@ -127,6 +127,38 @@ def test_metrics_name_what_the_tables_need(toy_demos):
     assert (metrics["epoch"], metrics["step"]) == (1.0, 20.0)
 
 
+def test_gradient_norms_of_the_parts_make_up_the_whole(toy_demos):
+    run = trainer(toy_demos, train=dataclasses.replace(TRAIN, epoch_steps=1))
+    metrics = run.run_epoch()
+    parts = {k: v for k, v in metrics.items() if k.startswith("grad_norm_")}
+    assert {"grad_norm_energy.hidden", "grad_norm_energy.out"} <= set(parts)
+    whole = math.sqrt(sum(value**2 for value in parts.values()))
+    assert whole == pytest.approx(metrics["train_grad_norm"], rel=1e-5)
+
+
+def test_exponential_schedule_steps_down_after_the_warm_up(toy_demos):
+    config = TrainConfig(
+        schedule="exponential", warmup_steps=10, decay=0.5, decay_every=100, learning_rate=1e-3
+    )
+    at = [config.learning_rate_at(step) for step in (0, 9, 10, 99, 100, 199, 200)]
+    assert at == pytest.approx([1e-4, 1e-3, 1e-3, 1e-3, 5e-4, 5e-4, 2.5e-4])
+    for wrong in ({"decay": 0.0}, {"decay": 1.1}, {"decay_every": 0}, {"schedule": "linear"}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            TrainConfig(**wrong)
+
+
+def test_the_average_takes_over_buffers(toy_demos):
+    policy = dataclasses.replace(
+        POLICY, energy=EnergyConfig("concat", width=32, depth=3, spectral_norm=True)
+    )
+    run = trainer(toy_demos, policy, dataclasses.replace(TRAIN, epoch_steps=3))
+    before = run.policy_for_inference().energy.hidden[0].u.clone()
+    run.run_epoch()
+    after = run.policy_for_inference().energy.hidden[0].u
+    assert torch.equal(after, run.policy.energy.hidden[0].u)
+    assert not torch.equal(after, before)
+
+
 def test_every_window_is_seen_once_a_pass(toy_demos):
     run = trainer(toy_demos)
     seen = []
