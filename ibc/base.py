@@ -21,6 +21,7 @@ from ibc.diffusion import DiffusionConfig
 from ibc.encoders import LOW_DIM, EncoderConfig, build_encoder
 from ibc.energy import EnergyConfig
 from ibc.inference import InferenceConfig
+from ibc.losses import LossConfig
 from ibc.mixture import MDNConfig
 from ibc.negatives import NegativesConfig
 from ibc.normalize import ActionConfig, Normalizer
@@ -28,6 +29,7 @@ from ibc.windows import ObsMode
 
 FORMAT = 1
 KINDS = ("ibc", "mse", "mdn", "diffusion")
+JOINT_DFO = 5  # action dimensions that DFO searches at once with success
 Batch = Mapping[str, Any]
 Config = TypeVar("Config")
 
@@ -37,8 +39,8 @@ class PolicyConfig:
     """A whole policy.
 
     kind: "ibc" (energy model), or explicit on the same encoder: "mse" (regression) and "mdn"
-    (mixture density), whose heads have the size that `energy` gives, and "diffusion"; negatives
-    and inference are not read for these.
+    (mixture density), whose heads have the size that `energy` gives, and "diffusion"; negatives,
+    loss and inference are not read for these.
     obs_horizon: frames seen, the newest last. action_horizon: actions predicted, the first one
     belonging to the newest frame. execute: how many of them are returned and so executed before
     the policy looks again; None for all.
@@ -53,6 +55,7 @@ class PolicyConfig:
     action: ActionConfig = field(default_factory=ActionConfig)
     energy: EnergyConfig = field(default_factory=EnergyConfig)
     negatives: NegativesConfig = field(default_factory=NegativesConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     mdn: MDNConfig = field(default_factory=MDNConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
@@ -71,18 +74,46 @@ class PolicyConfig:
             'encoder.stacking "channels" needs policy.obs_mode "image"',
             self.obs_mode,
         )
+        if self.kind == "ibc":
+            self._check_search()
         check(
-            self.kind != "ibc" or self.inference.sampler != "lattice" or self.action_horizon == 1,
-            'inference.sampler "lattice" needs policy.action_horizon 1 (else take "dfo")',
-            self.action_horizon,
-        )
-        check(
-            self.negatives.sampler == "uniform"
+            self.negatives.sampler != "mixture"
             or not self.negatives.shared
             or self.action.frame == "agent",
             'negatives.shared around the agent needs action.frame "agent"',
             f'action.frame "{self.action.frame}"',
         )
+
+    def _check_search(self) -> None:
+        sampler, conditionals = self.inference.sampler, self.energy.conditionals
+        check(
+            sampler != "lattice" or self.action_horizon == 1,
+            'inference.sampler "lattice" needs policy.action_horizon 1 (for chunks take '
+            '"autoregressive" with energy.conditionals "steps", or "langevin", or "dfo")',
+            self.action_horizon,
+        )
+        check(
+            (sampler == "autoregressive") == (conditionals != "joint"),
+            'inference.sampler "autoregressive" belongs to energy.conditionals "steps" or '
+            '"dimensions", the other samplers to "joint"',
+            f'sampler "{sampler}" with conditionals "{conditionals}"',
+        )
+
+
+def config_warnings(config: PolicyConfig) -> list[str]:
+    """What a config may ask for although it is known to go wrong, each with what to take instead.
+
+    Nothing is raised or warned of here; harness prints the texts with its plan.
+    """
+    D = 2 * config.action_horizon
+    if config.kind == "ibc" and config.inference.sampler == "dfo" and D > JOINT_DFO:
+        return [
+            f"joint DFO over {D} action dimensions (policy.action_horizon "
+            f"{config.action_horizon}) fails beyond about {JOINT_DFO}, its samples are too few: "
+            'take energy.conditionals "steps" with inference.sampler "autoregressive", or '
+            'inference.sampler "langevin"'
+        ]
+    return []
 
 
 class Policy(nn.Module, ABC):
@@ -115,6 +146,11 @@ class Policy(nn.Module, ABC):
         return self.config.execute or self.config.action_horizon
 
     @property
+    def uses_previous(self) -> bool:
+        """Whether `predict_action` is to be told the actions executed before."""
+        return False
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.normalizer.low.device
@@ -140,13 +176,27 @@ class Policy(nn.Module, ABC):
 
     @torch.no_grad()
     def predict_action(
-        self, obs: Mapping[str, Tensor], generators: Sequence[torch.Generator]
+        self,
+        obs: Mapping[str, Tensor],
+        generators: Sequence[torch.Generator],
+        previous: Tensor | None = None,
     ) -> Tensor:
         """Actions (B, executed, 2) float32 in px for raw observations (B, T, ...).
 
-        Row b draws from generators[b] only. ValueError for observations of other names or shapes.
+        Row b draws from generators[b] only. previous: the actions (B, n, 2) px executed since the
+        last prediction, NaN in rows where there was none; read only if `uses_previous`.
+        ValueError for observations of other names or shapes.
         """
-        return self.predictions(self.prepare(obs), generators)["policy"][:, : self.executed]
+        return self.act(self.prepare(obs), generators, previous)[:, : self.executed]
+
+    def act(
+        self,
+        obs: Mapping[str, Tensor],
+        generators: Sequence[torch.Generator],
+        previous: Tensor | None = None,
+    ) -> Tensor:
+        """The configured one of `predictions`, for a policy that can have it alone for less."""
+        return self.predictions(obs, generators)["policy"]
 
     def prepare(self, obs: Mapping[str, Any]) -> dict[str, Tensor]:
         """The observation checked and on the device; images stay uint8, the rest is float32."""

@@ -67,7 +67,9 @@ def test_action_zero_is_for_the_newest_frame(toy_demos):
     policy, windows = make(
         toy_demos, obs_horizon=4, inference=InferenceConfig(readout="argmax", lattice=101)
     )
-    policy.energy.score = lambda context, actions: 1e4 * actions.norm(dim=-1)
+    policy.energy.score = lambda context, actions: (
+        1e4 * actions.norm(dim=-1).expand(len(context), -1)
+    )
     batch = windows.batch(np.array([4, 34]))
     newest, oldest = (torch.as_tensor(batch["keypoints"][:, t, -2:]) for t in (-1, 0))
     actions = policy.predict_action(batch, generators(0, 1))[:, 0]
