@@ -1,7 +1,9 @@
 """A search-space file -> a plan: every trial resolved, checked and known by its hash beforehand.
 
 Overrides go on top of each other in this order: the defaults, base, the track, the budget, the
-budget's track, the arm. Arms that resolve to the same config are one trial with several names.
+budget's track, the arm. A preset is a whole recipe (all of policy and train) beneath the base,
+track or arm that names it; that of an arm lies beneath the budget too, which so can shorten it.
+Arms that resolve to the same config are one trial with several names.
 """
 
 import itertools
@@ -22,6 +24,7 @@ VERSION = 1
 BASELINE = "baseline"
 ONLY_TRACK = "all"  # the track of a file that names none
 DEFAULT_BUDGET = "standard"
+OF_BUDGET = 2  # the last layers of a track: the budget's and its track's
 
 
 @dataclass(frozen=True)
@@ -127,12 +130,12 @@ def _tracks(
 ) -> dict[str, list[Layer]]:
     tracks = file.labels(("tracks",), root.get("tracks", {ONLY_TRACK: {}}))
     of_budget = file.section((*budget_at, "tracks"), budget.get("tracks", {}), list(tracks))
-    base = file.layer(("base",), root.get("base", {}))
+    base = file.layers(("base",), root.get("base", {}))
     budget_set = file.layer((*budget_at, "set"), budget.get("set", {}))
     return {
         name: [
-            base,
-            file.layer(("tracks", name), given),
+            *base,
+            *file.layers(("tracks", name), given),
             budget_set,
             file.layer((*budget_at, "tracks", name), of_budget.get(name, {})),
         ]
@@ -182,21 +185,26 @@ class _Builder:
         for track in asked:
             title = f"{name} ({track})" if len(asked) > 1 else name
             answers = [Arm(BASELINE, self.baselines[track])]
-            for arm, layer in arms:
-                layers = [*self.tracks[track], layer]
+            beneath, budget = self.tracks[track][:-OF_BUDGET], self.tracks[track][-OF_BUDGET:]
+            for arm, (*preset, own) in arms:
+                layers = [*beneath, *preset, *budget, own]
                 answers.append(Arm(arm, self.add(track, layers, f"arm {arm!r}")))
             for answer in answers:
                 self.names[answer.config_hash][title, answer.name] = None
             yield Question(title, text, track, tuple(answers))
 
-    def arms(self, where: Location, content: Mapping[str, Any]) -> Iterator[tuple[str, Layer]]:
+    def arms(
+        self, where: Location, content: Mapping[str, Any]
+    ) -> Iterator[tuple[str, list[Layer]]]:
         for name, overrides in self.file.labels((*where, "arms"), content["arms"]).items():
             at = (*where, "arms", name)
             if name == BASELINE:
                 raise self.file.error(at, f"the arm {BASELINE!r} is there without being named")
-            yield name, self.file.layer(at, overrides)
+            yield name, self.file.layers(at, overrides)
 
-    def grid(self, where: Location, content: Mapping[str, Any]) -> Iterator[tuple[str, Layer]]:
+    def grid(
+        self, where: Location, content: Mapping[str, Any]
+    ) -> Iterator[tuple[str, list[Layer]]]:
         at = (*where, "grid")
         axes = self.file.layer(at, content["grid"])
         for key, values in axes.flat.items():
@@ -207,7 +215,7 @@ class _Builder:
         for values in itertools.product(*axes.flat.values()):
             cell = dict(zip(axes.flat, values, strict=True))
             name = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in cell.items())
-            yield name, Layer(at, content["grid"], cell)
+            yield name, [Layer(at, content["grid"], cell)]
 
     def trials(self, seeds: tuple[int, ...]) -> tuple[PlannedTrial, ...]:
         self.check_size(("questions",), len(self.configs) * len(seeds))

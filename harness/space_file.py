@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.config import ConfigError, TrialConfig, flatten, nearest, resolve
+from harness.config import ConfigError, TrialConfig, flatten, leaves, nearest, resolve
 from harness.errors import UserError, one_line
 from harness.strict_yaml import Document, Location
+from ibc import presets
 
 MAX_LABEL = 80
 
@@ -90,6 +91,20 @@ class SpaceFile:
             return Layer(where, given, flatten(self.mapping(where, given)))
         except ConfigError as error:
             raise self.error(_locate(where, given, error.key), str(error)) from None
+
+    def layers(self, where: Location, given: object) -> list[Layer]:
+        """Return a mapping of settings and perhaps a preset: the preset's layer, then the own."""
+        content = dict(self.mapping(where, given))
+        if "preset" not in content:
+            return [self.layer(where, content)]
+        name = content.pop("preset")
+        try:
+            policy, train = presets.preset(name)
+        except ValueError as error:
+            raise self.error((*where, "preset"), str(error)) from None
+        recipe = leaves(TrialConfig(policy=policy, train=train))
+        flat = {k: v for k, v in recipe.items() if k.startswith(("policy.", "train."))}
+        return [Layer((*where, "preset"), name, flat), self.layer(where, content)]
 
     def resolve(self, layers: Sequence[Layer], what: str) -> TrialConfig:
         """Return the config of these layers; an error names the line that set the value."""

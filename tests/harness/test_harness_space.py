@@ -1,10 +1,14 @@
+import dataclasses
+import sys
 from pathlib import Path
 
 import pytest
 
-from harness import space
+from harness import errors, space
 from harness.config import TrialConfig, config_hash
 from harness.errors import UserError
+from ibc import presets
+from run_sweep import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -80,6 +84,65 @@ def test_every_seed_runs_a_whole_replicate_before_the_next(write):
     assert plan.trials[0].id == f"{plan.trials[0].config_hash}-s3"
 
 
+PRESETS = """
+version: 1
+base: {preset: dp_state, policy.obs_horizon: 3}
+tracks:
+  as it is: {}
+  other: {preset: kevinzakka, train.batch_size: 16}
+questions:
+  reference:
+    arms:
+      google: {preset: google_pixels, policy.encoder.features: 64}
+      none: {policy.energy.width: 8}
+budgets:
+  smoke: {set: {train.steps: 7}, tracks: {other: {policy.negatives.count: 9}}}
+  standard: {}
+"""
+
+
+def test_a_preset_lies_beneath_what_names_it_and_an_arms_beneath_the_budget(write):
+    path = write(PRESETS)
+    for budget in ("standard", "smoke"):
+        plan = space.plan(path, budget)
+        dp, kevin = presets.preset("dp_state"), presets.preset("kevinzakka")
+        found = {name: trial.config for trial in plan.trials for name in trial.names}
+        first = found["reference (as it is)", "baseline"]
+        assert first.policy == dataclasses.replace(dp[0], obs_horizon=3)
+        other = found["reference (other)", "baseline"]
+        assert other.policy.encoder == kevin[0].encoder  # the track's replaces that of the base
+        assert other.policy.obs_horizon == 1
+        assert other.train.batch_size == 16
+        assert found["reference (other)", "none"].policy.energy == dataclasses.replace(
+            kevin[0].energy, width=8
+        )
+        google = found["reference (other)", "google"]
+        assert google.policy.encoder.pooling == "average"
+        assert google.policy.encoder.features == 64  # the arm's own word
+        assert google.policy.obs_horizon == 2
+        assert google.train.batch_size == 128
+        short = budget == "smoke"
+        assert {config.train.steps == 7 for config in found.values()} == {short}
+        assert (google.policy.negatives.count == 9) == short
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("version: 1\nbase: {preset: dp_stat}", 2),
+        ("version: 1\ntracks:\n  a:\n    preset: dp_stat", 4),
+        ("version: 1\nquestions:\n  q:\n    arms:\n      a: {preset: dp_stat}", 5),
+    ],
+)
+def test_an_unknown_preset_is_refused_with_the_nearest(write, monkeypatch, text, line):
+    path = write(text)
+    with pytest.raises(UserError, match="did you mean dp_state") as caught:
+        space.plan(path)
+    assert str(caught.value).startswith(f"{path}:{line}: preset must be one of dp_state, ")
+    monkeypatch.setattr(sys, "argv", ["run_sweep.py", str(path), "--dry-run"])
+    assert errors.run(main) == 2
+
+
 def test_the_smallest_file_is_the_default_config(write):
     plan = space.plan(write("version: 1\n"))
     assert [t.config for t in plan.trials] == [TrialConfig()]
@@ -152,6 +215,8 @@ def test_a_search_has_axes_instead_of_trials(write):
         ("version: 1\nbudgets: {smoke: {}}", 2, "must be one of smoke, given 'standard'"),
         ("version: 1\nbudgets: {standard: {tracks: {x: {}}}}", 2, "must be a known key"),
         ("version: 1\nbudgets: {standard: {trials: 3}}", 2, "there is none here"),
+        ("version: 1\nbudgets: {standard: {set: {preset: dp_state}}}", 2, "preset must be a known"),
+        ("version: 1\nbase: {preset: [1]}", 2, "preset must be one of dp_state"),
         ("version: 1\nquestions: {}\nsearch: {}", 3, "questions or a search, given both"),
     ],
 )
