@@ -33,7 +33,11 @@ Watch = Callable[[int, Floats, Floats | None, float], None]
 
 
 class Predicts(Structural):
-    """Any object that acts; obs_mode ("state") and obs_horizon (1) are read where it has them."""
+    """Any object that acts; obs_mode ("state") and obs_horizon (1) are read where it has them.
+
+    One whose uses_previous is true is given a third thing, the actions (b, H, 2) px that its last
+    prediction had executed, a single NaN action where there was none yet.
+    """
 
     def predict_action(
         self, obs: dict[str, Tensor], generators: Sequence[torch.Generator], /
@@ -79,6 +83,7 @@ class _Block:
             obs_mode=getattr(policy, "obs_mode", "state"),
             max_episode_steps=protocol.max_episode_steps,
         )
+        self.previous: Floats = np.full((B, 1, 2), np.nan)
         self.generators = [seeding.episode_generator(seed) for seed in seeds]
         self.errors: dict[int, str] = {}
         self.milliseconds = {name: np.zeros(B) for name in ("policy", "env", "render")}
@@ -108,6 +113,7 @@ class _Block:
         self.milliseconds["policy"][rows] += (time.perf_counter() - began) * 1e3 / len(rows)
         chunk_BHA = np.zeros((len(self.seeds), *chunk_bHA.shape[1:]))
         chunk_BHA[rows] = chunk_bHA
+        self.previous = chunk_BHA
         for h in range(chunk_BHA.shape[1]):
             self.step(chunk_BHA[:, h])
             if not self.running.any():
@@ -115,8 +121,11 @@ class _Block:
 
     def predict(self, rows: NDArray[np.intp]) -> Floats:
         obs = {name: self.history(name, rows) for name in self.frames[-1]}
+        given: list[Any] = [obs, [self.generators[row] for row in rows]]
+        if getattr(self.policy, "uses_previous", False):
+            given.append(torch.from_numpy(self.previous[rows].astype(np.float32)))
         with torch.no_grad():
-            actions = self.policy.predict_action(obs, [self.generators[row] for row in rows])
+            actions = self.policy.predict_action(*given)
         chunk = torch.as_tensor(actions).detach().to("cpu", torch.float64).numpy()
         if chunk.ndim != 3 or chunk.shape[::2] != (len(rows), 2) or chunk.shape[1] < 1:
             raise ValueError(

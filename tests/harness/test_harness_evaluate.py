@@ -99,6 +99,36 @@ def test_history_is_oldest_first_and_begins_with_the_first_frame() -> None:
     assert not torch.equal(third[:, 1], third[:, 2])
 
 
+def test_executed_actions_come_back_to_a_policy_that_asks_for_them() -> None:
+    """Row by row, also when an episode has left the batch; to others they are not given."""
+    last: dict[int, Tensor] = {}
+    sizes = []
+
+    class Remembers(Random):
+        uses_previous = True
+
+        def predict_action(  # type: ignore[override]
+            self, obs: dict[str, Tensor], generators: Sequence[Any], previous: Tensor
+        ) -> Tensor:
+            assert previous.dtype == torch.float32
+            for generator, row in zip(generators, previous, strict=True):
+                if id(generator) in last:
+                    assert torch.equal(row, last[id(generator)])
+                else:
+                    assert row.shape == (1, 2)
+                    assert row.isnan().all()
+            actions = super().predict_action(obs, generators)
+            if len(sizes) == 1:  # the second of the episodes ends with the second prediction
+                actions[1] = torch.nan
+            last.update(zip(map(id, generators), actions, strict=True))
+            sizes.append(len(generators))
+            return actions
+
+    rows = evaluate_block(Remembers(), SEEDS[:3], Protocol(max_episode_steps=12))
+    assert sizes == [3, 3, 2, 2]
+    assert [row["error"] is None for row in rows] == [True, False, True]
+
+
 def test_images_stay_bytes() -> None:
     class Look:
         obs_mode = "image"
