@@ -30,7 +30,9 @@ class EnergyConfig:
     layer, from features and actions, and the last one, to the energy, stay free.
     conditionals: "joint" is one energy over all actions of a chunk; "steps" one for each action,
     given those before it; "dimensions" one for each number, given those before it.
-    dropout: share of hidden units left out in training.
+    dropout: share of hidden units left out in training. dropout_masks, of "concat": a mask for
+    every "candidate", or one for all candidates of a "window", so that one thinned network judges
+    them; the second costs next to nothing, the first as much as the matrix products on a CPU.
     """
 
     fusion: Literal["concat", "product"] = "product"
@@ -40,6 +42,7 @@ class EnergyConfig:
     head: Literal["mlp", "resnet"] = "mlp"
     spectral_norm: bool = False
     conditionals: Literal["joint", "steps", "dimensions"] = "joint"
+    dropout_masks: Literal["candidate", "window"] = "candidate"
 
     def __post_init__(self) -> None:
         check_choice("energy.fusion", self.fusion, ("concat", "product"))
@@ -50,6 +53,7 @@ class EnergyConfig:
         normed = self.spectral_norm
         check(type(normed) is bool, "energy.spectral_norm must be true or false", normed)
         check_choice("energy.conditionals", self.conditionals, ("joint", "steps", "dimensions"))
+        check_choice("energy.dropout_masks", self.dropout_masks, ("candidate", "window"))
         resnet = self.head == "resnet"
         rule = 'energy.head "resnet" needs energy.fusion "concat"'
         check(not resnet or self.fusion == "concat", rule, f'energy.fusion "{self.fusion}"')
@@ -70,6 +74,7 @@ class ConcatEnergy(nn.Module):
     def __init__(self, features: int, action_dim: int, config: EnergyConfig) -> None:
         super().__init__()
         self.config, self.dropout = config, config.dropout
+        self.by_window = config.dropout_masks == "window"
         width, normed = config.width, config.spectral_norm
         self.observation = nn.Linear(features, width)
         self.action = nn.Linear(action_dim, width, bias=False)
@@ -95,6 +100,7 @@ class ConcatEnergy(nn.Module):
     ) -> Tensor:
         """Energies (B, N) in float32; `dropout` draws the masks, None leaves dropout out.
 
+        Masks by window do not depend on N: a generator in the same state draws the same ones.
         Actions of shape (1, N, D) are scored for every observation. The first and the last layer
         stay in float32 under autocast: bf16 would round actions and energies to one part in 256.
         """
@@ -102,14 +108,15 @@ class ConcatEnergy(nn.Module):
             h = self.action(actions_BND) + context_BW.float().unsqueeze(1)
         if self.config.head == "resnet":
             for block in self.hidden:
-                h = block(h, self.dropout, dropout)
+                h = block(h, self.dropout, dropout, self.by_window)
             h = h.relu()
         else:
             h = h.relu_()
             for layer in self.hidden:
-                h = layer(drop(h, self.dropout, dropout)).relu_()
+                h = layer(drop(h, self.dropout, dropout, self.by_window)).relu_()
+        h = drop(h, self.dropout, dropout, self.by_window)
         with torch.autocast(actions_BND.device.type, enabled=False):
-            energies: Tensor = self.out(drop(h, self.dropout, dropout).float()).squeeze(-1)
+            energies: Tensor = self.out(h.float()).squeeze(-1)
         return energies
 
 
@@ -120,10 +127,12 @@ class ResidualDense(nn.Module):
         super().__init__()
         self.first, self.second = dense(width, width, spectral), dense(width, width, spectral)
 
-    def forward(self, x: Tensor, share: float, dropout: torch.Generator | None) -> Tensor:
-        """(..., W) to (..., W), `share` of the hidden units left out."""
-        h = self.first(drop(x.relu(), share, dropout)).relu_()
-        out: Tensor = x + self.second(drop(h, share, dropout))
+    def forward(
+        self, x: Tensor, share: float, dropout: torch.Generator | None, by_window: bool = False
+    ) -> Tensor:
+        """(B, N, W) to (B, N, W), `share` of the hidden units left out as `drop` does."""
+        h = self.first(drop(x.relu(), share, dropout, by_window)).relu_()
+        out: Tensor = x + self.second(drop(h, share, dropout, by_window))
         return out
 
 
@@ -133,6 +142,8 @@ class ProductEnergy(nn.Module):
     Scoring N actions for B observations takes B + N passes through the towers and one matrix
     product instead of B x N passes, where the actions are the same for all observations.
     """
+
+    by_window = False
 
     def __init__(self, features: int, action_dim: int, config: EnergyConfig) -> None:
         super().__init__()
@@ -181,11 +192,17 @@ def build_energy(features: int, action_dim: int, config: EnergyConfig) -> Energy
     return ProductEnergy(features, action_dim, config)
 
 
-def drop(h: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
-    """Dropout with masks from a generator of its own, so that training resumes to the bit."""
+def drop(
+    h: Tensor, share: float, generator: torch.Generator | None, by_window: bool = False
+) -> Tensor:
+    """Dropout with masks from a generator of its own, so that training resumes to the bit.
+
+    by_window: one mask for all N of h (B, N, W).
+    """
     if generator is None or share == 0.0:
         return h
-    keep = torch.empty_like(h).bernoulli_(1.0 - share, generator=generator)
+    shape = (len(h), 1, h.shape[-1]) if by_window else h.shape
+    keep = h.new_empty(shape).bernoulli_(1.0 - share, generator=generator)
     return h * keep.mul_(1.0 / (1.0 - share))
 
 

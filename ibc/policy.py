@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ibc import autoregressive, inference, losses, negatives
+from ibc import autoregressive, inference, losses, negatives, thinning
 from ibc.base import Batch, Policy, PolicyConfig, load_weights, read_config
 from ibc.checks import check
 from ibc.energy import EnergyModel
@@ -94,10 +94,11 @@ class IBCPolicy(Policy):
             negatives_BND, correction_BK = negatives.sample(
                 config.negatives, positives_BD, stay_BD, generator
             )
-        energies_B1 = model.score(context_BW, positives_BD.unsqueeze(1), augment)
-        energies_BN = model.score(context_BW, negatives_BND, augment)
-        energies_BK = torch.cat([energies_B1, energies_BN], 1)
-        loss = losses.info_nce(energies_BK, correction_BK).mean()
+        share = config.loss.gradient_share
+        loss_B, energies_BK = thinning.contrast(
+            model, context_BW, positives_BD, negatives_BND, correction_BK, share, generator, augment
+        )
+        loss = loss_B.mean()
         chance = losses.info_nce(torch.zeros_like(energies_BK), correction_BK).mean()
         numbers = {
             "loss_ratio": loss.detach() / chance,
