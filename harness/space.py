@@ -19,6 +19,7 @@ from harness.files import check_name
 from harness.search import MAX_TRIALS, Search, read_search
 from harness.space_file import Layer, SpaceFile
 from harness.strict_yaml import Location
+from ibc.base import config_warnings
 
 VERSION = 1
 BASELINE = "baseline"
@@ -75,6 +76,18 @@ class Plan:
     baselines: Mapping[str, str]
     trials: tuple[PlannedTrial, ...]
     search: Search | None
+
+    @property
+    def warnings(self) -> list[str]:
+        """What configs ask for although it is known to go wrong, each with the arms that do."""
+        found: dict[str, dict[str, None]] = {}
+        for trial in self.trials:
+            for text in config_warnings(trial.config.policy):
+                arms = [arm for _, arm in trial.names] or [f"{BASELINE} ({trial.track})"]
+                found.setdefault(text, {}).update(dict.fromkeys(arms))
+        if self.search is not None:
+            found = {text: {} for text in config_warnings(self.search.config({}).policy)}
+        return [f"{', '.join(arms)}: {text}" if arms else text for text, arms in found.items()]
 
 
 def plan(path: Path, budget: str = DEFAULT_BUDGET, *, trials: int | None = None) -> Plan:

@@ -26,6 +26,8 @@ def print_plan(
     found: Estimate,
 ) -> None:
     """Print a row for each arm of each question, with its trials by state and their time."""
+    for text in plan.warnings:
+        console.print(f"warning: {text}", soft_wrap=True, markup=False, highlight=False)
     if plan.search is not None:
         _print_search(console, plan, statuses)
         return
