@@ -1,13 +1,20 @@
 """A window on the screen, through pygame; imported only when someone looks."""
 
+import os
+import sys
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+# It greets on stdout otherwise.
+os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+_DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
+_UNSEEN = ("dummy", "offscreen")
+
 
 class Window:
-    """A window that shows frames of one size.
+    """A window of one size.
 
     Raises ValueError where there is no display.
     """
@@ -16,21 +23,35 @@ class Window:
         self.title = title
         self._screen: Any = None
 
+    def open(self, size: tuple[int, int]) -> Any:
+        """Return the pygame surface behind the window, which is opened at the first call."""
+        import pygame
+
+        if self._screen is None:
+            chosen = os.environ.get("SDL_VIDEODRIVER")
+            if sys.platform == "linux" and not any(map(os.environ.get, _DISPLAYS)) and not chosen:
+                raise ValueError(f"a window needs a display, got none of {', '.join(_DISPLAYS)}")
+            try:
+                pygame.display.init()
+                # Without a display SDL draws where nobody looks, and says nothing.
+                if not chosen and pygame.display.get_driver() in _UNSEEN:
+                    raise pygame.error("none that can be reached")
+                self._screen = pygame.display.set_mode(size)
+            except pygame.error as error:
+                pygame.display.quit()
+                raise ValueError(f"a window needs a display, got: {error}") from error
+            pygame.display.set_caption(self.title)
+        return self._screen
+
     def show(self, frame: npt.NDArray[np.uint8]) -> None:
         """Show a frame (height, width, 3), RGB."""
         import pygame
 
         size = (frame.shape[1], frame.shape[0])
-        if self._screen is None:
-            try:
-                pygame.display.init()
-                self._screen = pygame.display.set_mode(size)
-            except pygame.error as error:
-                raise ValueError(f"a window needs a display, got: {error}") from error
-            pygame.display.set_caption(self.title)
+        screen = self.open(size)
         # An unattended queue makes the window manager call the window dead.
         pygame.event.pump()
-        self._screen.blit(pygame.image.frombuffer(frame.tobytes(), size, "RGB"), (0, 0))
+        screen.blit(pygame.image.frombuffer(frame.tobytes(), size, "RGB"), (0, 0))
         pygame.display.flip()
 
     def close(self) -> None:

@@ -8,24 +8,22 @@ number of interruptions, give the same store.
 import hashlib
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
-from numcodecs import Blosc
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import envs
+from envs import recording
 from envs.expert import Episode, plan_episode
+from envs.seeds import PLANNED, is_reserved
 from harness import files
 from harness.errors import UserError
 
-FIRST_SEED = 10_000
-# The seeds of the recorded demonstrations, the paper's cell, the selection and the report.
-RESERVED = (range(206), range(100_000, 100_050), range(200_000, 400_000))
+FIRST_SEED = PLANNED.start
 _SOURCES = ("dynamics", "geometry", "strokes", "routes", "plan", "turning", "planner", "expert")
 
 
@@ -59,43 +57,13 @@ def collect(
             collection.keep(seed, episode)
             bar.update(task, completed=min(collection.solved, episodes))
     seeds, chosen = collection.result()
-    write_store(out, seeds, chosen)
+    rows = [{"state": episode.states, "action": episode.actions} for episode in chosen]
+    recording.write(out, rows, seeds)
     collection.remove()
-    tried = [seed for seed in range(first_seed, seeds[-1] + 1) if not _is_reserved(seed)]
+    tried = [seed for seed in range(first_seed, seeds[-1] + 1) if not is_reserved(seed)]
     failed = len(tried) - episodes
     steps = sum(len(episode.actions) for episode in chosen)
     console.print(f"{out}: {episodes} episodes, {steps} steps; {failed} starts were not solved")
-
-
-def write_store(out: Path, seeds: Sequence[int], episodes: Sequence[Episode]) -> None:
-    """Write episodes as a zarr v2 store in Diffusion Policy's layout, whole or not at all.
-
-    data/state float32 (L, 5) before each action, data/action float32 (L, 2), meta/episode_ends
-    int64 (E,) and meta/seeds int64 (E,), the seeds of the legacy resets; one chunk an array.
-    """
-    arrays = {
-        "data/state": np.concatenate([episode.states for episode in episodes]),
-        "data/action": np.concatenate([episode.actions for episode in episodes]),
-        "meta/episode_ends": np.cumsum([len(episode.actions) for episode in episodes]),
-        "meta/seeds": np.array(seeds),
-    }
-    temporary = files.temporary_beside(out)
-    try:
-        root = zarr.open_group(str(temporary), mode="w", zarr_format=2)
-        for name, values in arrays.items():
-            kind = np.float32 if name.startswith("data/") else np.int64
-            root.create_array(
-                name,
-                data=values.astype(kind),
-                chunks=values.shape,
-                compressors=Blosc("zstd", clevel=9, shuffle=Blosc.BITSHUFFLE),
-                config={"write_empty_chunks": True},
-            )
-        temporary.rename(out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    files.sync_folder(out.parent)
 
 
 class _Collection:
@@ -135,7 +103,7 @@ class _Collection:
         """Return the next seed to plan, or None while no further one may be needed."""
         wanted, seed = self._wanted, self._first
         while wanted > 0:
-            if not _is_reserved(seed):
+            if not is_reserved(seed):
                 known = self._known.get(seed)
                 if known is None and seed not in self._given:
                     self._given.add(seed)
@@ -224,17 +192,13 @@ def _check(out: Path, episodes: int, workers: int, first_seed: int) -> None:
         raise UserError(f"--workers must be at least 1, given {workers}")
     if not 0 <= first_seed < 2**31:
         raise UserError(f"the first seed must lie between 0 and 2**31 - 1, given {first_seed}")
-    if _is_reserved(first_seed):
+    if is_reserved(first_seed):
         raise UserError(
             "the first seed must not be one of the demonstrations' (0-205), the paper's "
             f"(100000-100049) or the evaluations' (200000-399999), given {first_seed}"
         )
     if out.exists():
         raise UserError(f"--out must be a new store, {out} is there already")
-
-
-def _is_reserved(seed: int) -> bool:
-    return any(seed in seeds for seeds in RESERVED)
 
 
 def _source(name: str) -> bytes:
