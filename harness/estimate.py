@@ -54,7 +54,7 @@ def estimate(
 
     done: the seconds that finished trials took, by config hash (another training seed takes as
     long). Configs that none tells about are timed for a moment each until the budget is spent;
-    the rest is taken to be as slow as the mean of its observation mode.
+    the rest is taken to be as slow as the mean of its observation mode and kind of policy.
     """
     hashes = {job.id: job.id.rpartition("-s")[0] for job in jobs}
     known = dict(done)
@@ -68,14 +68,14 @@ def estimate(
                 timed += 1
     finally:
         torch.set_num_threads(before)
-    modes: dict[str, list[float]] = {}
+    alike: dict[tuple[str, str], list[float]] = {}
     for job in jobs:
         if hashes[job.id] in known:
-            modes.setdefault(job.config.policy.obs_mode, []).append(known[hashes[job.id]])
-    overall = [seconds for some in modes.values() for seconds in some]
+            alike.setdefault(_sort(job), []).append(known[hashes[job.id]])
+    overall = [seconds for some in alike.values() for seconds in some]
     seconds = {}
     for job in jobs:
-        like = modes.get(job.config.policy.obs_mode, overall)
+        like = alike.get(_sort(job), overall)
         seconds[job.id] = known.get(hashes[job.id], sum(like) / len(like))
     spent = time.perf_counter() - start
     told = sum(hash_ in done for hash_ in set(hashes.values()))
@@ -117,24 +117,32 @@ def measure(config: TrialConfig) -> float:
 
 
 def _rollout(policy: Policy, env_seeds: Sequence[int]) -> float:
-    """Return about how long a whole rollout takes, from the beginning of one."""
+    """Return about how long a whole rollout takes, from the beginning of one.
+
+    Whole chunks are timed, so that the steps between two predictions count as what they are.
+    """
     took = []
-    for steps in (1, 1 + _ROLLOUT_STEPS):
+    more = policy.executed * math.ceil(_ROLLOUT_STEPS / policy.executed)
+    for steps in (1, 1 + more):
         start = time.perf_counter()
         evaluate_block(policy, env_seeds, Protocol(max_episode_steps=steps))
         took.append(time.perf_counter() - start)
-    a_step = max(0.0, took[1] - took[0]) / _ROLLOUT_STEPS
+    a_step = max(0.0, took[1] - took[0]) / more
     return took[0] + a_step * Protocol().max_episode_steps
 
 
 def _baselines_first(jobs: Iterable[Job]) -> list[Job]:
-    """Return one job a config, with the first of each observation mode before all others."""
+    """Return one job a config, with the first of each sort of policy before all others."""
     configs: dict[str, Job] = {}
     for job in jobs:
         configs.setdefault(job.id.rpartition("-s")[0], job)
-    modes = [job.config.policy.obs_mode for job in configs.values()]
-    first = [mode not in modes[:index] for index, mode in enumerate(modes)]
+    sorts = [_sort(job) for job in configs.values()]
+    first = [sort not in sorts[:index] for index, sort in enumerate(sorts)]
     return [job for _, job in sorted(zip(first, configs.values(), strict=True), key=_not_first)]
+
+
+def _sort(job: Job) -> tuple[str, str]:
+    return job.config.policy.obs_mode, job.config.policy.kind
 
 
 def _not_first(item: tuple[bool, Job]) -> bool:
