@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from ibc.checks import check, check_choice, check_float, check_int
 from ibc.spectral import advance, dense
 
+BLOCK = 2**18  # hidden units of one layer computed at once where that is free: 1 MiB
+
 
 @dataclass(frozen=True)
 class EnergyConfig:
@@ -103,7 +105,27 @@ class ConcatEnergy(nn.Module):
         Masks by window do not depend on N: a generator in the same state draws the same ones.
         Actions of shape (1, N, D) are scored for every observation. The first and the last layer
         stay in float32 under autocast: bf16 would round actions and energies to one part in 256.
+        On a CPU, what needs neither a graph nor masks is scored in blocks that fit the cache.
         """
+        blocks = (
+            dropout is None and actions_BND.device.type == "cpu" and not torch.is_grad_enabled()
+        )
+        if not blocks or len(context_BW) * actions_BND.shape[1] * self.out.in_features <= BLOCK:
+            return self._score(context_BW, actions_BND, dropout)
+        columns = min(actions_BND.shape[1], max(1, BLOCK // self.out.in_features))
+        rows = max(1, BLOCK // (columns * self.out.in_features))
+        actions_BND = actions_BND.expand(len(context_BW), -1, -1)
+        parts = zip(torch.split(context_BW, rows), torch.split(actions_BND, rows), strict=True)
+        return torch.cat(
+            [
+                torch.cat([self._score(c, a, None) for a in torch.split(actions, columns, 1)], 1)
+                for c, actions in parts
+            ]
+        )
+
+    def _score(
+        self, context_BW: Tensor, actions_BND: Tensor, dropout: torch.Generator | None
+    ) -> Tensor:
         with torch.autocast(actions_BND.device.type, enabled=False):
             h = self.action(actions_BND) + context_BW.float().unsqueeze(1)
         if self.config.head == "resnet":

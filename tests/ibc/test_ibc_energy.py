@@ -100,3 +100,14 @@ def test_depth_and_width_of_the_config_are_used(fusion):
         return sum(p.numel() for p in model.parameters())
 
     assert len({count(16, 2), count(16, 3), count(32, 2)}) == 3
+
+
+@pytest.mark.parametrize(("rows", "count", "shared"), [(7, 40, False), (3, 900, True)])
+def test_scoring_in_blocks_changes_nothing(monkeypatch, rows, count, shared):
+    model = build("concat")
+    context = torch.randn(rows, 16, generator=torch.Generator().manual_seed(2))
+    actions = torch.rand(1 if shared else rows, count, 4)
+    whole = model.score(context, actions).detach()
+    monkeypatch.setattr("ibc.energy.BLOCK", 16 * 100)
+    with torch.no_grad():
+        torch.testing.assert_close(model.score(context, actions), whole)
