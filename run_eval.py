@@ -12,7 +12,12 @@ def main() -> int:
         prog="run_eval.py",
         description="Roll a checkpoint out from many starts; an episode row is kept for each.",
     )
-    parser.add_argument("--ckpt", metavar="best|TRIAL|PATH", help="best: on the selection seeds")
+    parser.add_argument(
+        "--ckpt",
+        action="append",
+        metavar="best|TRIAL|PATH|all",
+        help="best: on the selection seeds; all: every finished trial; may be repeated",
+    )
     parser.add_argument("--sweep", metavar="NAME", help="where best or TRIAL is (newest)")
     parser.add_argument(
         "--seeds", required=True, metavar="N|A-B[,C-D]", help="500 stands for 300000-300499"

@@ -1,8 +1,8 @@
 """One evaluation, from what the user typed to rows on the disk and a table on the screen."""
 
-import re
 import secrets
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from harness import checkpoint, eval_report, provenance, store
+from harness import eval_report, provenance, store
 from harness.cells import plain, table
-from harness.errors import OK, SOME_FAILED, UserError, one_line
-from harness.eval_pool import Block, Pool, Source
+from harness.errors import OK, SOME_FAILED, UserError
+from harness.eval_pool import Block, Outcome, Pool, Task
 from harness.eval_progress import EvalProgress
+from harness.eval_target import Target, find_targets
 from harness.files import temporary_beside
 from harness.protocol import Protocol, blocks, caution, parse_seeds, span
 from harness.video import episode_frames, free_path, write_video
@@ -29,7 +30,7 @@ class Options:
     """What door 2 was given; results: the folder that sweeps lie in."""
 
     seeds: str
-    ckpt: str | None = None
+    ckpt: str | Sequence[str] = ()
     sweep: str | None = None
     policy: str | None = None
     workers: int | None = None
@@ -38,24 +39,8 @@ class Options:
     redo: bool = False
 
 
-@dataclass(frozen=True)
-class Target:
-    """What is evaluated: where it is loaded from, where its rows go, what they carry."""
-
-    source: Source
-    title: str
-    folder: Path
-    columns: dict[str, Any]
-    note: str = ""
-
-    @property
-    def reusable(self) -> bool:
-        """Whether stored rows are known to be of this very policy: code has no hash, weights do."""
-        return self.columns["policy_hash"] is not None
-
-
 def evaluate(options: Options, console: Console) -> int:
-    """Evaluate a policy on seeds, keep an episode row for each, print the table.
+    """Evaluate policies on seeds, keep an episode row for each, print the table.
 
     Returns the exit code: 1 when some episodes failed. UserError for anything that can be known to
     be wrong before the first episode.
@@ -67,40 +52,101 @@ def evaluate(options: Options, console: Console) -> int:
     if not 0 <= options.video <= min(MAX_VIDEOS, len(seeds)):
         most = min(MAX_VIDEOS, len(seeds))
         raise UserError(f"--video takes 0 to {most} episodes, given {options.video}")
-    target = find_target(options)
-    policy = target.source.load()
-    _check_writable(target.folder)
+    ckpts = (options.ckpt,) if isinstance(options.ckpt, str) else tuple(options.ckpt)
+    targets = find_targets(ckpts, options.policy, options.results, options.sweep)
+    runs = {target.source: _Run(target, protocol, seeds, redo=options.redo) for target in targets}
+    for run in runs.values():
+        run.check()
+    tasks = [task for run in runs.values() for task in run.tasks]
+    workers = max(1, min(workers, len(tasks)))
+    _announce(console, list(runs.values()), protocol, seeds, workers)
 
-    known = None if options.redo else _known(target, protocol)
-    missing = seeds if known is None else sorted(set(seeds) - set(known["env_seed"].to_pylist()))
-    everything = blocks(seeds, protocol.block_size)
-    work = blocks(missing, protocol.block_size)
-    workers = max(1, min(workers, len(work)))
-    _announce(console, target, protocol, seeds, len(missing), workers)
-
-    fresh: list[dict[str, Any]] = []
-    parts = _Parts(target, protocol)
     with (
-        EvalProgress(len(missing)) as progress,
-        Pool(target.source, policy, protocol, workers, progress.tick) as pool,
+        EvalProgress(sum(len(task.block) for task in tasks)) as progress,
+        Pool(protocol, workers, progress.tick) as pool,
     ):
-        for outcome in pool.run(work):
-            rows = [{**row, **target.columns} for row in outcome.rows]
-            parts.write(rows)
-            fresh += rows
-            progress.advance(rows)
+        for task, outcome in pool.run(tasks):
+            progress.advance(runs[task.source].add(task, outcome))
         took = time.perf_counter() - began
-        path = parts.merge(fresh)
-        episodes = _chosen(fresh, known, seeds)
-        films = _film(pool, target, everything, _to_film(episodes, options.video))
-    spent = eval_report.TimeSpent(took, workers, len(fresh))
-    console.print(eval_report.evaluation(episodes, spent, console.width))
-    if path is not None:
-        _say_path(console, "rows", path)
-    for film in films:
-        _say_path(console, "video", film)
-    failed = episodes.num_rows - episodes["error"].null_count
+        for run in runs.values():
+            run.film(pool, options.video)
+    spent = eval_report.TimeSpent(took, workers, sum(len(task.block) for task in tasks))
+    results = [(run.target.title, run.episodes) for run in runs.values()]
+    shown = eval_report.evaluation(results[0][1], spent, console.width)
+    if len(results) > 1:
+        shown = eval_report.evaluations(results, spent)
+    console.print(shown)
+    for run in runs.values():
+        run.say_paths(console)
+    failed = sum(rows.num_rows - rows["error"].null_count for _, rows in results)
     return SOME_FAILED if failed else OK
+
+
+class _Run:
+    """The evaluation of one target: what is stored, what is to be rolled out, what came of it."""
+
+    def __init__(
+        self, target: Target, protocol: Protocol, seeds: tuple[int, ...], *, redo: bool
+    ) -> None:
+        self.target, self.protocol, self.seeds = target, protocol, seeds
+        self.known = None if redo else _known(target, protocol)
+        stored = set() if self.known is None else set(self.known["env_seed"].to_pylist())
+        self.missing = [seed for seed in seeds if seed not in stored]
+        self.tasks = self.on(blocks(self.missing, protocol.block_size))
+        self.fresh: list[dict[str, Any]] = []
+        self.films: list[Path] = []
+        self.path: Path | None = None
+        self.parts = _Parts(target, protocol)
+
+    def on(self, chosen: Iterable[Block]) -> list[Task]:
+        """The tasks of rolling this policy out on some blocks."""
+        return [Task(self.target.source, block) for block in chosen]
+
+    def check(self) -> None:
+        """UserError or ValueError when the policy cannot be loaded or its folder written."""
+        self.target.source.load()
+        _check_writable(self.target.folder)
+
+    def add(self, task: Task, outcome: Outcome) -> list[dict[str, Any]]:
+        """Keep a block's rows, and join the blocks in one file once the last is done."""
+        rows = [{**row, **self.target.columns} for row in outcome.rows]
+        self.parts.write(rows)
+        self.fresh += rows
+        if len(self.fresh) == len(self.missing):
+            self.path = self.parts.merge(self.fresh)
+        return rows
+
+    @property
+    def episodes(self) -> pa.Table:
+        """One row for each of the seeds, in their order."""
+        rows = store.table("episodes", self.fresh)
+        if self.known is not None:
+            rows = pa.concat_tables([self.known, rows])
+        place = {seed: i for i, seed in enumerate(rows["env_seed"].to_pylist())}
+        return rows.take([place[seed] for seed in self.seeds])
+
+    def film(self, pool: Pool, count: int) -> None:
+        """Roll the blocks of the chosen seeds out once more, recorded, and write the episodes."""
+        labels = _to_film(self.episodes, count) if count else {}
+        every = blocks(self.seeds, self.protocol.block_size)
+        tasks = self.on(block for block in every if not labels.keys().isdisjoint(block))
+        steps = {}
+        for _, outcome in pool.run(tasks, labels):
+            steps.update(outcome.steps)
+        folder = self.target.folder.parent / "videos"
+        for seed, label in labels.items():
+            if not steps.get(seed):
+                continue  # the episode failed; its row says how
+            path = free_path(folder / f"seed{seed}-{label}.mp4")
+            write_video(path, episode_frames(steps[seed]))
+            self.films.append(path)
+
+    def say_paths(self, console: Console) -> None:
+        """Print where the rows and the films lie."""
+        if self.path is not None:
+            _say_path(console, "rows", self.path)
+        for film in self.films:
+            _say_path(console, "video", film)
 
 
 def _check_workers(workers: int | None) -> int:
@@ -110,50 +156,6 @@ def _check_workers(workers: int | None) -> int:
     if not 1 <= workers <= cpus:
         raise UserError(f"--workers must be 1 to the {cpus} CPUs of this machine, given {workers}")
     return workers
-
-
-def find_target(options: Options) -> Target:
-    """Return what --ckpt or --policy names; UserError when it is not exactly one thing."""
-    if (options.ckpt is None) == (options.policy is None):
-        raise UserError("one of --ckpt and --policy is needed, and only one of them")
-    if options.policy is not None:
-        return _object_target(options.policy, options.results)
-    assert options.ckpt is not None
-    found = checkpoint.resolve(options.ckpt, options.results, options.sweep)
-    columns = {
-        "sweep": found.sweep,
-        "config_hash": found.config_hash or found.policy_hash,
-        "train_seed": found.train_seed,
-        "checkpoint_step": found.step,
-        "policy_hash": found.policy_hash,
-    }
-    if found.trial_dir is not None:
-        title = f"trial {found.trial_dir.name} of {found.sweep}, step {found.step}"
-        folder = found.trial_dir / "episodes"
-    else:
-        name = f"{_folder_name(found.path.resolve().name)}-{found.policy_hash}"
-        title = f"checkpoint {found.path}"
-        folder = options.results / "evaluations" / name / "episodes"
-        columns["sweep"] = f"evaluations/{name}"
-    return Target(Source(checkpoint=found.path.resolve()), title, folder, columns, found.note)
-
-
-def _object_target(factory: str, results: Path) -> Target:
-    name = _folder_name(factory.replace(":", "."))
-    columns = {
-        "sweep": f"evaluations/{name}",
-        "config_hash": one_line(factory)[:100],
-        "train_seed": None,
-        "checkpoint_step": None,
-        "policy_hash": None,
-    }
-    source = Source(factory=factory, folder=Path.cwd())
-    folder = results / "evaluations" / name / "episodes"
-    return Target(source, f"policy {factory}", folder, columns)
-
-
-def _folder_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:80] or "policy"
 
 
 def _check_writable(folder: Path) -> None:
@@ -188,21 +190,23 @@ def _known(target: Target, protocol: Protocol) -> pa.Table | None:
 
 def _announce(
     console: Console,
-    target: Target,
+    runs: Sequence[_Run],
     protocol: Protocol,
     seeds: tuple[int, ...],
-    missing: int,
     workers: int,
 ) -> None:
-    stored = len(seeds) - missing
-    lines = [
-        ("evaluating", target.title),
-        ("chosen as", target.note),
-        ("episodes", f"{len(seeds)}, from seeds {span(seeds)}, on {workers} worker(s)"),
+    missing = sum(len(run.missing) for run in runs)
+    total = len(runs) * len(seeds)
+    count = str(len(seeds)) if len(runs) == 1 else f"{total}: {len(seeds)} of each"
+    lines = [("evaluating" if i == 0 else " ", run.target.title) for i, run in enumerate(runs)]
+    lines += [("chosen as", run.target.note) for run in runs]
+    lines += [
+        ("episodes", f"{count}, from seeds {span(seeds)}, on {workers} worker(s)"),
         ("protocol", f"{protocol.hash}: {protocol.describe()}"),
     ]
-    if stored:
-        lines.append(("stored", f"{stored} of them already, and kept; --redo runs them again"))
+    if missing < total:
+        kept = f"{total - missing} of them already, and kept; --redo runs them again"
+        lines.append(("stored", kept))
     lines.append(("warning", caution(seeds) or ""))
     made = table("", "", fold=("",))
     made.show_header = False
@@ -239,9 +243,7 @@ class _Parts:
         store.write(store.table("episodes", rows), path)
         self.paths.append(path)
 
-    def merge(self, rows: list[dict[str, Any]]) -> Path | None:
-        if not rows:
-            return None
+    def merge(self, rows: list[dict[str, Any]]) -> Path:
         path = self.folder / f"{self.stem}.parquet"
         by_seed = sorted(rows, key=lambda row: int(row["env_seed"]))
         store.write(store.table("episodes", by_seed), path)
@@ -253,21 +255,8 @@ class _Parts:
         return path
 
 
-def _chosen(
-    fresh: list[dict[str, Any]], known: pa.Table | None, seeds: tuple[int, ...]
-) -> pa.Table:
-    """Return one row for each of the seeds, in their order."""
-    rows = store.table("episodes", fresh)
-    if known is not None:
-        rows = pa.concat_tables([known, rows])
-    place = {seed: i for i, seed in enumerate(rows["env_seed"].to_pylist())}
-    return rows.take([place[seed] for seed in seeds])
-
-
 def _to_film(episodes: pa.Table, count: int) -> dict[int, str]:
     """Return the first `count` seeds, and the best, median and worst one, with their labels."""
-    if count == 0:
-        return {}
     seeds, scores = episodes["env_seed"].to_pylist(), episodes["score"].to_pylist()
     chosen = dict.fromkeys(seeds[:count], "first")
     ranked = sorted((s, -seed) for seed, s in zip(seeds, scores, strict=True) if s is not None)
@@ -275,20 +264,3 @@ def _to_film(episodes: pa.Table, count: int) -> dict[int, str]:
         if ranked:
             chosen[-ranked[at][1]] = label
     return chosen
-
-
-def _film(pool: Pool, target: Target, work: list[Block], labels: dict[int, str]) -> list[Path]:
-    """Roll the blocks of the chosen seeds out once more, recorded, and write the episodes."""
-    wanted = [block for block in work if not labels.keys().isdisjoint(block)]
-    steps = {}
-    for outcome in pool.run(wanted, labels):
-        steps.update(outcome.steps)
-    folder = target.folder.parent / "videos"
-    films = []
-    for seed, label in labels.items():
-        if not steps.get(seed):
-            continue  # the episode failed; its row says how
-        path = free_path(folder / f"seed{seed}-{label}.mp4")
-        write_video(path, episode_frames(steps[seed]))
-        films.append(path)
-    return films

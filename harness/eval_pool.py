@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 
@@ -64,6 +64,13 @@ class Source:
         return policy
 
 
+class Task(NamedTuple):
+    """A policy and the block of seeds that it is to be rolled out from."""
+
+    source: Source
+    block: Block
+
+
 @dataclass(frozen=True)
 class Outcome:
     """A block's rows, and the steps of the episodes that were recorded."""
@@ -96,24 +103,19 @@ def _failed(seeds: Iterable[int], protocol: Protocol, text: str) -> Outcome:
 
 
 class Pool:
-    """Workers that evaluate blocks; a context manager.
+    """Workers that evaluate blocks, of one policy or of many; a context manager.
 
     One worker is this process, without Ray. Every worker has one thread, so that any number of
     them computes the same bits. `tick` is called about once a second while blocks are under way.
     """
 
     def __init__(
-        self,
-        source: Source,
-        policy: Predicts,
-        protocol: Protocol,
-        workers: int,
-        tick: Callable[[], None] = lambda: None,
+        self, protocol: Protocol, workers: int, tick: Callable[[], None] = lambda: None
     ) -> None:
-        self.source, self.policy, self.protocol = source, policy, protocol
-        self.workers, self.tick = workers, tick
+        self.protocol, self.workers, self.tick = protocol, workers, tick
         self._stack = ExitStack()
         self._idle: list[Any] = []
+        self._here = _Worker(protocol)
 
     def __enter__(self) -> Self:
         if self.workers == 1:
@@ -133,60 +135,75 @@ class Pool:
         self._idle.clear()
         self._stack.close()
 
-    def run(self, blocks: Sequence[Block], record: Iterable[int] = ()) -> Iterator[Outcome]:
-        """Yield each block's outcome as it is done; every block once, in no particular order."""
+    def run(
+        self, tasks: Sequence[Task], record: Iterable[int] = ()
+    ) -> Iterator[tuple[Task, Outcome]]:
+        """Yield each task with its outcome as it is done; each once, in no particular order."""
         record = frozenset(record)
         if self.workers > 1:
-            yield from self._on_ray(blocks, record)
+            yield from self._on_ray(tasks, record)
             return
-        for block in blocks:
-            yield roll(self.policy, block, self.protocol, record)
+        for task in tasks:
+            yield task, self._here.roll(task, record)
 
-    def _on_ray(self, blocks: Sequence[Block], record: frozenset[int]) -> Iterator[Outcome]:
+    def _on_ray(
+        self, tasks: Sequence[Task], record: frozenset[int]
+    ) -> Iterator[tuple[Task, Outcome]]:
         import ray
         from ray.exceptions import RayError
 
-        waiting = deque((block, 1) for block in blocks)
-        running: dict[Any, tuple[Any, Block, int]] = {}
+        waiting = deque((task, 1) for task in tasks)
+        running: dict[Any, tuple[Any, Task, int]] = {}
         while waiting or running:
             while waiting and len(running) < self.workers:
-                block, attempt = waiting.popleft()
+                task, attempt = waiting.popleft()
                 actor = self._idle.pop() if self._idle else self._new_actor()
-                task = actor.roll.remote(block, tuple(record.intersection(block)))
-                running[task] = actor, block, attempt
+                reference = actor.roll.remote(task, tuple(record.intersection(task.block)))
+                running[reference] = actor, task, attempt
             done, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
             self.tick()
-            for task in done:
-                actor, block, attempt = running.pop(task)
+            for reference in done:
+                actor, task, attempt = running.pop(reference)
                 try:
-                    outcome = ray.get(task)
+                    outcome = ray.get(reference)
                 except RayError as error:
                     # The actor is gone with whatever killed it; a fresh one redoes the block.
                     if attempt < MAX_ATTEMPTS:
-                        waiting.append((block, attempt + 1))
+                        waiting.append((task, attempt + 1))
                         continue
                     text = f"its worker died {attempt} times (out of memory?): {error}"
-                    outcome = _failed(block, self.protocol, text[:300])
+                    outcome = _failed(task.block, self.protocol, text[:300])
                 else:
                     self._idle.append(actor)
-                yield outcome
+                yield task, outcome
 
     def _new_actor(self) -> Any:
         import ray
 
         made = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Actor)
-        return made.remote(self.source, self.protocol)
+        return made.remote(self.protocol)
 
 
-class _Actor:
-    """Lives in a Ray worker: loads the policy once and rolls blocks out."""
+class _Worker:
+    """Rolls blocks out with the policy it has loaded, and loads another where a task asks so."""
 
-    def __init__(self, source: Source, protocol: Protocol) -> None:
+    def __init__(self, protocol: Protocol) -> None:
+        self.protocol = protocol
+        self._loaded: tuple[Source, Predicts] | None = None
+
+    def roll(self, task: Task, record: Iterable[int]) -> Outcome:
+        if self._loaded is None or self._loaded[0] != task.source:
+            self._loaded = None  # the old policy goes before the new one comes
+            self._loaded = task.source, task.source.load()
+        return roll(self._loaded[1], task.block, self.protocol, record)
+
+
+class _Actor(_Worker):
+    """A worker in a process of Ray's."""
+
+    def __init__(self, protocol: Protocol) -> None:
         torch.set_num_threads(1)
-        self.policy, self.protocol = source.load(), protocol
-
-    def roll(self, block: Block, record: Sequence[int]) -> Outcome:
-        return roll(self.policy, block, self.protocol, record)
+        super().__init__(protocol)
 
 
 @contextmanager

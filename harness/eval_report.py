@@ -1,6 +1,7 @@
-"""The result of evaluating one policy, as a table for a terminal."""
+"""The result of evaluating one policy or several, as a table for a terminal."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -9,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from harness import stats
-from harness.cells import BAR_HEAD, WIDE, bar, percent_of, plain, table
+from harness.cells import BAR_HEAD, WIDE, bar, number, percent, percent_of, plain, table
 from harness.protocol import THRESHOLDS
 from harness.stats import Estimate
 
@@ -54,6 +55,33 @@ def evaluation(episodes: pa.Table, spent: TimeSpent, width: int) -> RenderableTy
     return Group(*parts)
 
 
+def evaluations(results: Sequence[tuple[str, pa.Table]], spent: TimeSpent) -> RenderableType:
+    """Return the results of several policies on the same seeds: a row each, the best first."""
+    made = table("policy", "score", "success", "n", fold=("policy",), right=("n",))
+    rows = []
+    remarks: list[RenderableType] = []
+    for title, episodes in results:
+        good = episodes.filter(pc.is_null(episodes["error"]))
+        score = stats.mean_interval(good["score"].to_numpy())
+        k = int(pc.sum(good["success"]).as_py() or 0)
+        rows.append((score, title, stats.wilson(k, good.num_rows)))
+        remarks += [plain(f"{title}: {text}", "red") for text in _failures(episodes)]
+    for score, title, rate in sorted(rows, key=lambda row: _last_if_nan(row[0].value)):
+        made.add_row(plain(title), number(score), percent(rate), str(score.n))
+    note = "chosen here, the best row's score is too high: evaluate it alone on other seeds"
+    parts: list[RenderableType] = [Text(""), made, Text(""), plain(note), *remarks]
+    total = sum(episodes.num_rows for _, episodes in results)
+    if spent.episodes == 0:
+        parts.append(plain(f"nothing was run: all {total} episodes were stored already"))
+    else:
+        parts.append(plain(_rate(spent)))
+    return Group(*parts)
+
+
+def _last_if_nan(score: float) -> float:
+    return math.inf if math.isnan(score) else -score
+
+
 def _remarks(good: pa.Table) -> list[str]:
     if good.num_rows == 0:
         return []
@@ -83,10 +111,7 @@ def _failures(episodes: pa.Table) -> list[str]:
 def _time(episodes: pa.Table, spent: TimeSpent) -> str:
     if spent.episodes == 0:
         return f"nothing was run: all {episodes.num_rows} episodes were stored already"
-    text = (
-        f"{spent.episodes} episodes in {spent.wall:.1f} s on {spent.workers} "
-        f"worker{'s' if spent.workers > 1 else ''}, {spent.episodes / spent.wall:.1f} a second"
-    )
+    text = _rate(spent)
     if spent.episodes < episodes.num_rows:
         return text + f"; {episodes.num_rows - spent.episodes} were stored already"
     total = spent.wall * spent.workers * 1e3
@@ -95,3 +120,10 @@ def _time(episodes: pa.Table, spent: TimeSpent) -> str:
     rest = max(0.0, 1 - sum(shares.values()))
     split = ", ".join(f"{name} {percent_of(share)}" for name, share in shares.items())
     return f"{text}: {split}, start and waiting {percent_of(rest)}"
+
+
+def _rate(spent: TimeSpent) -> str:
+    return (
+        f"{spent.episodes} episodes in {spent.wall:.1f} s on {spent.workers} "
+        f"worker{'s' if spent.workers > 1 else ''}, {spent.episodes / spent.wall:.1f} a second"
+    )

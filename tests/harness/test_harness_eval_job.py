@@ -101,6 +101,43 @@ def test_other_weights_are_other_episodes(tiny_results: Path, tiny_policy: Any) 
     assert mine["report_n"] == 10
 
 
+def test_several_checkpoints_are_evaluated_in_one_go(tiny_results: Path) -> None:
+    trials = store.read(tiny_results / "tiny", "trials").to_pylist()
+    finished = sorted(row["trial"] for row in trials if row["status"] == "finished")
+    assert len(finished) == 3
+    # `best` is one of them: named twice, it counts once.
+    code, text = run(ckpt=("best", *finished), seeds="10", results=tiny_results, width=110)
+    assert code == 0
+    assert "30: 10 of each, from seeds 300000-300009" in text
+    rows = store.read(tiny_results / "tiny", "episodes").to_pylist()
+    fresh = [row for row in rows if row["env_seed"] >= 300_000]
+    assert len(fresh) == 30
+    means = {
+        name: sum(
+            row["score"] for row in fresh if f"{row['config_hash']}-s{row['train_seed']}" == name
+        )
+        / 10
+        for name in finished
+    }
+    table = text[text.index("policy") :]
+    assert all(f"{means[name]:.3f} [" in table for name in finished)
+    ranked = sorted(finished, key=lambda name: table.index(name))
+    assert [means[name] for name in ranked] == sorted(means.values(), reverse=True)
+    _, text = run(ckpt="all", seeds="12", results=tiny_results, width=110)
+    assert "30 of them already, and kept" in text
+    assert "6 episodes in" in text
+    for name in finished:  # one file for each run of each trial
+        folder = tiny_results / "tiny" / "trials" / name / "episodes"
+        assert len(list(folder.glob("eval-*"))) == 2
+
+
+def test_all_needs_a_finished_trial(tiny_results: Path) -> None:
+    for path in (tiny_results / "tiny" / "trials").glob("*/status.json"):
+        store.write_json({"status": "failed"}, path)
+    with pytest.raises(UserError, match="none of the 4 trials of tiny is finished"):
+        run(ckpt="all", seeds="5", results=tiny_results)
+
+
 def test_a_checkpoint_from_elsewhere_has_its_own_folder(
     tiny_results: Path, tmp_path: Path, tiny_policy: Any
 ) -> None:

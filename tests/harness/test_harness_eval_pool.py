@@ -1,5 +1,6 @@
 """Any number of workers gives the same table, and a worker's death costs its block a second go."""
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 
 from harness import checkpoint
 from harness.errors import UserError
-from harness.eval_pool import Pool, Source, roll
+from harness.eval_pool import Pool, Source, Task, roll
 from harness.evaluate import Protocol
 from harness.protocol import blocks
 from ibc.policy import Policy
@@ -20,8 +21,9 @@ TIMES = ("policy_ms", "env_ms", "render_ms")
 
 
 def table(source: Source, workers: int) -> list[dict[str, Any]]:
-    with Pool(source, source.load(), SHORT, workers) as pool:
-        rows = [row for outcome in pool.run(BLOCKS) for row in outcome.rows]
+    with Pool(SHORT, workers) as pool:
+        tasks = [Task(source, block) for block in BLOCKS]
+        rows = [row for _, outcome in pool.run(tasks) for row in outcome.rows]
     rows.sort(key=lambda row: int(row["env_seed"]))
     return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
 
@@ -97,18 +99,40 @@ def test_a_fault_outside_of_the_policy_is_in_the_rows() -> None:
     assert "obs_mode" in outcome.rows[0]["error"]
 
 
-def test_one_worker_has_one_thread_and_gives_the_others_back() -> None:
+COUNTING = """
+import torch
+
+made, threads = [], set()
+
+class Policy:
+    def predict_action(self, obs, generators):
+        threads.add(torch.get_num_threads())
+        return obs["state"][:, :, :2]
+
+def first():
+    made.append("first")
+    return Policy()
+
+def second():
+    made.append("second")
+    return Policy()
+"""
+
+
+def test_one_worker_has_one_thread_and_loads_each_policy_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "counting_policies.py").write_text(COUNTING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sources = [Source(factory=f"counting_policies:{name}") for name in ("first", "second")]
     before = torch.get_num_threads()
-    seen: list[int] = []
-
-    class Threads:
-        def predict_action(self, obs: Any, generators: Any) -> Any:
-            seen.append(torch.get_num_threads())
-            return obs["state"][:, :, :2]
-
-    with Pool(Source(), Threads(), SHORT, 1) as pool:
-        list(pool.run(BLOCKS[:1]))
-    assert set(seen) == {1}
+    tasks = [Task(source, block) for source in sources for block in BLOCKS[:2]]
+    with Pool(SHORT, 1) as pool:
+        done = [task for task, _ in pool.run(tasks)]
+    counting = importlib.import_module("counting_policies")
+    assert done == tasks
+    assert counting.made == ["first", "second"]
+    assert counting.threads == {1}
     assert torch.get_num_threads() == before
 
 
