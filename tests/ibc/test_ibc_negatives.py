@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from ibc.langevin import LangevinConfig
 from ibc.losses import info_nce
-from ibc.negatives import NegativesConfig, draw, log_density, sample
+from ibc.negatives import NegativesConfig, draw, log_density, moved, sample
 
 
 def generator(seed=0):
@@ -99,3 +100,63 @@ def test_uncorrected_negatives_around_the_agent_are_biased():
     log_p = log_density(TRUTH, candidates, centre)
     log_q = log_density(config, candidates, agent)
     assert float(info_nce(log_q - log_p).mean()) < float(info_nce(-log_p).mean()) - 0.01
+
+
+def bowl(target):
+    return lambda actions: 200.0 * (actions - target[:, None]).square().sum(-1)
+
+
+def moving(sampler, **changes):
+    chain = LangevinConfig(steps=60, first_step=2e-3, last_step=1e-4)
+    return NegativesConfig(sampler, count=300, shared=False, langevin=chain, **changes)
+
+
+@pytest.mark.parametrize("sampler", ["dfo", "langevin"])
+def test_moved_negatives_gather_where_the_energy_is_low(sampler):
+    target = torch.tensor([[0.5, -0.25], [-0.8, 0.9]])
+    found, statistics = moved(moving(sampler), torch.zeros(2, 2), bowl(target), generator())
+    assert found.shape == (2, 300, 2)
+    assert found.abs().max() <= 1.0
+    assert ((found - target[:, None]).norm(dim=-1).mean(1) < 0.3).all()
+    assert (found.mean(1) - target).abs().max() < 0.06
+    assert float(statistics["chain_energy_drop"]) > 100.0
+    assert 0.0 <= float(statistics["chain_at_bounds"]) < 0.3
+    again, _ = moved(moving(sampler), torch.zeros(2, 2), bowl(target), generator())
+    assert torch.equal(found, again)
+
+
+@pytest.mark.parametrize("sampler", ["dfo", "langevin"])
+def test_a_share_of_the_negatives_stays_uniform(sampler):
+    target = torch.zeros(4, 2)
+    config = moving(sampler, moved_share=0.5)
+    found, _ = moved(config, torch.zeros(4, 2), bowl(target), generator())
+    assert found.shape == (4, 300, 2)
+    distance = found.norm(dim=-1)
+    assert float(distance[:, :150].mean()) < 0.3
+    assert float(distance[:, 150:].mean()) == pytest.approx(0.765, abs=0.05)
+
+
+def test_no_gradient_comes_through_moved_negatives():
+    weight = torch.ones(1, requires_grad=True)
+    for sampler in ("dfo", "langevin"):
+        found, statistics = moved(
+            moving(sampler), torch.zeros(2, 2), lambda a: weight * a.square().sum(-1), generator()
+        )
+        assert not found.requires_grad
+        assert not any(value.requires_grad for value in statistics.values())
+    assert weight.grad is None
+
+
+def test_moved_negatives_flatten_what_is_learned():
+    """The stated bias: with negatives from the density itself, a constant energy is as good."""
+    n = 50_000
+    centre = torch.zeros(n, 2)
+    positives = draw(TRUTH, centre, 1, generator(1))
+    negatives = draw(TRUTH, centre, 7, generator(2))  # as if the chain had arrived
+    log_p = log_density(TRUTH, torch.cat([positives, negatives], 1), centre)
+    assert float(info_nce(0.0 * log_p).mean()) < float(info_nce(-log_p).mean()) - 0.1
+
+
+def test_plain_sampling_of_moved_negatives_is_refused():
+    with pytest.raises(ValueError, match="moved negatives need an energy"):
+        sample(moving("dfo"), torch.zeros(2, 2), torch.zeros(2, 2), generator())
