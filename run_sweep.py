@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("--address", metavar="ADDR", help="join a Ray cluster")
     parser.add_argument("--retry-failed", action="store_true", help="run failed trials again")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
-    parser.add_argument("--yes", action="store_true", help="agree to more than 1,000 trials")
+    parser.add_argument("--yes", action="store_true", help="agree to 1,000 trials or changed code")
     given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
 
     from rich.console import Console

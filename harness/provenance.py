@@ -1,5 +1,6 @@
 """Where a result comes from: the code's revision, the versions of what it runs on, the machine."""
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -11,6 +12,12 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+# The files of this project that decide a trial's numbers.
+DECIDING = (
+    "envs/*.py",
+    "ibc/*.py",
+    *(f"harness/{name}.py" for name in ("data", "evaluate", "protocol", "seeding", "trial")),
+)
 PACKAGES = ("torch", "numpy", "pymunk", "gymnasium", "zarr", "pyarrow", "ray", "optuna")
 
 
@@ -33,6 +40,16 @@ def git_state() -> tuple[str | None, bool | None]:
     if revision is None or changes is None:
         return None, None
     return revision, bool(changes)
+
+
+@cache
+def code() -> dict[str, str]:
+    """Return 12 hex digits for each file that decides a trial's numbers, by its path."""
+    paths = sorted(path for pattern in DECIDING for path in ROOT.glob(pattern))
+    return {
+        path.relative_to(ROOT).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        for path in paths
+    }
 
 
 @cache

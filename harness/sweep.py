@@ -81,12 +81,30 @@ def sweep(options: Options, console: Console) -> int:
         work, found = _prepare(options, plan, folder, source, slots, console)
         if work.total > MANY_TRIALS and not options.yes:
             raise UserError(f"more than {MANY_TRIALS:,} trials need --yes, given {work.total:,}")
+        if work.total:
+            _check_code(work, folder, options, console)
         folder.write_plan(plan, options.space, work.planned, source, data.fingerprint(source))
         if work.total:
             _open_all(work, source, console)
             _execute(options, work, folder, source, resources, found, console)
         store.rebuild(folder.path)
         return _conclude(work, folder, console)
+
+
+def _check_code(work: _Work, folder: SweepFolder, options: Options, console: Console) -> None:
+    """Refuse to mix trials of two codes in one table, unless the user agrees."""
+    changed = folder.changed_code()
+    begun = sum("status" in status for status in work.ended.values())
+    if not changed or not begun:
+        return
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    what = f"{', '.join(changed[:3])}{more} changed since this sweep's last run"
+    if not options.yes:
+        raise UserError(
+            f"a sweep's trials come from one code, and {what}: --yes runs the rest with the code "
+            "of now, another --name begins anew"
+        )
+    console.print(f"note: {what}", soft_wrap=True, markup=False, highlight=False)
 
 
 def _gpus(options: Options) -> float:
@@ -105,8 +123,7 @@ def _prepare(
 ) -> tuple[_Work, Estimate]:
     """Find what is left to do, and print it with an estimate of the time."""
     console.print(str(source), soft_wrap=True, highlight=False, markup=False)
-    for note in folder.check_same(plan.budget, source, data.fingerprint(source)):
-        console.print(f"note: {note}", soft_wrap=True, markup=False)
+    folder.check_same(plan.budget, source, data.fingerprint(source))
     work = _work(options, plan, folder)
     _check_data(work, source)
     found = estimate(work.typical, folder.seconds(), threads=max(1, int(options.cpus_per_trial)))

@@ -90,14 +90,11 @@ class SweepFolder:
             raise UserError(f"{path} must be a plan of schema {SCHEMA}, as this program writes it")
         return content
 
-    def check_same(self, budget: str, source: Source, fingerprint: str) -> list[str]:
-        """Compare with the last run; UserError for another budget or other data.
-
-        Return what else has changed, a line each.
-        """
+    def check_same(self, budget: str, source: Source, fingerprint: str) -> None:
+        """UserError when the last run had another budget or other data."""
         before = self.plan()
         if not before:
-            return []
+            return
         name = self.path.name
         if before["budget"] != budget:
             raise UserError(
@@ -111,10 +108,13 @@ class SweepFolder:
                 f"{dataset['fingerprint'][:12]}, given {source.path} with {fingerprint[:12]}; "
                 "give the same --data or another --name"
             )
-        revision = provenance.collect()["git_revision"]
-        if before["provenance"].get("git_revision") not in (revision, None):
-            return [f"the code has changed since {before['provenance']['git_revision'][:12]}"]
-        return []
+
+    def changed_code(self) -> list[str]:
+        """Return the files that decide a trial's numbers and are not those of the last run."""
+        before, now = self.plan().get("code"), provenance.code()
+        if before is None:
+            return []
+        return sorted(name for name in before | now if before.get(name) != now.get(name))
 
     def write_plan(
         self, plan: Plan, space: Path, jobs: Iterable[Job], source: Source, fingerprint: str
@@ -133,6 +133,7 @@ class SweepFolder:
                 "fingerprint": fingerprint,
             },
             "provenance": provenance.collect(),
+            "code": provenance.code(),
             "questions": [
                 {
                     "question": question.name,

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import run_sweep
-from harness import errors, store
+from harness import data, errors, files, space, store
+from harness.jobs import planned_job
 from harness.sweep_folder import SweepFolder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -253,6 +254,31 @@ def test_a_folder_is_one_sweeps_at_a_time(door):
     (door.results / "busy/.lock").write_text("process 1 on elsewhere\n")
     with SweepFolder(door.results / "busy").lock():
         pass
+
+
+def test_trials_of_two_codes_are_mixed_only_when_asked_for(door):
+    door.space.write_text(SPACE)
+    source = data.resolve_source(door.folder / "demos.zarr")
+    plan = space.plan(door.space, "standard")
+    folder = SweepFolder(door.results / "changed")
+    folder.write_plan(plan, door.space, [], source, data.fingerprint(source))
+    assert folder.changed_code() == []
+    path = folder.path / "plan.json"
+    content = json.loads(path.read_text())
+    assert "ibc/energy.py" in content["code"]
+    content["code"]["ibc/energy.py"] = "0" * 12
+    path.write_text(json.dumps(content))
+    code, _, err = door.run("--name", "changed", "--dry-run")
+    assert (code, err) == (0, "")
+    begun = planned_job(plan.trials[0], "changed").id
+    files.write_json({"status": "running"}, folder.path / "trials" / begun / "status.json")
+    code, _, err = door.run("--name", "changed")
+    assert code == 2
+    assert "ibc/energy.py changed since this sweep's last run: --yes runs the rest" in err
+    assert err.count("\n") == 1
+    # What has not begun yet is of no code.
+    files.write_json({}, folder.path / "trials" / begun / "status.json")
+    assert folder.changed_code() == ["ibc/energy.py"]
 
 
 def test_what_the_data_cannot_fill_is_refused_before_anything_starts(door):
