@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ibc.base import PolicyConfig
+from ibc.base import PolicyConfig, config_from_plain
 from ibc.demos import Demos, Windows
 from ibc.diffusion import DiffusionConfig
 from ibc.encoders import EncoderConfig
@@ -93,6 +93,23 @@ def test_a_row_does_not_depend_on_the_others(toy_demos, changes):
     torch.testing.assert_close(together[3:4], alone, atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("kind", EXPLICIT)
+def test_half_precision_changes_the_loss_little(toy_demos, kind):
+    policy, windows = make(toy_demos, kind=kind, action_horizon=4)
+    batch = windows.batch(np.arange(64))
+    exact = policy.compute_loss(batch, generators(0)[0])[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = policy.compute_loss(batch, generators(0)[0])[0]
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded, exact, rtol=0.02, atol=0.02)
+
+
+def test_settings_saved_before_these_kinds_can_be_read():
+    assert config_from_plain(PolicyConfig, {"kind": "mse", "action_horizon": 2}) == PolicyConfig(
+        kind="mse", action_horizon=2
+    )
+
+
 @pytest.mark.parametrize("kind", ["mdn", "diffusion"])
 def test_rows_need_generators(toy_demos, kind):
     policy, windows = make(toy_demos, kind=kind)
@@ -169,7 +186,7 @@ def test_two_ways_are_kept_where_regression_takes_the_middle(changes):
         **changes,
     )
     train = TrainConfig(
-        steps=500, epoch_steps=500, batch_size=128, micro_batch=128, warmup_steps=20,
+        steps=300, epoch_steps=300, batch_size=128, micro_batch=128, warmup_steps=20,
         learning_rate=5e-3, ema_decay=0.98, val_windows=8, precision="fp32",
     )  # fmt: skip
     run = Trainer(policy, windows, windows, train, SEEDS)
