@@ -4,9 +4,9 @@ A trial that was killed goes on from checkpoints/last, to the bit on a CPU; what
 folder is never computed again.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from harness.evaluate import evaluate_block
 from harness.protocol import Protocol, blocks
 from harness.trial_folder import TrialFolder
 from ibc import demos as ibc_demos
-from ibc import health
+from ibc import health, probes
 from ibc.demos import Demos
 from ibc.policy import build_policy, fit_normalizer
 from ibc.train import Trainer
@@ -33,7 +33,7 @@ class RolloutError(RuntimeError):
     """The policy failed in an episode of the selection."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class TrialResult:
     """What a finished trial came to; scores are of the best checkpoint on the selection seeds."""
 
@@ -125,21 +125,35 @@ class _Run:
         self.saving_seconds = 0.0
 
     def train(self, demos: Demos) -> None:
-        trainer = self.trainer(demos)
+        split = ibc_demos.split(demos, self.config.split)
+        trainer = self.trainer(demos, split)
         self.resume(trainer)
+        wrong = probes.inspect(trainer, split)
+        if wrong:  # what is wired wrongly is worth knowing before hours of training
+            self.write_health(wrong)
         while True:
             if self.select_due(trainer):
                 self.select(trainer)
             if trainer.done:
                 break
             self.epoch(trainer)
-        findings = health.diagnose(self.history, trainer.facts)
-        content = [{"name": f.name, "evidence": f.evidence, "mend": f.mend} for f in findings]
+        facts = {**trainer.facts, "unclipped": not self.config.policy.inference.clip}
+        self.write_health(
+            [
+                *health.diagnose(self.history, facts),
+                *probes.inspect(trainer, split),
+                *probes.saved(trainer.policy_for_inference(), self.folder.checkpoint("last")),
+            ]
+        )
+
+    def write_health(self, findings: Sequence[health.Finding]) -> None:
+        """Write every finding once, by its name."""
+        unique = {f.name: f for f in reversed(findings)}
+        content = [dataclasses.asdict(f) for f in reversed(unique.values())]
         files.write_json(content, self.folder.path / "health.json")
 
-    def trainer(self, demos: Demos) -> Trainer:
+    def trainer(self, demos: Demos, split: ibc_demos.Split) -> Trainer:
         policy, seeds = self.config.policy, seeding.streams(self.identity["train_seed"])
-        split = ibc_demos.split(demos, self.config.split)
         train, val = (
             ibc_demos.Windows(
                 demos, episodes, policy.obs_mode, policy.obs_horizon, policy.action_horizon

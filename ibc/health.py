@@ -1,6 +1,7 @@
 """Names what is wrong with a training run, from the numbers that it reported.
 
-Each illness happened to someone; the finding says what was seen and what mends it.
+Each illness happened to someone; the finding says what was seen and what mends it. What numbers
+cannot show, the wiring of data, policy and checkpoints, is tried out in ibc/probes.py.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,8 +23,9 @@ class Finding:
 def diagnose(history: Sequence[Metrics], facts: Mapping[str, Any]) -> list[Finding]:
     """All illnesses found in the metrics of the epochs so far, oldest first.
 
-    facts: `Trainer.facts`, what does not change from epoch to epoch. A metric that is missing
-    (nothing held out, an explicit policy) leaves its checks out.
+    facts: `Trainer.facts`, what does not change from epoch to epoch, and perhaps "unclipped", for
+    a search that may leave the bounds. A metric that is missing (nothing held out, an explicit
+    policy) leaves its checks out.
     """
     if not history:
         return []
@@ -60,16 +62,60 @@ def _error_does_not_follow(history: Sequence[Metrics], facts: Mapping[str, Any])
     if len(history) < 2 or "val_action_error_px" not in history[-1]:
         return None
     last = history[-1]
-    error, trivial = last["val_action_error_px"], last["trivial_action_error_px"]
+    error = min(last["val_action_error_px"], last["val_readout_error_px"])
+    trivial = last["trivial_action_error_px"]
     if error < 0.95 * trivial or last["train_loss_ratio"] > 0.9:
         return None
+    evidence = (
+        f"the loss is {last['train_loss_ratio']:.1%} of chance, but the action error is "
+        f"{error:.1f} px where a policy that does not look has {trivial:.1f} px"
+    )
+    finest = last.get("finest_error_px", 0.0)
+    if finest > 0.5 * trivial:
+        return Finding(
+            "too few negatives for the tolerance",
+            f"{evidence}; the nearest negative is {finest:.0f} px away on average",
+            f"raise negatives.count {(2.0 * finest / trivial) ** 2:.0f} times or tighten "
+            "action.bounds: the loss sees no error finer than the nearest negative",
+        )
     return Finding(
         "loss falls, action error does not",
-        f"the loss is {last['train_loss_ratio']:.1%} of chance, but the action error is "
-        f"{error:.1f} px where a policy that does not look has {trivial:.1f} px",
+        evidence,
         "train on if the run is young; else use more negatives (negatives.count) or tighter bounds "
         "(action.bounds) so that the loss sees errors of a few px, and make sure that the "
         "normaliser is that of this data set",
+    )
+
+
+def _other_space(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Finding | None:
+    outside = history[-1].get("share_outside_bounds", 0.0)
+    missed = history[-1].get("val_search_missed", 0.0)
+    if facts.get("unclipped", False):
+        outside = 0.0
+    if outside < 0.1 and missed < 0.5:
+        return None
+    return Finding(
+        "the sampler's space is not the model's",
+        f"{outside:.0%} of the predicted actions lie outside the bounds of the action space, and "
+        f"in {missed:.0%} of the windows a random candidate is better than what the search found",
+        "positives, negatives, the samples of the search and the bounds must be in one space, the "
+        "normalised one: let ibc/normalize.py alone map to it and back",
+    )
+
+
+def _corner(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Finding | None:
+    last = history[-1]
+    if "val_predicted_x_px" not in last or last["val_place_ratio"] > 0.5:
+        return None
+    x, y = last["val_predicted_x_px"], last["val_predicted_y_px"]
+    if max(min(x, 512.0 - x), min(y, 512.0 - y)) > 100.0 or last["val_place_error_px"] < 100.0:
+        return None
+    return Finding(
+        "predictions are stuck in a corner",
+        f"the predicted places gather around ({x:.0f}, {y:.0f}) px, "
+        f"{last['val_place_error_px']:.0f} px from where the demonstrated ones do",
+        "the output was never un-normalised (values in [-1, 1] taken for px), or not moved back "
+        "from the agent's frame: return what Normalizer.decode gives",
     )
 
 
@@ -82,6 +128,35 @@ def _at_bounds(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Finding 
         f"{share:.0%} of the predicted actions lie at the bounds of the action space",
         "the sampler's space and the model's differ, the output was never un-normalised, or "
         "action.window is too small for these demonstrations",
+    )
+
+
+def _past_frame(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Finding | None:
+    last = history[-1]
+    past = last.get("val_past_error_px", 0.0)
+    if len(history) < 2 or not past:
+        return None
+    present, trivial = last["val_readout_error_px"], last["trivial_past_error_px"]
+    if past > 0.6 * min(present, trivial):
+        return None
+    return Finding(
+        "the action of a past frame is executed",
+        f"the first action lies {past:.1f} px from the one demonstrated a step ago and "
+        f"{present:.1f} px from that of the newest frame",
+        "let a chunk begin with the newest frame: of T observations and T actions, the action of "
+        "the present is the last of the past ones, not the first (ibc/windows.py)",
+    )
+
+
+def _repeated(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Finding | None:
+    ratio = history[-1].get("val_chunk_ratio", 1.0)
+    if ratio > 0.05:
+        return None
+    return Finding(
+        "one action is repeated over the chunk",
+        f"from action to action a predicted chunk goes {ratio:.1%} of the demonstrated way",
+        "predict every action of the chunk, or set policy.action_horizon 1: a target that stands "
+        "still makes the agent move in jerks",
     )
 
 
@@ -125,7 +200,11 @@ _CHECKS: tuple[_Check, ...] = (
     _zero_loss,
     _chance,
     _error_does_not_follow,
+    _other_space,
+    _corner,
     _at_bounds,
+    _past_frame,
+    _repeated,
     _stuck,
     _clipped,
     _dead,
