@@ -1,0 +1,139 @@
+"""What benchmarks.training times: the plain policy, ours with its network, our default."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.plain_ibc import NOISE, ROUNDS, SAMPLES, PlainTrainer
+from harness.data import Source, open_demos
+from ibc.demos import Windows
+from ibc.encoder_config import EncoderConfig
+from ibc.energy import EnergyConfig
+from ibc.inference import InferenceConfig
+from ibc.losses import LossConfig
+from ibc.negatives import NegativesConfig
+from ibc.normalize import ActionConfig, normalize_positions
+from ibc.policy import PolicyConfig, build_policy, fit_normalizer
+from ibc.train import TrainConfig, Trainer
+
+SEEDS = {"data": 1, "negatives": 2, "augment": 3, "validation": 4}
+GRADIENT_SHARE = 0.125
+UNITS = 2**20  # hidden units of a layer that a micro-batch computes with a graph: 4 MiB
+
+
+@dataclass(frozen=True)
+class Size:
+    """One cell of the table: the network's width, negatives a window, windows a step."""
+
+    width: int
+    negatives: int
+    batch: int
+
+
+def load(source: Source | str | Path, obs_mode: Any = "keypoints") -> tuple[Windows, Windows]:
+    """Two-frame windows for training, and those of every tenth episode, held out."""
+    demos = open_demos(source, obs_mode)
+    episodes = range(len(demos.episode_ends))
+    held_out = episodes[::10]
+    train = [k for k in episodes if k not in held_out]
+    return tuple(Windows(demos, part, obs_mode, 2, 1) for part in (train, held_out))  # type: ignore
+
+
+def numbers(windows: Windows, bounds: Windows) -> tuple[Tensor, Tensor]:
+    """What both policies are given: (L, 40) and (L, 2) in [-1, 1], bounds from other windows."""
+    batch = windows.batch(np.arange(len(windows)))
+    obs_LF = normalize_positions(torch.from_numpy(batch["keypoints"]).flatten(1))
+    known = torch.from_numpy(bounds.batch(np.arange(len(bounds)))["action"])[:, 0]
+    low, high = known.amin(0), known.amax(0)
+    actions_LD = (torch.from_numpy(batch["action"])[:, 0] - low) / (high - low) * 2 - 1
+    return obs_LF, actions_LD.clamp(-1.0, 1.0)
+
+
+def plain(windows: Windows, size: Size, seed: int = 0) -> PlainTrainer:
+    """The plain policy on the windows."""
+    obs_LF, actions_LD = numbers(windows, windows)
+    return PlainTrainer(obs_LF, actions_LD, size.width, size.negatives, size.batch, seed)
+
+
+def same_network(size: Size, gradient_share: float = 1.0) -> PolicyConfig:
+    """Our policy with the plain one's network, bounds, negatives and inference."""
+    return PolicyConfig(
+        encoder=EncoderConfig(low_dim="plain", state_depth=0),
+        action=ActionConfig(frame="board", bounds="data", margin=0.0),
+        energy=EnergyConfig(
+            fusion="concat", width=size.width, depth=4, dropout=0.1, dropout_masks="window"
+        ),
+        loss=LossConfig(gradient_share=gradient_share),
+        negatives=NegativesConfig(count=size.negatives, shared=False),
+        inference=InferenceConfig(
+            sampler="dfo",
+            samples=SAMPLES,
+            iterations=ROUNDS,
+            noise=NOISE,
+            shrink=1.0,
+            clip=False,
+            readout="sample",
+        ),
+    )
+
+
+def default_network(size: Size) -> PolicyConfig:
+    """Our default recipe at this width and number of negatives."""
+    config = PolicyConfig()
+    return replace(
+        config,
+        energy=replace(config.energy, width=size.width),
+        negatives=replace(config.negatives, count=size.negatives),
+    )
+
+
+def micro_batch(config: PolicyConfig, batch: int) -> int:
+    """Windows whose activations fit the cache; all of them where negatives are shared."""
+    if config.negatives.shared:
+        return batch
+    kept = 1 + max(1, round(config.loss.gradient_share * config.negatives.count))
+    return max(1, min(batch, UNITS // (kept * config.energy.width)))
+
+
+class Ours:
+    """Training in epochs of some steps, and actions, of a policy of ours."""
+
+    def __init__(
+        self, windows: Windows, config: PolicyConfig, batch: int, seed: int = 0, steps: int = 1
+    ) -> None:
+        train = TrainConfig(
+            steps=10**6,
+            epoch_steps=steps,
+            batch_size=batch,
+            micro_batch=micro_batch(config, batch),
+            learning_rate=1e-4,
+            betas=(0.95, 0.999),
+            warmup_steps=0,
+            schedule="constant",
+            ema_decay=None,
+        )
+        policy = build_policy(config, fit_normalizer(config, windows), generator_seed=seed)
+        nothing = Windows(windows.demos, (), windows.obs_mode, windows.obs_horizon, 1)
+        seeds = {name: value + 10 * seed for name, value in SEEDS.items()}
+        self.trainer = Trainer(policy, windows, nothing, train, seeds)
+
+    def epoch(self) -> float:
+        """The mean loss of the steps."""
+        return self.trainer.run_epoch()["train_loss"]
+
+    def act(self, obs: dict[str, Tensor]) -> Tensor:
+        """Actions (B, 1, 2) px for raw observations."""
+        rows = len(next(iter(obs.values())))
+        generators = [torch.Generator().manual_seed(row) for row in range(rows)]
+        return self.trainer.policy.predict_action(obs, generators)
+
+
+def image_network(concat: bool, width: int, negatives: int) -> PolicyConfig:
+    """An image policy with our default trunk: the plain one's head, or our default one."""
+    size = Size(width, negatives, 0)
+    like = same_network(size, 1.0) if concat else default_network(size)
+    return replace(like, obs_mode="image", encoder=EncoderConfig())

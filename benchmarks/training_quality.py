@@ -1,0 +1,69 @@
+"""Do the fast ways of training learn what the plain one learns? Losses on held-out windows."""
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.training_cases import GRADIENT_SHARE, Ours, Size, numbers, plain, same_network
+from ibc.demos import Windows
+
+SIZE = Size(256, 64, 32)
+EVERY, HELD_OUT = 100, 1024
+
+
+def compare(train: Windows, held_out: Windows, seeds: int, steps: int) -> dict[str, Any]:
+    """Print and return the held-out InfoNCE of every version and seed, at every mark."""
+    marks = range(min(EVERY, steps), steps + 1, EVERY)
+    curves: dict[str, list[list[float]]] = {"plain": [], "ours": [], "ours, 1/8": []}
+    seconds = dict.fromkeys(curves, 0.0)
+    for seed in range(seeds):
+        for name, losses in curves.items():
+            start = time.perf_counter()
+            losses.append(_curve(name, train, held_out, seed, len(marks), marks[0]))
+            seconds[name] += time.perf_counter() - start
+    print(
+        f"InfoNCE on held-out windows, width {SIZE.width}, {SIZE.negatives} negatives, batch "
+        f"{SIZE.batch}, dropout off: mean and standard deviation over {seeds} seeds\n"
+    )
+    print("| step | " + " | ".join(curves) + " |\n|---|" + "--:|" * len(curves))
+    for i, mark in enumerate(marks):
+        cells = []
+        for losses in curves.values():
+            values = np.array([curve[i] for curve in losses])
+            cells.append(f"{values.mean():.3f} +- {values.std(ddof=1 if seeds > 1 else 0):.3f}")
+        print(f"| {mark} | " + " | ".join(cells) + " |")
+    print("\nseconds: " + ", ".join(f"{name} {spent:.0f}" for name, spent in seconds.items()))
+    return {"marks": list(marks), "curves": curves, "seconds": seconds}
+
+
+def _curve(
+    name: str, train: Windows, held_out: Windows, seed: int, count: int, every: int
+) -> list[float]:
+    picks = np.linspace(0, len(held_out) - 1, min(HELD_OUT, len(held_out))).astype(np.int64)
+    losses = []
+    if name == "plain":
+        theirs = plain(train, SIZE, seed)
+        trained = theirs.obs_LF, theirs.actions_LD
+        judged = tuple(values[picks] for values in numbers(held_out, train))
+        for _ in range(count):
+            for _ in range(every):
+                theirs.step()
+            theirs.net.eval()
+            theirs.obs_LF, theirs.actions_LD = judged
+            with torch.no_grad():
+                generator = torch.Generator().manual_seed(0)
+                losses.append(float(theirs.loss(torch.arange(len(picks)), generator)))
+            theirs.net.train()
+            theirs.obs_LF, theirs.actions_LD = trained
+        return losses
+    config = same_network(SIZE, GRADIENT_SHARE if name == "ours, 1/8" else 1.0)
+    ours = Ours(train, config, SIZE.batch, seed, steps=every)
+    batch = held_out.batch(picks)
+    for _ in range(count):
+        ours.epoch()
+        with torch.no_grad():
+            generator = torch.Generator().manual_seed(0)
+            losses.append(float(ours.trainer.policy.compute_loss(batch, generator)[0]))
+    return losses
