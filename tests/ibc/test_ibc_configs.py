@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from ibc.base import PolicyConfig, config_from_plain
+from ibc.base import PolicyConfig, config_from_plain, config_warnings
 from ibc.encoders import EncoderConfig
 from ibc.energy import EnergyConfig
 from ibc.inference import InferenceConfig
@@ -34,6 +34,25 @@ from ibc.train import TrainConfig
         (lambda: InferenceConfig(samples=1.5), "inference.samples must be a whole number"),
         (lambda: PolicyConfig(obs_horizon=0), "policy.obs_horizon .* at least 1"),
         (lambda: PolicyConfig(action_horizon=2), '"lattice" needs policy.action_horizon 1'),
+        (
+            lambda: PolicyConfig(inference=InferenceConfig("autoregressive")),
+            '"autoregressive" belongs to energy.conditionals .* conditionals "joint"',
+        ),
+        (
+            lambda: PolicyConfig(energy=EnergyConfig(conditionals="steps")),
+            'belongs to energy.conditionals .* got \'sampler "lattice" with conditionals "steps"',
+        ),
+        (lambda: NegativesConfig("langevin"), "negatives.shared must be false, got .*langevin"),
+        (lambda: NegativesConfig(moved_share=0.0), "negatives.moved_share .* above 0"),
+        (lambda: NegativesConfig(iterations=1), "negatives.iterations .* at least 2"),
+        (lambda: InferenceConfig(warm_start=0.5), "warm_start needs samples .* got 'lattice'"),
+        (
+            lambda: InferenceConfig("autoregressive", warm_start=0.5),
+            "warm_start needs samples .* got 'lattice'",
+        ),
+        (lambda: InferenceConfig(warm_noise=-1.0), "inference.warm_noise"),
+        (lambda: InferenceConfig(clip=1), "inference.clip must be true or false, got 1"),
+        (lambda: InferenceConfig(part_sampler="grid"), "inference.part_sampler must be one of"),
         (lambda: PolicyConfig(kind="gan"), "policy.kind must be one of"),
         (lambda: TrainConfig(learning_rate=math.inf), "train.learning_rate must be a finite"),
         (lambda: TrainConfig(betas=(0.9, 1.0)), "train.betas must be below 1"),
@@ -57,6 +76,24 @@ def test_config_survives_plain_values():
     plain = dataclasses.asdict(config)
     plain["encoder"]["channels"] = list(plain["encoder"]["channels"])
     assert config_from_plain(PolicyConfig, plain) == config
+
+
+def test_joint_dfo_over_chunks_is_warned_of_with_the_way_out():
+    dfo = InferenceConfig("dfo")
+    assert config_warnings(PolicyConfig()) == []
+    assert config_warnings(PolicyConfig(action_horizon=2, inference=dfo)) == []
+    assert config_warnings(PolicyConfig("mse", action_horizon=8, inference=dfo)) == []
+    (text,) = config_warnings(PolicyConfig(action_horizon=4, inference=dfo))
+    assert "joint DFO over 8 action dimensions" in text
+    assert 'take energy.conditionals "steps" with inference.sampler "autoregressive"' in text
+    langevin = InferenceConfig("langevin")
+    assert config_warnings(PolicyConfig(action_horizon=4, inference=langevin)) == []
+    way_out = PolicyConfig(
+        action_horizon=4,
+        energy=EnergyConfig(conditionals="steps"),
+        inference=InferenceConfig("autoregressive"),
+    )
+    assert config_warnings(way_out) == []
 
 
 def test_unknown_key_is_refused():
