@@ -8,8 +8,8 @@ step, without choosing among checkpoints, and rolls them out on report seeds fro
 minutes, score and success with 95 % intervals for each training seed, then over all of them.
 """
 
-import argparse
 import dataclasses
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from harness import seeding, stats
+from harness import errors, seeding, stats
 from harness.data import open_demos
 from harness.evaluate import evaluate_block
 from harness.protocol import Protocol, blocks
@@ -57,11 +57,12 @@ def trained(demos: Demos, config: TrainConfig, train_seed: int) -> tuple[Any, fl
 
 
 def interval(estimate: stats.Estimate) -> str:
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+    low, high = max(estimate.low, 0.0), min(estimate.high, 1.0)
+    return f"{estimate.value:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> int:
+    parser = errors.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=TrainConfig().steps)
     parser.add_argument("--train-seeds", type=int, default=1, help="training seeds 0, 1, ...")
     parser.add_argument("--threads", type=int, default=2)
@@ -80,7 +81,7 @@ def main() -> None:
         f"{given.data.name}: {len(demos.episode_ends)} episodes, {len(demos.action)} steps; "
         f"{config.steps} training steps of {config.batch_size} windows, {given.threads} threads"
     )
-    table = Table("training seed", "minutes", "evaluation", "score", "success", "n")
+    table = Table("seed", "minutes", "rollouts", "score", "success", "n")
     scores, wins = [], []
     for seed in range(given.train_seeds):
         policy, minutes = trained(demos, config, seed)
@@ -103,11 +104,14 @@ def main() -> None:
             str(len(rows)),
         )
     if given.train_seeds > 1:
-        both = [interval(stats.group_mean(values)) for values in (scores, wins)]
-        table.add_row("all", "", "", *both, str(sum(map(len, scores))))
+        won, total = sum(map(sum, wins)), sum(map(len, wins))
+        rate = stats.group_mean(wins) if 0 < won < total else stats.wilson(won, total)
+        both = interval(stats.group_mean(scores)), interval(rate)
+        table.add_row("all", "", "", *both, str(total))
     Console().print(table)
     print(f"wanted after 10 minutes on 2 cores: a score of at least {WANTED_SCORE}, some successes")
+    return errors.OK
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(errors.run(main))

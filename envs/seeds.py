@@ -2,8 +2,9 @@
 
 PLANNED = range(10_000, 20_000)  # of the planning demonstrator
 DRIVEN = range(20_000, 100_000)  # of the people who demonstrate with the mouse
-# The recorded demonstrations, the paper's cell, the selection of checkpoints and the reports.
-RESERVED = (range(206), range(100_000, 100_050), range(200_000, 400_000))
+EVALUATED = range(200_000, 2**32)  # the selection of checkpoints, then the reports
+# Beside them the recorded demonstrations' and the paper's cell.
+RESERVED = (range(206), range(100_000, 100_050), EVALUATED)
 
 
 def is_reserved(seed: int) -> bool:

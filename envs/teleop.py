@@ -22,7 +22,7 @@ from envs.attempt import Attempt, Point
 from envs.checks import check_seed
 from envs.dynamics import CONTROL_HZ
 from envs.recording import Recording
-from envs.seeds import DRIVEN, is_reserved
+from envs.seeds import DRIVEN, EVALUATED, is_reserved
 from envs.teleop_screen import Message, Screen
 
 SIZES, RATES = range(320, 2049), range(1, 51)
@@ -44,7 +44,7 @@ class Teleop:
         if first_seed is None:
             # A set without seeds, as the recorded one, is continued behind as many starts.
             behind = DRIVEN.start + recording.episodes
-            first_seed = max([behind - 1, *(s for s in self._used if s in DRIVEN)]) + 1
+            first_seed = max([behind - 1, *self._used]) + 1
         self.attempt = Attempt(self._free(first_seed))
         self.message = BEGIN
         self.paused = self.quit = False
@@ -158,7 +158,7 @@ class Teleop:
     def _free(self, seed: int) -> int:
         """Return the first start from `seed` on that is neither used in this set nor reserved."""
         while seed in self._used or is_reserved(seed):
-            seed += 1
+            seed = DRIVEN.start if seed in EVALUATED else seed + 1
         return seed
 
 
@@ -203,7 +203,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     if given.seed is not None and is_reserved(check_seed(given.seed)):
         raise ValueError(
             "--seed must not be one of the demonstrations' (0-205), the paper's (100000-100049) or "
-            f"the evaluations' (200000-399999), got {given.seed}"
+            f"the evaluations' (from 200000 on), got {given.seed}"
         )
     return given
 

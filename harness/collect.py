@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import envs
 from envs import recording
 from envs.expert import Episode, plan_episode
-from envs.seeds import PLANNED, is_reserved
+from envs.seeds import EVALUATED, PLANNED, is_reserved
 from harness import files
 from harness.errors import UserError
 
@@ -103,6 +103,11 @@ class _Collection:
         """Return the next seed to plan, or None while no further one may be needed."""
         wanted, seed = self._wanted, self._first
         while wanted > 0:
+            if seed in EVALUATED:
+                raise UserError(
+                    f"{self._wanted} starts must lie below {EVALUATED.start}, from which on "
+                    f"policies are evaluated; given the first, {self._first}"
+                )
             if not is_reserved(seed):
                 known = self._known.get(seed)
                 if known is None and seed not in self._given:
@@ -195,7 +200,7 @@ def _check(out: Path, episodes: int, workers: int, first_seed: int) -> None:
     if is_reserved(first_seed):
         raise UserError(
             "the first seed must not be one of the demonstrations' (0-205), the paper's "
-            f"(100000-100049) or the evaluations' (200000-399999), given {first_seed}"
+            f"(100000-100049) or the evaluations' (from 200000 on), given {first_seed}"
         )
     if out.exists():
         raise UserError(f"--out must be a new store, {out} is there already")

@@ -18,7 +18,8 @@ import pygame
 PANEL, MARGIN, TITLE = 420, 24, 34
 SIZE = (3 * PANEL + 4 * MARGIN, 2 * (PANEL + TITLE) + 3 * MARGIN)
 INK, FAINT, BARS = (40, 44, 52), (205, 208, 214), (96, 140, 196)
-BLOCK, AGENT, GOAL = (119, 136, 153), (65, 105, 225), (144, 238, 144)
+BLOCK, AGENT, GOAL = (188, 196, 205), (65, 105, 225), (144, 238, 144)
+GOAL_EDGE = (46, 139, 70)
 BINS = 24
 
 Corner = tuple[int, int]  # of a panel: left and top, in pixels
@@ -26,8 +27,6 @@ Corner = tuple[int, int]  # of a panel: left and top, in pixels
 
 def draw(demos: Demos, found: Statistics, file: Path) -> None:
     """Writes a PNG with six panels; UserError if the file cannot be written or is no .png."""
-    if file.suffix.lower() != ".png":
-        raise UserError(f"--picture must be a .png file, got {file.name!r}")
     pygame.font.init()
     font = pygame.font.Font(None, 24)
     canvas = pygame.Surface(SIZE)
@@ -47,11 +46,23 @@ def draw(demos: Demos, found: Statistics, file: Path) -> None:
         at = (MARGIN + column * (PANEL + MARGIN), MARGIN + row * (PANEL + TITLE + MARGIN))
         canvas.blit(font.render(title, True, INK), at)
         panel((at[0], at[1] + TITLE))
+    save(canvas, file, "--picture")
+
+
+def check(file: Path, option: str) -> None:
+    """UserError unless the file may be a picture's; to be asked before the work."""
+    if file.suffix.lower() != ".png":
+        raise UserError(f"{option} must be a .png file, got {file.name!r}")
+
+
+def save(canvas: pygame.Surface, file: Path, option: str) -> None:
+    """Writes a PNG; UserError naming the option if the file cannot be written or is no .png."""
+    check(file, option)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         pygame.image.save(canvas, str(file))
     except (OSError, pygame.error) as error:
-        raise UserError(f"--picture must be a file that can be written: {error}") from error
+        raise UserError(f"{option} must be a file that can be written: {error}") from error
 
 
 def _board(canvas: pygame.Surface, at: Corner, states: NDArray[np.float64]) -> None:
@@ -59,9 +70,11 @@ def _board(canvas: pygame.Surface, at: Corner, states: NDArray[np.float64]) -> N
     board = pygame.Surface((PANEL, PANEL))
     board.fill((255, 255, 255))
     scale = PANEL / 512
-    pygame.draw.polygon(board, GOAL, (corners(np.array(GOAL_POSE)) * scale).tolist())
+    goal = (corners(np.array(GOAL_POSE)) * scale).tolist()
+    pygame.draw.polygon(board, GOAL, goal)
     for state in states:
         pygame.draw.aalines(board, BLOCK, True, (corners(state[2:]) * scale).tolist())
+    pygame.draw.polygon(board, GOAL_EDGE, goal, 2)
     for state in states:
         pygame.draw.circle(board, AGENT, (state[:2] * scale).tolist(), 4)
     canvas.blit(board, at)
@@ -85,6 +98,8 @@ def _bars(
         tall = round(count / counts.max() * (height - 8))
         pygame.draw.rect(canvas, BARS, (left + k * width + 1, top + height - tall, width - 2, tall))
     pygame.draw.line(canvas, INK, (left, top + height), (left + PANEL, top + height))
+    most = font.render(f"tallest {counts.max()}", True, INK)
+    canvas.blit(most, (left + PANEL - most.get_width(), top - TITLE))
     median = f"median {np.median(values):.3g}, largest {values.max():.3g}"
     texts = [font.render(text, True, INK) for text in (f"{low:.3g}", median, f"{high:.3g}")]
     for text, share in zip(texts, (0.0, 0.5, 1.0), strict=True):

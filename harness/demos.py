@@ -23,11 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m harness.demos", description=__doc__)
+    parser = errors.ArgumentParser(prog="python -m harness.demos", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     info = commands.add_parser("info", help="what a data set holds and how good its episodes are")
     info.add_argument("--picture", type=Path, metavar="FILE.png", help="also draw it")
+    info.add_argument("--sheet", type=Path, metavar="FILE.png", help="also draw 24 episodes")
     info.set_defaults(command=_info)
 
     check = commands.add_parser("check", help="every fault of a data set; exit code 2 if any")
@@ -64,18 +65,24 @@ def _open(given: argparse.Namespace) -> tuple[Source, Demos]:
 
 
 def _info(given: argparse.Namespace) -> int:
+    from harness import demo_picture, demo_sheet
     from harness.demo_stats import statistics
     from harness.demo_table import lines, table
 
+    pictures = {"--picture": given.picture, "--sheet": given.sheet}
+    for option, file in pictures.items():
+        if file is not None:
+            demo_picture.check(file, option)
     source, demos = _open(given)
     found = statistics(demos)
     print("\n".join(lines(source, demos, found)))
     Console().print(table(found))
     if given.picture is not None:
-        from harness.demo_picture import draw
-
-        draw(demos, found, given.picture)
+        demo_picture.draw(demos, found, given.picture)
         print(f"picture: {given.picture}")
+    if given.sheet is not None:
+        demo_sheet.draw(demos, found, given.sheet)
+        print(f"sheet: {given.sheet}")
     return errors.OK
 
 

@@ -1,4 +1,4 @@
-"""The world beside other packages: the oldest pymunk supported, and the old gym 0.26.
+"""The world beside other packages: the oldest pymunk supported, zarr 2, and the old gym 0.26.
 
 Each installs what it needs into a folder of its own and is skipped where that cannot be had.
 """
@@ -11,7 +11,10 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from envs.recording import ROWS, Recording
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -81,6 +84,30 @@ assert wrapped.render(mode="rgb_array").shape == (512, 512, 3)
 print(gym.__version__)
 """
 
+ZARR_2 = """
+import sys
+import numpy as np
+import zarr
+
+# What a reader of Diffusion Policy does with its zarr: opens it, holds the lengths against the
+# last episode's end, copies it chunk by chunk into memory, reads and decodes there.
+root = zarr.open(sys.argv[1], "r")
+assert sorted(root) == ["data", "meta"]
+ends = root["meta"]["episode_ends"]
+assert all(array.shape[0] == ends[-1] for _, array in root["data"].items())
+memory = zarr.MemoryStore()
+for group in ("meta", "data"):
+    zarr.copy_store(root.store, memory, source_path=group, dest_path=group)
+copy = zarr.group(memory)
+assert np.diff(np.insert(copy["meta"]["episode_ends"][:], 0, 0)).tolist() == [5, 18, 31]
+for name, row in (("img", (96, 96, 3)), ("keypoint", (9, 2)), ("state", (5,)), ("action", (2,))):
+    values = copy["data"][name][:]
+    assert values.shape == (54, *row), (name, values.shape)
+    assert values.dtype == np.float32
+    assert [values[at].min() // 1 for at in (0, 5, 23)] == [1, 2, 3], name
+print(zarr.__version__)
+"""
+
 
 def attempt(*command: object) -> None:
     """Run an installation; skip the test where it fails."""
@@ -117,6 +144,20 @@ def test_the_oldest_pymunk_gives_the_same_trajectories(tmp_path: Path) -> None:
     assert newest != version
     assert digests == expected
     assert len(set(digests)) == 1
+
+
+def test_zarr_2_reads_what_a_person_recorded(tmp_path: Path) -> None:
+    recorded = Recording(tmp_path / "mine.zarr")
+    for number in range(3):
+        rows = {name: np.full((5 + 13 * number, *row), number + 1.0) for name, row in ROWS.items()}
+        recorded.append(rows, 20_000 + number)
+    recorded.close()
+    attempt(sys.executable, "-m", "venv", tmp_path / "venv")
+    python = tmp_path / "venv/bin/python"
+    install = (python, "-m", "pip", "install", "--quiet", "numpy<2", "numcodecs<0.13")
+    attempt(*install, "zarr==2.16.1")
+    script = ZARR_2.replace("sys.argv[1]", repr(str(tmp_path / "mine.zarr")))
+    assert run(python, script) == "2.16.1"
 
 
 def test_the_old_gym_package_steps_the_same_world(tmp_path: Path) -> None:

@@ -46,15 +46,18 @@ def test_all_recorded_demonstrations_replay(human: SimpleNamespace) -> None:
     assert np.clip(np.array(best) / 0.95, 0, 1).mean() == pytest.approx(0.9466, abs=1e-4)
 
 
-def test_built_in_demonstrations_succeed_on_replay(built_in: SimpleNamespace) -> None:
+def test_all_built_in_demonstrations_succeed_on_replay(built_in: SimpleNamespace) -> None:
     env = envs.PushTEnv()
-    for k in range(5, len(built_in.ends), 20):
-        observation, _ = env.reset(seed=int(built_in.seeds[k]))
-        for row in range(built_in.starts[k], built_in.ends[k]):
-            assert observation == pytest.approx(built_in.state[row], abs=1e-3)
-            observation, reward, terminated, _, _ = env.step(built_in.action[row])
-        assert terminated
+    assert len(built_in.ends) == 200
+    for seed, start, end in zip(built_in.seeds, built_in.starts, built_in.ends, strict=True):
+        observation, _ = env.reset(seed=int(seed))
+        for row in range(start, end):
+            assert np.array_equal(observation.astype(np.float32), built_in.state[row])
+            observation, reward, terminated, truncated, info = env.step(built_in.action[row])
+            assert terminated == (row == end - 1)
+            assert not truncated
         assert reward == 1
+        assert info["coverage"] > 0.95
 
 
 @px_actions

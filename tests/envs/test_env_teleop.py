@@ -305,7 +305,8 @@ def test_starts_are_never_reserved_or_used_twice(opened: Callable[..., Teleop]) 
         play.attempt.follow(tuple(play.attempt.state[:2]))
         play.handle(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_s))
     assert Teleop(play.recording, play.screen, 100_050).attempt.seed == 100_052
-    assert Teleop(play.recording, play.screen).attempt.seed == 100_000 + 50 + 2
+    assert Teleop(play.recording, play.screen).attempt.seed == 100_052
+    assert Teleop(play.recording, play.screen, 200_000).attempt.seed == DRIVEN.start
 
 
 def command(*arguments: object, **variables: str) -> subprocess.Popen[str]:
@@ -349,6 +350,7 @@ def test_a_signal_ends_it_in_order(tmp_path: Path, number: signal.Signals) -> No
         (("--out", "a.zarr", "--fps", "ten"), "invalid int value: 'ten'"),
         (("--out", "a.zarr", "--seed", "-1"), "a seed must lie between 0 and"),
         (("--out", "a.zarr", "--seed", "300000"), "--seed must not be one of"),
+        (("--out", "a.zarr", "--seed", "400000"), "--seed must not be one of"),
         (("--out", "a.zarr", "--seed", "205"), "--seed must not be one of"),
         (("--out", "file/a.zarr"), "the folder of --out must be writable"),
         (("--out", "file"), "--out must be a new name or a zarr v2 store"),

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import zarr
 
+from envs import seeds
 from envs.expert import Episode
 from harness import collect as module
+from harness import protocol
 from harness.collect import collect
 from harness.errors import UserError
+from harness.store import REPORT_SEEDS, SELECT_SEEDS
 from ibc import demos
 
 
@@ -67,6 +70,12 @@ def test_reserved_seeds_are_never_used(tmp_path: Path, planned: list[int]) -> No
     assert planned == [99_997, 99_998, 99_999, 100_050, 100_051]
 
 
+def test_starts_that_run_out_are_told(tmp_path: Path, planned: list[int]) -> None:
+    with pytest.raises(UserError, match=r"9 starts must lie below 200000.*the first, 199995"):
+        collect(tmp_path / "a.zarr", 9, 1, first_seed=199_995, progress=False)
+    assert planned == [199_995, 199_996, 199_997, 199_998, 199_999]
+
+
 def test_an_interrupted_collection_goes_on(
     tmp_path: Path, planned: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +109,17 @@ def test_another_versions_episodes_are_not_taken_over(tmp_path: Path, planned: l
     assert 10_001 in planned
 
 
+def test_what_is_evaluated_is_reserved_and_every_maker_has_its_own_starts() -> None:
+    evaluated = (protocol.DEMONSTRATIONS, protocol.PAPER_SEEDS, SELECT_SEEDS, REPORT_SEEDS)
+    for ours in (seeds.PLANNED, seeds.DRIVEN):
+        assert not seeds.is_reserved(ours[0])
+        for theirs in evaluated:
+            assert ours.stop <= theirs.start or theirs.stop <= ours.start
+    assert all(seeds.is_reserved(k) for theirs in evaluated for k in (theirs[0], theirs[-1]))
+    assert protocol.BUILT_IN == seeds.PLANNED
+    assert seeds.PLANNED.stop <= seeds.DRIVEN.start
+
+
 @pytest.mark.parametrize(
     ("episodes", "workers", "first_seed", "message"),
     [
@@ -109,6 +129,7 @@ def test_another_versions_episodes_are_not_taken_over(tmp_path: Path, planned: l
         (1, 1, 205, "first seed must not be one of"),
         (1, 1, 100_049, "first seed must not be one of"),
         (1, 1, 300_000, "first seed must not be one of"),
+        (1, 1, 400_000, "first seed must not be one of"),
     ],
 )
 def test_bad_numbers_are_refused(

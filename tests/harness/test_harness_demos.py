@@ -1,6 +1,7 @@
 """The command line over demonstrations, and the statistics that it prints."""
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -143,6 +144,17 @@ def test_info_prints_a_table_and_draws(command, path, tmp_path):
         assert 0.005 < (panel != 255).any(axis=2).mean() < 0.9
 
 
+def test_a_sheet_shows_episodes(command, path, tmp_path):
+    code, out, _ = command("info", "--data", path, "--sheet", tmp_path / "s.png")
+    assert code == 0
+    assert out.endswith(f"sheet: {tmp_path / 's.png'}\n")
+    picture = pygame.surfarray.array3d(pygame.image.load(tmp_path / "s.png")).transpose(1, 0, 2)
+    assert picture.shape == (264, 6 * 232 + 12, 3)  # one row of tiles
+    inked = [(picture[34:250, x : x + 218] != 255).any(axis=2).mean() for x in (14, 246, 478, 710)]
+    assert min(inked[:3]) > 0.03  # goal, T and ways of the three episodes
+    assert inked[3] == 0
+
+
 def test_info_of_the_recorded_demonstrations(human_data):
     found = statistics(read(human_data, pixels=""))
     assert found.coverage.mean() == pytest.approx(0.8995, abs=1e-4)
@@ -171,6 +183,50 @@ def test_check_of_a_right_set_and_of_a_wrong_one(command, path, tmp_path, write_
     ]
 
 
+def faulty(arrays: dict[str, np.ndarray], path: Path) -> dict[str, Callable[[], object]]:
+    """What of a set is broken -> who breaks it; `check` must name the place."""
+    data_folder, meta = path / "data", path / "meta"
+
+    def bomb() -> None:
+        file = data_folder / "state" / ".zarray"
+        file.write_text(
+            file.read_text().replace('"shape": [\n    45', '"shape": [\n    10' + 11 * "0")
+        )
+
+    def cut() -> None:
+        file = data_folder / "action" / "1.0"
+        file.write_bytes(file.read_bytes()[:-3])
+
+    def put(name: str, values: object) -> None:
+        import zarr
+
+        zarr.open_array(path / name, mode="r+")[:] = values
+
+    return {
+        "data/state: is missing": lambda: shutil.rmtree(data_folder / "state"),
+        "meta/episode_ends: is missing": lambda: shutil.rmtree(meta / "episode_ends"),
+        "meta/episode_ends: the ends must increase": lambda: put(
+            "meta/episode_ends", [12, 12, len(arrays["state"])]
+        ),
+        "meta/episode_ends: the last entry must be the number of steps, 60 is past the end": (
+            lambda: put("meta/episode_ends", [30, 42, 60])
+        ),
+        "data/action: the numbers must be finite": lambda: put("data/action", np.nan),
+        "data/state: at most 10000000 rows": bomb,
+        "data/action: chunk 1.0 is truncated": cut,
+        "data/keypoint: 1 of 12 chunks are missing": (data_folder / "keypoint" / "3.0.0").unlink,
+    }
+
+
+@pytest.mark.parametrize("said", faulty({}, Path()))
+def test_check_names_each_fault(command, path, recorded, said):
+    faulty(recorded, path)[said]()
+    code, out, err = command("check", "--data", path)
+    assert (code, err) == (2, "")
+    assert f"fault: {said}" in out
+    assert out.splitlines()[-1].endswith(" faults")
+
+
 def test_replay_writes_a_video(command, path, tmp_path):
     out = tmp_path / "videos" / "one.mp4"
     code, said, _ = command("replay", "--data", path, "--episode", 1, "--out", out, "--size", 128)
@@ -188,6 +244,13 @@ def test_each_mistake_is_one_line(command, path, tmp_path):
         (("info",), "there are no demonstrations in"),
         (("info", "--data", tmp_path / "absent"), "absent does not exist"),
         (("info", "--data", path, "--picture", "x.jpg"), "--picture must be a .png file"),
+        (("info", "--data", path, "--sheet", "x.jpg"), "--sheet must be a .png file"),
+        ((), "the following arguments are required: COMMAND"),
+        (("chekc",), "invalid choice: 'chekc'"),
+        (("replay", "--episode", "one", "--out", out), "invalid int value: 'one'"),
+        (("collect", "--out", out, "--seed-start", "300000"), "first seed must not be one of"),
+        (("collect", "--out", out, "--seed-start", "-1"), "first seed must lie between 0"),
+        (("collect", "--out", out, "--seed-start", "1.5"), "invalid int value: '1.5'"),
         (("check", "--data", tmp_path), "is not one; did you mean"),
         (("replay", "--data", path, "--episode", 3, "--out", out), "--episode must be 0 to 2"),
         (("replay", "--data", path, "--episode", -1, "--out", out), "--episode must be 0 to 2"),
@@ -209,6 +272,7 @@ def test_files_that_cannot_be_written(command, path, tmp_path):
     (tmp_path / "file").touch()
     for arguments in (
         ("info", "--data", path, "--picture", tmp_path / "file" / "p.png"),
+        ("info", "--data", path, "--sheet", tmp_path / "file" / "p.png"),
         ("replay", "--data", path, "--episode", 0, "--out", tmp_path / "file" / "v.mp4"),
     ):
         code, _, err = command(*arguments)
