@@ -97,6 +97,9 @@ class Recording:
                 self._open()
                 if not all(os.access(array.folder, os.W_OK) for array in self._arrays.values()):
                     raise ValueError(f"{path} must be writable to append to it, it is not")
+        except OSError as error:
+            self.close()
+            raise ValueError(f"{path} must be readable and writable: {error}") from error
         except BaseException:
             self.close()
             raise
@@ -165,6 +168,8 @@ class Recording:
             for name in names
         }
         self._cut()
+        for array in self._arrays.values():
+            array.check_end()
 
     def _cut(self) -> None:
         """Take back what lies beyond the last whole episode."""

@@ -134,8 +134,8 @@ class Teleop:
         attempt = self.attempt
         try:
             self.recording.append(attempt.rows(), attempt.seed)
-        except OSError as error:
-            self._unsaved = error.strerror or str(error)
+        except (OSError, ValueError) as error:
+            self._unsaved = getattr(error, "strerror", None) or str(error)
             attempt.release()
             return
         self.saved += 1

@@ -121,6 +121,11 @@ class Array:
         empty = np.zeros((0, *self.chunk_shape[1:]), dtype=self.metadata["dtype"])
         return np.concatenate([empty, *chunks])[: self.length]
 
+    def check_end(self) -> None:
+        """Raise ValueError where the chunk that the next rows go into is damaged."""
+        if self.length % self.chunk_shape[0]:
+            self._chunk(self.length // self.chunk_shape[0])
+
     def _file(self, k: int) -> Path:
         return self.folder / ".".join(str(n) for n in (k, *(0 for _ in self.chunk_shape[1:])))
 
