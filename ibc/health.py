@@ -29,14 +29,17 @@ def diagnose(history: Sequence[Metrics], facts: Mapping[str, Any]) -> list[Findi
     """
     if not history:
         return []
-    found = (check(history, facts) for check in _CHECKS)
-    return [finding for finding in found if finding is not None]
+    found = [finding for check in _CHECKS if (finding := check(history, facts)) is not None]
+    # What follows from a graver illness is not one of its own.
+    if {finding.name for finding in found} & _CAUSES:
+        found = [finding for finding in found if finding.name not in _EFFECTS]
+    return found
 
 
 def _zero_loss(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Finding | None:
     last = history[-1]
     train, val = last["train_loss_ratio"], last.get("val_loss_ratio", 0.0)
-    if facts["kind"] != "ibc" or max(train, val) > 0.02:
+    if facts["kind"] != "ibc" or max(train, val) > 0.005:
         return None
     return Finding(
         "loss is zero",
@@ -195,6 +198,13 @@ def _dead(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Finding | Non
     )
 
 
+_EFFECTS = {"too few negatives for the tolerance", "loss falls, action error does not"}
+_CAUSES = {
+    "loss is zero",
+    "the sampler's space is not the model's",
+    "predictions are stuck in a corner",
+    "dead layers",
+}
 _Check = Callable[[Sequence[Metrics], Mapping[str, Any]], Finding | None]
 _CHECKS: tuple[_Check, ...] = (
     _zero_loss,

@@ -1,0 +1,405 @@
+"""The failure diary made on purpose: each entry as a deliberately wrong configuration or wiring.
+
+A case takes a small healthy run and breaks one thing. tests/ibc/test_ibc_health.py holds that each
+is recognised by its name, benchmarks/health_table.py prints the table of entries by recipe.
+"""
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import torch
+from torch import nn
+
+from ibc import inference, negatives, presets, probes
+from ibc.base import Policy, PolicyConfig
+from ibc.demos import Demos, Split, Windows
+from ibc.encoders import ImageEncoder, StateEncoder
+from ibc.health import Finding, diagnose
+from ibc.normalize import ActionConfig, Normalizer
+from ibc.policy import build_policy, fit_normalizer
+from ibc.train import TrainConfig, Trainer
+
+SEEDS = {"data": 1, "negatives": 2, "augment": 3, "validation": 4}
+
+
+class Run:
+    """A small run; cases change its parts before it trains."""
+
+    def __init__(
+        self, demos: Demos, policy: PolicyConfig, train: TrainConfig, split: Split
+    ) -> None:
+        self.demos, self.policy, self.train, self.split = demos, policy, train, split
+        self.windows: type[Windows] = Windows
+        self.val_episodes = split.val_episodes
+        self.after_building: Callable[[Trainer], None] = lambda trainer: None
+        self.normalizer: Callable[[Windows], Normalizer] | None = None
+
+    def trainer(self) -> Trainer:
+        """The trainer as the harness builds it, with this run's parts."""
+        config = self.policy
+        shape = (config.obs_mode, config.obs_horizon, config.action_horizon)
+        train = self.windows(self.demos, self.split.train_episodes, *shape)
+        val = self.windows(self.demos, self.val_episodes, *shape)
+        fit = self.normalizer or (lambda windows: fit_normalizer(config, windows))
+        built = build_policy(config, fit(train), generator_seed=0)
+        trainer = Trainer(built, train, val, self.train, SEEDS)
+        self.after_building(trainer)
+        return trainer
+
+    def findings(self, *, trained: bool = True) -> list[Finding]:
+        """What health and probes say, after training if asked."""
+        trainer = self.trainer()
+        found: list[Finding] = []
+        if trained:
+            history = []
+            while not trainer.done:
+                history.append(trainer.run_epoch())
+            unclipped = not self.policy.inference.clip
+            found = diagnose(history, {**trainer.facts, "unclipped": unclipped})
+        return found + probes.inspect(trainer, self.split)
+
+
+class Case(NamedTuple):
+    """A diary entry, the name that it is reported under, and what breaks a run that way.
+
+    applies: whether a policy can have the illness at all; trained: whether it shows in numbers.
+    """
+
+    entry: str
+    name: str
+    breaks: Callable[[Run], Any]  # a context manager
+    applies: Callable[[PolicyConfig], bool] = lambda policy: True
+    trained: bool = True
+
+
+def small(name: str) -> PolicyConfig:
+    """A preset, or our recipe of a kind or obs mode, at a size that trains in a second."""
+    if name in presets.PRESETS:
+        policy = presets.preset(name)[0]
+    elif name == "images":
+        policy = PolicyConfig(obs_mode="image")
+    else:
+        policy = PolicyConfig(kind=name)  # type: ignore[arg-type]
+    encoder = policy.encoder
+    channels = (8, 16) if encoder.downsample == "none" else (8, 16, 16)
+    replaced: dict[str, Any] = {
+        "channels": channels,
+        "trunk": "conv" if encoder.trunk == "resnet18" else encoder.trunk,
+        "reduce_maps": None if encoder.reduce_maps is None else 8,
+        "features": 16,
+        "state_width": 32,
+    }
+    samples, chain = min(64, policy.inference.samples), policy.inference.langevin
+    return dataclasses.replace(
+        policy,
+        encoder=dataclasses.replace(encoder, **replaced),
+        energy=dataclasses.replace(policy.energy, width=64, depth=min(2, policy.energy.depth)),
+        negatives=dataclasses.replace(
+            policy.negatives,
+            count=min(64, policy.negatives.count),
+            langevin=dataclasses.replace(policy.negatives.langevin, steps=5),
+        ),
+        inference=dataclasses.replace(
+            policy.inference,
+            lattice=21,
+            samples=samples,
+            langevin=dataclasses.replace(chain, steps=min(10, chain.steps)),
+        ),
+        diffusion=dataclasses.replace(policy.diffusion, width=32, depth=1),
+    )
+
+
+def lesson(policy: PolicyConfig) -> TrainConfig:
+    """A short training."""
+    image = policy.obs_mode == "image"
+    steps, batch = (100, 16) if image else (300, 64)
+    return TrainConfig(
+        steps=steps,
+        epoch_steps=steps // 2,
+        batch_size=batch,
+        learning_rate=2e-3,
+        warmup_steps=10,
+        ema_decay=0.9,
+        val_windows=32 if image else 128,
+    )
+
+
+@contextmanager
+def _policy(run: Run, **changes: Any) -> Iterator[None]:
+    run.policy = dataclasses.replace(run.policy, **changes)
+    yield
+
+
+@contextmanager
+def negatives_in_px(run: Run) -> Iterator[None]:
+    def px(real: Callable[..., Any]) -> Callable[..., Any]:
+        def drawn(*given: Any, **more: Any) -> Any:
+            actions, rest = real(*given, **more)
+            return actions * 256.0 + 256.0, rest
+
+        return drawn
+
+    with (
+        patch.object(negatives, "sample", px(negatives.sample)),
+        patch.object(negatives, "moved", px(negatives.moved)),
+    ):
+        yield
+
+
+@contextmanager
+def search_in_another_space(run: Run) -> Iterator[None]:
+    """The search hands out actions in [0, 1], and the model and the bounds are in [-1, 1]."""
+    real = inference.read_out
+    with patch.object(inference, "read_out", lambda *given: (real(*given) + 1.0) / 2.0):
+        yield
+
+
+@contextmanager
+def never_unnormalised(run: Run) -> Iterator[None]:
+    """What comes out in [-1, 1] is taken for px."""
+    with patch.object(
+        Normalizer,
+        "decode",
+        lambda self, actions_BD, agent_BA: actions_BD.view(len(actions_BD), -1, 2).clamp(0.0),
+    ):
+        yield
+
+
+@contextmanager
+def too_few_negatives(run: Run) -> Iterator[None]:
+    count = dataclasses.replace(run.policy.negatives, sampler="uniform", count=2)
+    board = ActionConfig(frame="board", bounds="board")
+    with _policy(run, negatives=count, action=board):
+        yield
+
+
+@contextmanager
+def stale_normalizer(run: Run) -> Iterator[None]:
+    def of_other_data(windows: Windows) -> Normalizer:
+        fitted = fit_normalizer(run.policy, windows)
+        return Normalizer(fitted.config, fitted.low * 0.3 + 20.0, fitted.high * 0.3 + 20.0)
+
+    run.normalizer = of_other_data
+    yield
+
+
+class FromTheOldest(Windows):
+    """As many actions as observations, the first for the oldest frame."""
+
+    def batch(self, indices: Any) -> dict[str, Any]:
+        """The windows, their actions shifted into the past."""
+        found = super().batch(indices)
+        back = self.obs_horizon - 1
+        found["action"] = self.demos.action[self._actions_NH[indices] - back]
+        return found
+
+
+@contextmanager
+def past_action(run: Run) -> Iterator[None]:
+    run.windows = FromTheOldest
+    horizon = max(2, run.policy.obs_horizon)
+    with _policy(run, obs_horizon=horizon):
+        yield
+
+
+@contextmanager
+def repeated_action(run: Run) -> Iterator[None]:
+    """The first action of a chunk, handed out once for each of its steps."""
+    dfo = dataclasses.replace(run.policy.inference, sampler="dfo", samples=64)
+    change = {"inference": dfo} if run.policy.inference.sampler == "lattice" else {}
+    real = Policy.predict_action
+
+    def still(self: Policy, *given: Any, **more: Any) -> Any:
+        actions = real(self, *given, **more)
+        return actions[:, :1].expand_as(actions)
+
+    with (
+        _policy(run, action_horizon=2, **change),
+        patch.object(Policy, "predict_action", still),
+    ):
+        yield
+
+
+class NewestFirst(Windows):
+    """Frames in the order newest to oldest."""
+
+    def batch(self, indices: Any) -> dict[str, Any]:
+        """The windows, their frames reversed."""
+        found = super().batch(indices)
+        return {k: v if k == "action" else v[:, ::-1].copy() for k, v in found.items()}
+
+
+@contextmanager
+def oldest_frame(run: Run) -> Iterator[None]:
+    run.windows = NewestFirst
+    with _policy(run, obs_horizon=max(2, run.policy.obs_horizon)):
+        yield
+
+
+@contextmanager
+def image_in_0_1(run: Run) -> Iterator[None]:
+    """The encoder maps to [-1, 1] where it augments, which is in training, and to [0, 1] else."""
+    real = ImageEncoder.forward
+
+    def scaled(self: ImageEncoder, obs: Any, augment: Any = None) -> Any:
+        if augment is not None:
+            return real(self, obs, augment)
+        handle = self.trunk.register_forward_pre_hook(lambda _, given: ((given[0] + 1.0) / 2.0,))
+        try:
+            return real(self, obs, augment)
+        finally:
+            handle.remove()
+
+    with patch.object(ImageEncoder, "forward", scaled):
+        yield
+
+
+@contextmanager
+def dead_layer(run: Run) -> Iterator[None]:
+    """A layer whose units are all off, whatever comes in."""
+
+    def kill(trainer: Trainer) -> None:
+        layers = [
+            m for m in trainer.policy.modules() if isinstance(m, nn.Linear) and m.bias is not None
+        ]
+        hidden = next(m for m in layers if m.out_features > 2)
+        with torch.no_grad():
+            hidden.weight.zero_()
+            hidden.bias.fill_(-1e4)
+        hidden.register_forward_hook(lambda *given: given[-1].detach())
+
+    run.after_building = kill
+    yield
+
+
+@contextmanager
+def unread_width(run: Run) -> Iterator[None]:
+    """Encoders that have made up their minds about their width."""
+    kind = ImageEncoder if run.policy.obs_mode == "image" else StateEncoder
+    real = kind.__init__
+    name = "features" if run.policy.obs_mode == "image" else "state_width"
+
+    def fixed(self: Any, config: Any, *rest: Any) -> None:
+        real(self, dataclasses.replace(config, **{name: 24}), *rest)
+
+    encoder = dataclasses.replace(run.policy.encoder, state_depth=1)
+    with ExitStack() as stack:
+        if run.policy.obs_mode != "image":
+            stack.enter_context(_policy(run, encoder=encoder))
+        stack.enter_context(patch.object(kind, "__init__", fixed))
+        yield
+
+
+@contextmanager
+def other_validation(run: Run) -> Iterator[None]:
+    """Validation on the complement of a subset, training episodes among them."""
+    run.val_episodes = tuple(sorted({*run.split.val_episodes, *run.split.train_episodes[:3]}))
+    yield
+
+
+def swallowed_save(demos: Demos, policy: PolicyConfig) -> list[Finding]:
+    """A checkpoint of the start stays, for what failed to replace it said nothing."""
+    run = Run(demos, policy, lesson(policy), Split(tuple(range(10)), (10, 11)))
+    trainer = run.trainer()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer.policy_for_inference().save(Path(folder))
+        trainer.config = dataclasses.replace(trainer.config, steps=2, epoch_steps=2)
+        trainer.run_epoch()
+        return probes.saved(trainer.policy_for_inference(), Path(folder))
+
+
+def _searches(policy: PolicyConfig) -> bool:
+    return policy.kind == "ibc"
+
+
+def _sees_images(policy: PolicyConfig) -> bool:
+    return policy.obs_mode == "image"
+
+
+CASES: tuple[Case, ...] = (
+    Case("losses both 0: negatives in px", "loss is zero", negatives_in_px, _searches),
+    Case(
+        "action error huge: the sampler's space and the model's differ",
+        "the sampler's space is not the model's",
+        search_in_another_space,
+        _searches,
+    ),
+    Case(
+        "stuck in the upper left corner: output never un-normalised",
+        "predictions are stuck in a corner",
+        never_unnormalised,
+    ),
+    Case(
+        "loss falls, action error does not: too few negatives for the tolerance",
+        "too few negatives for the tolerance",
+        too_few_negatives,
+        lambda policy: _searches(policy) and not policy.negatives.moved,
+    ),
+    Case(
+        "loss falls, action error does not: a stale normaliser",
+        "stale normaliser",
+        stale_normalizer,
+        trained=False,
+    ),
+    Case(
+        "as many actions as observations: one meant for a past frame is executed",
+        "the action of a past frame is executed",
+        past_action,
+        trained=False,
+    ),
+    Case(
+        "one action repeated over the chunk: the agent moves in jerks",
+        "one action is repeated over the chunk",
+        repeated_action,
+        trained=False,
+    ),
+    Case(
+        "the oldest frame used instead of the newest",
+        "the oldest frame is used instead of the newest",
+        oldest_frame,
+        trained=False,
+    ),
+    Case(
+        "image in [0, 1] where the model was trained on [-1, 1]",
+        "the image's scale is not that of training",
+        image_in_0_1,
+        _sees_images,
+        trained=False,
+    ),
+    Case("a dead layer", "dead layers", dead_layer),
+    Case(
+        "a layer width in the config that nothing reads",
+        "a width that nothing reads",
+        unread_width,
+        trained=False,
+    ),
+    Case(
+        "validation that uses other episodes than it says",
+        "validation uses other episodes than it says",
+        other_validation,
+        trained=False,
+    ),
+)
+SAVING = "checkpoint saving that fails inside a swallowed exception"
+
+
+def names(
+    demos: Demos,
+    policy: PolicyConfig,
+    case: Case | None,
+    split: Split,
+    train: TrainConfig | None = None,
+) -> list[str]:
+    """What is reported of a run that has the case's illness, or none."""
+    run = Run(demos, policy, train or lesson(policy), split)
+    if case is None:
+        return [finding.name for finding in run.findings()]
+    with case.breaks(run):
+        found = run.findings(trained=case.trained)
+    assert all(finding.evidence and finding.mend for finding in found)
+    return [finding.name for finding in found]
