@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from harness import verdicts
 from harness.cells import BAR_HEAD, WIDE, bar, number, percent, plain, signed, table
 from harness.checkpoint import Checkpoint
 from harness.errors import one_line
@@ -39,13 +40,20 @@ def sweep_head(sweep: Sweep) -> RenderableType:
     return Group(line, *([plain("; ".join(details), "dim")] if details else []))
 
 
-def arms(found: Sequence[Arm], width: int) -> RenderableType:
-    """Return a table for each question, its first arm the one that the others are compared with."""
+def arms(
+    found: Sequence[Arm], width: int, answers: Mapping[str, str] | None = None
+) -> RenderableType:
+    """Return a table for each question, its first arm the one that the others are compared with.
+
+    answers: a sentence by question, shown under its table.
+    """
     blocks: list[RenderableType] = []
     for name in dict.fromkeys(arm.question for arm in found):
         of_question = [arm for arm in found if arm.question == name]
         title = Text.assemble((one_line(name), "bold"), f"  {one_line(of_question[0].text)}")
         blocks += [Text(""), title, Padding(_question(of_question, width), (0, 0, 0, 2))]
+        if answers and name in answers:
+            blocks.append(Padding(plain(answers[name], "italic"), (0, 0, 0, 2)))
     return Group(*blocks)
 
 
@@ -269,7 +277,8 @@ def cut(shown: RenderableType, lines: int, total: int) -> RenderableType:
 
 def sweep(of: Sweep, found: Sequence[Arm], width: int) -> RenderableType:
     """Return all that `show` prints: the head, a table for each question, how to read it."""
-    parts = [sweep_head(of), arms(found, width), Text(""), legend(of)]
+    sentences = {answer.question: answer.summary for answer in verdicts.answers(of, found)}
+    parts = [sweep_head(of), arms(found, width, sentences), Text(""), legend(of)]
     best = of.best()
     if best is not None:
         score = number(of_row(best, "select_score"))

@@ -13,8 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 from rich.console import Console, RenderableType
+from rich.markdown import Markdown
+from rich.text import Text
 
-from harness import checkpoint, errors, report, stats, store, summary
+from harness import checkpoint, errors, report, stats, store, summary, verdicts
 from harness.errors import OK, UserError
 from harness.summary import Group, Sweep
 
@@ -54,7 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     for made in (trials, episodes):
         made.add_argument("--limit", type=int, default=50, metavar="N", help="lines (50; 0: all)")
     best = command("best", _best, "the trial that `--ckpt best` stands for")
-    for made in (show, trials, episodes, best):
+    answers = command("answers", _answers, "what a sweep says to each of its questions, in words")
+    for made in (show, trials, episodes, best, answers):
         made.add_argument("sweep", nargs="?", metavar="SWEEP", help="the newest when left out")
     compare = command("compare", _compare, "two arms, trials or evaluations, paired by start")
     compare.add_argument("a", help="an arm, a config's hash, a trial, or SWEEP:NAME of another")
@@ -153,6 +156,16 @@ def _show(given: argparse.Namespace) -> Answer:
     arms = sweep.arms()
     rows = [arm.as_row() for arm in arms]
     return pa.Table.from_pylist(rows), report.sweep(sweep, arms, console().width)
+
+
+def _answers(given: argparse.Namespace) -> Answer:
+    sweep = _sweep(given)
+    found = verdicts.answers(sweep)
+    if not found:
+        raise UserError(f"{sweep.folder.name} is a search and asks no question; see `show`")
+    text = verdicts.markdown(sweep)
+    shown = Markdown(text) if sys.stdout.isatty() else Text(text)
+    return pa.Table.from_pylist(verdicts.rows(found)), shown
 
 
 def _trials(given: argparse.Namespace) -> Answer:

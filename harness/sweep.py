@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from harness import data, files, report, space, store, workers
+from harness import data, files, report, space, store, verdicts, workers
 from harness.errors import OK, SOME_FAILED, UserError
 from harness.estimate import Estimate, estimate
 from harness.jobs import Job, Jobs, PlannedJobs, StopOnSameError, planned_job, sort_longest_first
@@ -88,6 +88,7 @@ def sweep(options: Options, console: Console) -> int:
             _open_all(work, source, console)
             _execute(options, work, folder, source, resources, found, console)
         store.rebuild(folder.path)
+        verdicts.write(folder.path)
         return _conclude(work, folder, console)
 
 

@@ -1,0 +1,217 @@
+"""Every question of a sweep answered in words that follow from the numbers by a stated rule."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness import evidence, files, stats, store
+from harness.cells import number, percent
+from harness.errors import one_line
+from harness.stats import Estimate
+from harness.summary import Arm, Group, Sweep, compare, estimate_columns
+
+_ESCAPED = {ord(sign): f"&#{ord(sign)};" for sign in "&\\`*_[]<>|#"}
+# Fewer starts than these say nothing of a difference that they do not show.
+FEWEST_STARTS = 20
+# Score points that nobody would change a recipe for.
+SMALL = 0.05
+RULE = (
+    "Rule: an arm **helps** or **hurts** when the 95 % interval of its paired difference in score "
+    "leaves 0 out; when the interval lies within "
+    f"{SMALL:g} of 0, on {FEWEST_STARTS} starts or more, there is **no difference larger than** "
+    "its farther end; otherwise, and wherever a side has one training seed only, there is **not "
+    "enough evidence**. The intervals are for other starts and other training seeds, and those of "
+    "a question's arms hold together (Bonferroni). Differences are on the selection's starts, "
+    "unless all arms were evaluated on report starts."
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One arm against its question's baseline.
+
+    word: "helps", "hurts", "no difference", "not enough evidence" or "nothing to compare"; text: a
+    sentence with the numbers. score and success are differences; n starts that both have.
+    """
+
+    arm: str
+    word: str
+    text: str
+    score: Estimate
+    success: Estimate
+    train_seeds: int
+    n: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question, its arms, and the verdict on each arm but the first."""
+
+    question: str
+    text: str
+    arms: tuple[Arm, ...]
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def summary(self) -> str:
+        """The answer in a sentence."""
+        base = f"“{self.arms[0].arm}”"
+        parts = []
+        for word, phrase in (
+            ("helps", "{} score{s} higher than {base}"),
+            ("hurts", "{} score{s} lower than {base}"),
+            ("no difference", "{} make{s} no difference that matters"),
+            ("not enough evidence", "for {} there is not enough evidence"),
+            ("nothing to compare", "for {} nothing is finished yet"),
+        ):
+            names = [f"“{verdict.arm}”" for verdict in self.verdicts if verdict.word == word]
+            if names:
+                s = "s" if len(names) == 1 else ""
+                parts.append(phrase.format(_in_words(names), s=s, base=base))
+        if {verdict.word for verdict in self.verdicts} == {"not enough evidence"}:
+            parts = ["not enough evidence for any arm"]
+        text = "; ".join(parts)
+        return f"{text[:1].upper()}{text[1:]}." if text else "There is nothing to compare."
+
+
+def answers(sweep: Sweep, arms: Sequence[Arm] | None = None) -> list[Answer]:
+    """Return the answer to every question; a search has none."""
+    if sweep.plan.get("search"):
+        return []
+    found = sweep.arms() if arms is None else arms
+    result = []
+    for name in dict.fromkeys(arm.question for arm in found):
+        of_question = tuple(arm for arm in found if arm.question == name)
+        first, others = of_question[0], of_question[1:]
+        others = tuple(arm for arm in others if arm.config_hash != first.config_hash)
+        seeds = _starts(of_question)
+        verdicts = tuple(_judge(arm, first, len(others), seeds) for arm in others)
+        result.append(Answer(name, first.text, of_question, verdicts))
+    return result
+
+
+def _starts(arms: Sequence[Arm]) -> range:
+    """Return the report starts if every arm has some, so that nothing was chosen on them."""
+    reported = all(store.within(a.group.episodes, store.REPORT_SEEDS).num_rows for a in arms)
+    return store.REPORT_SEEDS if reported else store.SELECT_SEEDS
+
+
+def _judge(arm: Arm, first: Arm, comparisons: int, seeds: range) -> Verdict:
+    level = evidence.shared_level(comparisons)
+    grids = stats.common(arm.group.grid("score", seeds), first.group.grid("score", seeds))
+    score = stats.paired_difference(grids[0].values, grids[1].values, level)
+    success = compare(arm.group, first.group, "success", seeds).difference
+    train_seeds = min(len(grid.train_seeds) for grid in grids)
+    word, text = _words(score, grids[0].values, grids[1].values, level)
+    return Verdict(arm.arm, word, text, score, success, train_seeds, score.n)
+
+
+def _words(
+    score: Estimate, a: NDArray[np.float64], b: NDArray[np.float64], level: float
+) -> tuple[str, str]:
+    if math.isnan(score.value):
+        return "nothing to compare", "no start is finished in both"
+    if math.isnan(score.low):
+        return "not enough evidence", "one start says nothing of others"
+    shown = f"{score.value:+.3f} [{score.low:+.3f}, {score.high:+.3f}]"
+    if min(len(a), len(b)) < 2:
+        text = f"not enough evidence: {shown} for these very checkpoints"
+        return "not enough evidence", f"{text}; three training seeds would be a start"
+    if score.low > 0:
+        return "helps", f"helps: {shown}"
+    if score.high < 0:
+        return "hurts", f"hurts: {shown}"
+    farthest = max(-score.low, score.high, 0.0)
+    if farthest <= SMALL and score.n >= FEWEST_STARTS:
+        return "no difference", f"no difference larger than {farthest:.3f}: {shown}"
+    text = f"not enough evidence: {shown}"
+    needed = evidence.spread(a, b).needed(SMALL, a.shape[1], level)
+    if needed is None:
+        more = "more seeds than anybody trains"
+    else:
+        more = f"about {needed[0]} training seeds"
+        if needed[1] > a.shape[1]:
+            more += f" on {needed[1]:,} starts"
+    return "not enough evidence", f"{text}; {more} would tell a difference of {SMALL:g}"
+
+
+def markdown(sweep: Sweep) -> str:
+    """Return answers.md: a sentence and a table for every question, and the rule behind them."""
+    lines = [f"# {_safe(sweep.folder.name)}", ""]
+    found = answers(sweep)
+    if not found:
+        return "\n".join([*lines, "A search asks no question; see its best trials.", ""])
+    lines += [f"- **{_safe(answer.question)}** {_safe(answer.summary)}" for answer in found]
+    lines += ["", RULE, ""]
+    for answer in found:
+        lines += [f"## {_safe(answer.question)}", "", _safe(answer.text), ""]
+        lines += ["| arm | score | success | against the first | success | n | verdict |"]
+        lines += ["|---|---|---|---|---|--:|---|"]
+        by_arm = {verdict.arm: verdict for verdict in answer.verdicts}
+        for arm in answer.arms:
+            lines.append(_row(arm, by_arm.get(arm.arm)))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _row(arm: Arm, verdict: Verdict | None) -> str:
+    group: Group = arm.group
+    cells = [_safe(arm.arm), number(arm.select), percent(arm.success)]
+    if verdict is None:
+        cells += ["", "", str(arm.select.n), ""]
+    else:
+        cells += [_signed(verdict.score, 3), _signed(verdict.success, 2)]
+        cells += [str(verdict.n), _safe(verdict.text)]
+    seeds = f" ({group.finished} of {len(group.trials)} training seeds)"
+    cells[0] += seeds
+    return "| " + " | ".join(cells) + " |"
+
+
+def _signed(estimate: Estimate, digits: int) -> str:
+    if math.isnan(estimate.value):
+        return ""
+    if math.isnan(estimate.low):
+        return f"{estimate.value:+.{digits}f}"
+    return f"{estimate.value:+.{digits}f} [{estimate.low:+.2f}, {estimate.high:+.2f}]"
+
+
+def _safe(text: str) -> str:
+    """Return foreign text as one line that Markdown and HTML take for text."""
+    return one_line(text).translate(_ESCAPED)
+
+
+def write(folder: Path) -> Path:
+    """Write answers.md into a sweep's folder, atomically, and return its path."""
+    path = folder / "answers.md"
+    with files.atomic(path) as file:
+        file.write(markdown(Sweep(folder)).encode())
+    return path
+
+
+def rows(found: Sequence[Answer]) -> list[dict[str, Any]]:
+    """Return plain values of all verdicts for JSON and CSV."""
+    return [
+        {
+            "question": answer.question,
+            "arm": verdict.arm,
+            "baseline": answer.arms[0].arm,
+            "verdict": verdict.word,
+            "text": verdict.text,
+            **estimate_columns("score_difference", verdict.score),
+            **estimate_columns("success_difference", verdict.success),
+            "train_seeds": verdict.train_seeds,
+        }
+        for answer in found
+        for verdict in answer.verdicts
+    ]
+
+
+def _in_words(names: Sequence[str]) -> str:
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,125 @@
+"""What differences amount to: against closed forms, scipy, and simulations where truth is known."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from harness import evidence, stats
+
+
+def test_holm_against_the_definition_and_scipy() -> None:
+    p = [0.01, 0.04, 0.03, 0.005]
+    assert evidence.holm(p) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert evidence.holm([0.9, 0.8]).tolist() == [1.0, 1.0]
+    assert evidence.holm([]).size == 0
+    with pytest.raises(ValueError, match=r"lie in \[0, 1\]"):
+        evidence.holm([0.5, 1.5])
+
+
+def test_holm_holds_the_error_rate_under_the_null() -> None:
+    rng = np.random.default_rng(0)
+    wrong = [(evidence.holm(rng.random(6)) < 0.05).any() for _ in range(4000)]
+    assert 0.04 < np.mean(wrong) < 0.06
+
+
+def test_shared_intervals_hold_together() -> None:
+    rng = np.random.default_rng(1)
+    assert evidence.shared_level(1) == stats.LEVEL
+    level = evidence.shared_level(5)
+    held = []
+    for _ in range(400):
+        grids = rng.normal(size=(6, 4, 30)) + rng.normal(size=(6, 4, 1)) * 0.3
+        found = [stats.paired_difference(g, grids[0], level) for g in grids[1:]]
+        held.append(all(each.low <= 0 <= each.high for each in found))
+    assert np.mean(held) >= 0.93
+    with pytest.raises(ValueError, match="at least one comparison, got 0"):
+        evidence.shared_level(0)
+
+
+@pytest.mark.parametrize("n", [1, 4, 5, 6, 7, 40])
+def test_the_middle_mean_is_scipys_where_quarters_are_whole(n: int) -> None:
+    values = np.random.default_rng(n).random((1, n))
+    ours = evidence.interquartile_mean(values).value
+    if n % 4 == 0:
+        assert ours == pytest.approx(scipy.stats.trim_mean(values[0], 0.25))
+    # In general it is the integral of the quantile function over the middle half.
+    grid = (np.arange(100_000) + 0.5) / 100_000
+    middle = grid[(grid > 0.25) & (grid < 0.75)]
+    exact = np.sort(values[0])[np.minimum((middle * n).astype(int), n - 1)].mean()
+    assert ours == pytest.approx(exact, abs=1e-4)
+
+
+def test_the_interquartile_mean_is_robust_and_its_interval_covers() -> None:
+    rng = np.random.default_rng(2)
+    values = rng.normal(0.8, 0.05, (3, 60))
+    lost = values.copy()
+    lost[:, :3] = 0.0
+    moved = abs(evidence.interquartile_mean(lost).value - evidence.interquartile_mean(values).value)
+    assert moved < 0.01 < abs(lost.mean() - values.mean())
+    held = []
+    for _ in range(200):
+        found = evidence.interquartile_mean(rng.normal(size=(3, 50)))
+        held.append(found.low <= 0 <= found.high)
+    assert np.mean(held) >= 0.93
+    assert math.isnan(evidence.interquartile_mean(np.zeros((2, 1))).low)
+
+
+def test_probability_of_improvement_is_the_mann_whitney_statistic() -> None:
+    rng = np.random.default_rng(3)
+    a, b = rng.random((7, 1)) + 0.2, rng.random((5, 1))
+    u = scipy.stats.mannwhitneyu(a[:, 0], b[:, 0]).statistic
+    assert evidence.probability_of_improvement(a, b).value == pytest.approx(u / 35)
+    tied = np.full((2, 10), 0.5)
+    assert evidence.probability_of_improvement(tied, tied).value == 0.5
+    far = evidence.probability_of_improvement(tied + 1, tied)
+    assert (far.value, far.low, far.high) == pytest.approx((1.0, 1.0, 1.0))
+    with pytest.raises(ValueError, match="same environment seeds, got 3 and 4"):
+        evidence.probability_of_improvement(np.zeros((1, 3)), np.zeros((1, 4)))
+
+
+def test_probability_of_improvement_covers_one_half_under_the_null() -> None:
+    rng = np.random.default_rng(4)
+    held = []
+    for _ in range(200):
+        found = evidence.probability_of_improvement(
+            rng.normal(size=(4, 40)), rng.normal(size=(4, 40))
+        )
+        held.append(found.low <= 0.5 <= found.high)
+    assert np.mean(held) >= 0.93
+
+
+def test_a_spread_foretells_the_interval() -> None:
+    rng = np.random.default_rng(5)
+    foretold, found = [], []
+    for _ in range(100):
+        seeds = rng.normal(0, 0.05, (2, 5, 1))
+        a, b = seeds + rng.normal(0, 0.2, (2, 5, 60))
+        spread = evidence.spread(a, b)
+        interval = stats.paired_difference(a, b)
+        foretold.append(spread.half_width(5, 60))
+        found.append((interval.high - interval.low) / 2)
+    assert np.mean(foretold) == pytest.approx(np.mean(found), rel=0.15)
+
+
+def test_what_is_detectable_is_detected_with_its_power() -> None:
+    rng = np.random.default_rng(6)
+    spread = evidence.Spread(starts=2 * 0.2**2 / 5, a=0.05**2, b=0.05**2)
+    shift = spread.detectable(5, 60)
+    shown = []
+    for _ in range(300):
+        noise = rng.normal(0, 0.05, (2, 5, 1)) + rng.normal(0, 0.2, (2, 5, 60))
+        shown.append(stats.paired_difference(noise[0] + shift, noise[1]).low > 0)
+    assert 0.72 < np.mean(shown) < 0.92
+
+
+def test_how_many_seeds_are_needed() -> None:
+    spread = evidence.Spread(starts=0.1, a=0.002, b=0.002)
+    needed = spread.needed(0.05, 100)
+    assert needed is not None
+    train_seeds, starts = needed
+    assert spread.half_width(train_seeds, starts) <= 0.05
+    assert starts == 200  # 100 starts alone have a half width of 0.063
+    assert spread.half_width(train_seeds - 1, starts) > 0.05
+    assert evidence.Spread(1e3, 1.0, 1.0).needed(0.001, 50) is None
