@@ -40,10 +40,10 @@ class DiffusionConfig:
     schedule: Literal["cosine", "linear"] = "cosine"
     prediction: Literal["epsilon", "sample"] = "sample"
     eta: float = 0.0
-    spread: float = 0.25
+    spread: float = 0.2
     network: Literal["conv", "mlp"] = "conv"
-    width: int = 128
-    depth: int = 3
+    width: int = 64
+    depth: int = 2
     kernel: int = 5
 
     def __post_init__(self) -> None:
