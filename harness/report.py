@@ -53,7 +53,7 @@ def arms(
         title = Text.assemble((one_line(name), "bold"), f"  {one_line(of_question[0].text)}")
         blocks += [Text(""), title, Padding(_question(of_question, width), (0, 0, 0, 2))]
         if answers and name in answers:
-            blocks.append(Padding(plain(answers[name], "italic"), (0, 0, 0, 2)))
+            blocks.append(Padding(plain(answers[name]), (0, 0, 0, 2)))
     return Group(*blocks)
 
 
