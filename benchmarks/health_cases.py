@@ -101,7 +101,6 @@ def small(name: str) -> PolicyConfig:
         energy=dataclasses.replace(policy.energy, width=64, depth=min(2, policy.energy.depth)),
         negatives=dataclasses.replace(
             policy.negatives,
-            count=min(64, policy.negatives.count),
             langevin=dataclasses.replace(policy.negatives.langevin, steps=5),
         ),
         inference=dataclasses.replace(
@@ -117,7 +116,7 @@ def small(name: str) -> PolicyConfig:
 def lesson(policy: PolicyConfig) -> TrainConfig:
     """A short training."""
     image = policy.obs_mode == "image"
-    steps, batch = (100, 16) if image else (300, 64)
+    steps, batch = (120, 16) if image else (300, 64 if policy.negatives.shared else 32)
     return TrainConfig(
         steps=steps,
         epoch_steps=steps // 2,

@@ -65,15 +65,19 @@ def _error_does_not_follow(history: Sequence[Metrics], facts: Mapping[str, Any])
     if len(history) < 2 or "val_action_error_px" not in history[-1]:
         return None
     last = history[-1]
-    error = min(last["val_action_error_px"], last["val_readout_error_px"])
-    trivial = last["trivial_action_error_px"]
+    error, earlier = (
+        min(m["val_action_error_px"], m["val_readout_error_px"])
+        for m in (last, history[(len(history) - 1) // 2])
+    )
+    trivial, finest = last["trivial_action_error_px"], last.get("finest_error_px", 0.0)
     if error < 0.95 * trivial or last["train_loss_ratio"] > 0.9:
         return None
+    if error < 0.97 * earlier and finest < 2.0 * trivial:
+        return None  # it is on its way
     evidence = (
         f"the loss is {last['train_loss_ratio']:.1%} of chance, but the action error is "
         f"{error:.1f} px where a policy that does not look has {trivial:.1f} px"
     )
-    finest = last.get("finest_error_px", 0.0)
     if finest > 0.5 * trivial:
         return Finding(
             "too few negatives for the tolerance",
@@ -84,7 +88,7 @@ def _error_does_not_follow(history: Sequence[Metrics], facts: Mapping[str, Any])
     return Finding(
         "loss falls, action error does not",
         evidence,
-        "train on if the run is young; else use more negatives (negatives.count) or tighter bounds "
+        "use more negatives (negatives.count) or tighter bounds "
         "(action.bounds) so that the loss sees errors of a few px, and make sure that the "
         "normaliser is that of this data set",
     )
@@ -187,7 +191,9 @@ def _clipped(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Finding | 
 
 
 def _dead(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Finding | None:
-    names = facts.get("dead_layers", ())
+    # InfoNCE compares energies: a constant added to all of them has no gradient by right.
+    energy = facts["kind"] == "ibc"
+    names = [n for n in facts.get("dead_layers", ()) if not (energy and n.endswith("out.bias"))]
     if not names:
         return None
     return Finding(
