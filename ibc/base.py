@@ -29,7 +29,7 @@ from ibc.windows import ObsMode
 
 FORMAT = 1
 KINDS = ("ibc", "mse", "mdn", "diffusion")
-JOINT_DFO = 5  # action dimensions that DFO searches at once with success
+JOINT_DIMENSIONS = 5  # of a chunk, that samples fill well enough for DFO to search them at once
 Batch = Mapping[str, Any]
 Config = TypeVar("Config")
 
@@ -117,14 +117,24 @@ def config_warnings(config: PolicyConfig) -> list[str]:
     Nothing is raised or warned of here; harness prints the texts with its plan.
     """
     D = 2 * config.action_horizon
-    if config.kind == "ibc" and config.inference.sampler == "dfo" and D > JOINT_DFO:
-        return [
+    if config.kind != "ibc" or config.energy.conditionals != "joint" or D <= JOINT_DIMENSIONS:
+        return []
+    found = []
+    if config.inference.sampler == "dfo":
+        found.append(
             f"joint DFO over {D} action dimensions (policy.action_horizon "
-            f"{config.action_horizon}) fails beyond about {JOINT_DFO}, its samples are too few: "
-            'take energy.conditionals "steps" with inference.sampler "autoregressive", or '
+            f"{config.action_horizon}) fails beyond about {JOINT_DIMENSIONS}, its samples are too "
+            'few: take energy.conditionals "steps" with inference.sampler "autoregressive", or '
             'inference.sampler "langevin"'
-        ]
-    return []
+        )
+    if config.negatives.sampler == "uniform":
+        found.append(
+            f"uniform negatives over {D} action dimensions (policy.action_horizon "
+            f"{config.action_horizon}) all lie far from the demonstrated chunk, so that the loss "
+            'is soon 0 and says nothing near it: take energy.conditionals "steps", or '
+            'negatives.sampler "langevin" or "mixture"'
+        )
+    return found
 
 
 class Policy(nn.Module, ABC):

@@ -177,7 +177,11 @@ def langevin(
     device: torch.device,
     warm: Warm | None = None,
 ) -> Samples:
-    """Sample over the bounds and run a Langevin chain from each; what comes out is drawn."""
+    """Sample over the bounds and run a Langevin chain from each.
+
+    Chains of the standard form end as draws from the density, and are read as such; those of
+    Google's form, which settle near minima, are weighed by their energy as Google does.
+    """
     S, D = config.samples, action_dim
     units = [torch.rand(S * D + 1, generator=g, device=g.device) for g in generators]
     units_BX = torch.stack(units).to(device)
@@ -189,7 +193,8 @@ def langevin(
         lambda: _normals(generators, S, D).to(device),
         clip=config.clip,
     )
-    return Samples(chain.actions, chain.energies, units_BX[:, -1], drawn=True)
+    drawn = config.langevin.form == "standard"
+    return Samples(chain.actions, chain.energies, units_BX[:, -1], drawn)
 
 
 def _warmed(

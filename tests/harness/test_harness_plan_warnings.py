@@ -10,7 +10,7 @@ from harness.sweep_report import print_plan
 
 CHUNKS = """
 version: 1
-base: {policy.inference.sampler: dfo}
+base: {policy.inference.sampler: dfo, policy.negatives.sampler: mixture}
 questions:
   chunks:
     ask: How long?
@@ -18,7 +18,7 @@ questions:
 """
 SEARCH = """
 version: 1
-base: {policy.inference.sampler: dfo, policy.action_horizon: 4}
+base: {policy.inference.sampler: dfo, policy.negatives.sampler: mixture, policy.action_horizon: 4}
 search: {ask: "Which?", trials: 3, axes: {policy.energy.width: [8, 16]}}
 """
 

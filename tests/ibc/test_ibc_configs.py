@@ -78,16 +78,18 @@ def test_config_survives_plain_values():
     assert config_from_plain(PolicyConfig, plain) == config
 
 
-def test_joint_dfo_over_chunks_is_warned_of_with_the_way_out():
+def test_joint_samples_over_chunks_are_warned_of_with_the_way_out():
     dfo = InferenceConfig("dfo")
     assert config_warnings(PolicyConfig()) == []
     assert config_warnings(PolicyConfig(action_horizon=2, inference=dfo)) == []
     assert config_warnings(PolicyConfig("mse", action_horizon=8, inference=dfo)) == []
-    (text,) = config_warnings(PolicyConfig(action_horizon=4, inference=dfo))
+    mixture = NegativesConfig("mixture")
+    (text,) = config_warnings(PolicyConfig(action_horizon=4, negatives=mixture, inference=dfo))
     assert "joint DFO over 8 action dimensions" in text
     assert 'take energy.conditionals "steps" with inference.sampler "autoregressive"' in text
-    langevin = InferenceConfig("langevin")
-    assert config_warnings(PolicyConfig(action_horizon=4, inference=langevin)) == []
+    (text,) = config_warnings(PolicyConfig(action_horizon=4, inference=InferenceConfig("langevin")))
+    assert "uniform negatives over 8 action dimensions" in text
+    assert 'take energy.conditionals "steps", or negatives.sampler "langevin"' in text
     way_out = PolicyConfig(
         action_horizon=4,
         energy=EnergyConfig(conditionals="steps"),

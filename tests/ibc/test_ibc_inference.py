@@ -195,6 +195,22 @@ def test_langevin_draws_are_read_as_draws():
         torch.testing.assert_close(read_out(samples, readout), target[:1], atol=0.02, rtol=0)
 
 
+def test_googles_chains_are_weighed_by_their_energy():
+    """They settle in every basin alike, so that the depth must tell the basins apart."""
+
+    def energy(actions):
+        x = actions[..., 0]
+        return 100.0 * (x.abs() - 0.5).square() + 3.0 * (x < 0)
+
+    chain = LangevinConfig("google", steps=50, limit=0.1)
+    config = InferenceConfig("langevin", samples=500, langevin=chain)
+    found = langevin(energy, 1, config, generators(0), CPU)
+    assert float((found.actions < 0).float().mean()) == pytest.approx(0.5, abs=0.1)
+    weights = torch.tensor([math.exp(3.0), -1.0]) / (math.exp(3.0) + 1.0)
+    expected = float(weights.sum()) * 0.5
+    assert read_out(found, "softmax_mean").item() == pytest.approx(expected, abs=0.03)
+
+
 def test_mode_mean_takes_the_heaviest_neighbourhood_not_the_lowest_spike():
     """A wide mode of one part in three against a spike of less energy and little weight."""
     line = torch.linspace(-1, 1, 401)[None, :, None]
