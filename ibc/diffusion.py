@@ -17,6 +17,8 @@ from torch import Tensor
 from ibc.checks import check, check_choice, check_float, check_int
 from ibc.normalize import BOUND
 
+FAINT = 0.01
+
 
 @dataclass(frozen=True)
 class DiffusionConfig:
@@ -24,8 +26,10 @@ class DiffusionConfig:
 
     train_steps: noise levels L. inference_steps: how many of them are passed on the way back.
     schedule: "cosine" (Nichol and Dhariwal, eq. 17) or "linear" (Ho et al., for any L).
-    prediction: what the network says of a noised chunk: its noise ("epsilon") or the "sample".
-    eta: 0 draws only the start (DDIM); 1 with all steps is the ancestral sampler of Ho et al.
+    prediction: what the network says of a noised chunk: its noise ("epsilon") or the "sample",
+    which a short training and few steps back get right sooner.
+    eta: 0 draws only the start (DDIM; few steps then end a little closer to the middle of what they
+    draw from); 1 with all steps is the ancestral sampler of Ho et al.
     spread: the standard deviation that normalised actions are taken to have; they are divided by it
     before they are noised, so that the levels tell what they tell for data of deviation 1.
     network: "conv" is a residual 1-D convolution over the chunk's steps, "mlp" one over the chunk
@@ -85,9 +89,16 @@ def add_noise(chunks_BD: Tensor, noise_BD: Tensor, signal_B: Tensor) -> Tensor:
 
 
 def passed_levels(config: DiffusionConfig) -> list[int]:
-    """The levels passed at inference, noisiest first: evenly spread, always from the last one."""
-    K = config.inference_steps
-    return [round((K - k) * config.train_steps / K) - 1 for k in range(K)]
+    """The levels passed at inference, noisiest first: at most inference_steps, evenly spread.
+
+    A chunk is foreseen from its noise by a division by the root of the signal's share, so that on
+    the last levels the smallest error of the noise becomes an action at the bounds: with "epsilon"
+    the way back begins where the share is FAINT.
+    """
+    K, count = config.inference_steps, config.train_steps
+    if config.prediction == "epsilon":
+        count = max(1, int((signal_shares(config) >= FAINT).sum()))
+    return list(dict.fromkeys(max(0, round((K - k) * count / K) - 1) for k in range(K)))
 
 
 def denoise(
