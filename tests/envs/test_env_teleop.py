@@ -195,7 +195,8 @@ def test_what_a_person_made_is_checked_trained_on_and_read_by_others(
 TWO_STEPS = """
 import sys
 from harness import data, seeding
-from ibc.base import EncoderConfig, PolicyConfig
+from ibc.base import PolicyConfig
+from ibc.encoders import EncoderConfig
 from ibc.policy import build_policy, fit_normalizer
 from ibc.train import TrainConfig, Trainer
 from ibc.windows import Windows
