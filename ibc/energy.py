@@ -133,9 +133,11 @@ class ConcatEnergy(nn.Module):
                 h = block(h, self.dropout, dropout, self.by_window)
             h = h.relu()
         else:
-            h = h.relu_()
+            # Rows in one dimension: ReLU in place on a view would cost a copy of the gradient.
+            rows, h = h.shape[:2], h.relu_()
             for layer in self.hidden:
-                h = layer(drop(h, self.dropout, dropout, self.by_window)).relu_()
+                h = drop(h, self.dropout, dropout, self.by_window).flatten(0, 1)
+                h = layer(h).relu_().unflatten(0, rows)
         h = drop(h, self.dropout, dropout, self.by_window)
         with torch.autocast(actions_BND.device.type, enabled=False):
             energies: Tensor = self.out(h.float()).squeeze(-1)
@@ -192,11 +194,13 @@ class ProductEnergy(nn.Module):
         Dropout is applied to observations only. First layer and product stay in float32.
         """
         with torch.autocast(actions_BND.device.type, enabled=False):
-            v = self.action(actions_BND).relu_()
+            # Rows in one dimension: ReLU in place on a view would cost a copy of the gradient.
+            v = self.action(actions_BND.flatten(0, 1)).relu_()
         for layer in self.hidden:
             v = layer(v).relu_()
         with torch.autocast(actions_BND.device.type, enabled=False):
-            u_BW, v_BNW = context_BW.float() * -self.scale, v.float()
+            u_BW = context_BW.float() * -self.scale
+            v_BNW = v.float().unflatten(0, actions_BND.shape[:2])
             shared = len(actions_BND) == 1
             energies: Tensor = (
                 u_BW @ v_BNW[0].T if shared else torch.bmm(v_BNW, u_BW.unsqueeze(2)).squeeze(2)

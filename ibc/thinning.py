@@ -16,6 +16,8 @@ from torch import Tensor
 from ibc import losses
 from ibc.energy import EnergyModel
 
+UNITS, COLUMNS = 2**19, 32  # hidden units of a layer scored at once, and no fewer candidates
+
 
 def contrast(
     model: EnergyModel,
@@ -43,8 +45,7 @@ def contrast(
         energies_BK = model.score(context_BW, candidates_BKD, dropout)
         return losses.info_nce(energies_BK, correction_BK), energies_BK
     with torch.no_grad():
-        twin = None if dropout is None else dropout.clone_state()  # so that both see one mask
-        energies_BK = model.score(context_BW, candidates_BKD, twin)
+        energies_BK = _score_blocks(model, context_BW, candidates_BKD, dropout)
         logits_BK = -energies_BK if correction_BK is None else correction_BK - energies_BK
         p_BK = torch.softmax(logits_BK, 1)
         count = max(1, round(share * (p_BK.shape[1] - 1)))
@@ -56,6 +57,25 @@ def contrast(
     carrier_B = (slopes_BM * energies_BM).sum(1)  # its value means nothing, its gradient does
     loss_B = losses.info_nce(energies_BK, correction_BK)
     return loss_B + (carrier_B - carrier_B.detach()), energies_BK
+
+
+def _score_blocks(
+    model: EnergyModel,
+    context_BW: Tensor,
+    candidates_BKD: Tensor,
+    dropout: torch.Generator | None,
+) -> Tensor:
+    """Energies (B, K) without a graph, some columns at a time so that activations stay in cache.
+
+    Every block draws from a copy of the generator, and so do those kept afterwards from the
+    generator itself: masks by window are then the same for all.
+    """
+    columns = max(COLUMNS, UNITS // context_BW.numel())
+    energies = []
+    for block in torch.split(candidates_BKD, columns, 1):
+        twin = None if dropout is None else dropout.clone_state()
+        energies.append(model.score(context_BW, block, twin))
+    return torch.cat(energies, 1)
 
 
 def thin(weights_BN: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
