@@ -36,6 +36,7 @@ def execute(path: Path) -> nbformat.NotebookNode:
             km=manager,
             timeout=CELL_SECONDS,
             record_timing=False,
+            coalesce_streams=True,  # else what is one output depends on timing
             resources={"metadata": {"path": str(FOLDER)}},
         )
         client.execute(cleanup_kc=True, env=environment)
