@@ -98,9 +98,10 @@ def small(name: str) -> PolicyConfig:
     return dataclasses.replace(
         policy,
         encoder=dataclasses.replace(encoder, **replaced),
-        energy=dataclasses.replace(policy.energy, width=64, depth=min(2, policy.energy.depth)),
+        energy=dataclasses.replace(policy.energy, width=32, depth=min(2, policy.energy.depth)),
         negatives=dataclasses.replace(
             policy.negatives,
+            count=min(256, policy.negatives.count),
             langevin=dataclasses.replace(policy.negatives.langevin, steps=5),
         ),
         inference=dataclasses.replace(
@@ -116,7 +117,7 @@ def small(name: str) -> PolicyConfig:
 def lesson(policy: PolicyConfig) -> TrainConfig:
     """A short training."""
     image = policy.obs_mode == "image"
-    steps, batch = (120, 16) if image else (300, 64 if policy.negatives.shared else 32)
+    steps, batch = (100, 8) if image else (300, 64 if policy.negatives.shared else 16)
     return TrainConfig(
         steps=steps,
         epoch_steps=steps // 2,
@@ -124,7 +125,7 @@ def lesson(policy: PolicyConfig) -> TrainConfig:
         learning_rate=2e-3,
         warmup_steps=10,
         ema_decay=0.9,
-        val_windows=32 if image else 128,
+        val_windows=32 if image else 64,
     )
 
 

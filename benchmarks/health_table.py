@@ -1,0 +1,53 @@
+"""The failure diary, entry by recipe: what is named when each is made on purpose.
+
+    python -m benchmarks.health_table            (about 3 minutes on two idle cores)
+    python -m benchmarks.health_table dp_state   (some recipes alone)
+
+Runs are small (benchmarks/health_cases.py): the built-in demonstrations, narrow networks, some
+hundred steps. A cell says whether the entry's own name was among the findings; "-" where a recipe
+cannot have the illness. The last row is the same run with nothing broken.
+"""
+
+import sys
+import time
+
+from benchmarks.health_cases import CASES, SAVING, names, small, swallowed_save
+from harness.data import open_demos
+from ibc.demos import Demos, SplitConfig, split
+from ibc.presets import PRESETS
+
+OURS = ("ibc", "mse", "mdn", "diffusion", "images")
+
+
+def column(demos: Demos, recipe: str) -> list[str]:
+    """What is said of every entry for a recipe, checkpoint saving and the healthy run last."""
+    policy, parts = small(recipe), split(demos, SplitConfig())
+    cells = []
+    for case in CASES:
+        if case.applies(policy):
+            cells.append("named" if case.name in names(demos, policy, case, parts) else "MISSED")
+        else:
+            cells.append("-")
+    cells.append("named" if swallowed_save(demos, policy) else "MISSED")
+    return [*cells, ", ".join(names(demos, policy, None, parts)) or "none"]
+
+
+def main(recipes: list[str]) -> int:
+    """Print the table; 1 if an entry was missed or something said of a healthy run."""
+    demos = open_demos("data/expert.zarr", "image")
+    columns = {}
+    for recipe in recipes or [*OURS, *PRESETS]:
+        start = time.perf_counter()
+        columns[recipe] = column(demos, recipe)
+        print(f"{recipe}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
+    print(f"| entry | {' | '.join(columns)} |")
+    print(f"|---|{'---|' * len(columns)}")
+    rows = [*(case.entry for case in CASES), SAVING, "nothing broken"]
+    for i, row in enumerate(rows):
+        print(f"| {row} | {' | '.join(cells[i] for cells in columns.values())} |")
+    cells = [cell for made in columns.values() for cell in made]
+    return int("MISSED" in cells or {made[-1] for made in columns.values()} != {"none"})
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
