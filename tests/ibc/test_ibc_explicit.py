@@ -94,6 +94,21 @@ def test_a_row_does_not_depend_on_the_others(toy_demos, changes):
 
 
 @pytest.mark.parametrize("kind", EXPLICIT)
+@pytest.mark.parametrize("stacking", ["recurrent", "attention"])
+def test_frames_may_be_joined_in_order(toy_demos, kind, stacking):
+    """Another order of the same past frames is another prediction."""
+    encoder = dataclasses.replace(SMALL.encoder, stacking=stacking)
+    policy, windows = make(toy_demos, kind=kind, obs_horizon=4, encoder=encoder)
+    keypoints = torch.as_tensor(windows.batch(np.array([20]))["keypoints"])
+    turned = keypoints[:, [1, 0, 2, 3]]
+    actions, others = (
+        policy.predict_action({"keypoints": frames}, generators(0))
+        for frames in (keypoints, turned)
+    )
+    assert not torch.equal(actions, others)
+
+
+@pytest.mark.parametrize("kind", EXPLICIT)
 def test_half_precision_changes_the_loss_little(toy_demos, kind):
     policy, windows = make(toy_demos, kind=kind, action_horizon=4)
     batch = windows.batch(np.arange(64))
