@@ -258,6 +258,8 @@ def test_the_ablations_hold_the_four_questions_on_both_tracks(budget):
     plan = space.plan(ROOT / "search_spaces/ablations.yaml", budget)
     asked = {question.name.split(" (")[0] for question in plan.questions}
     assert {"reduction", "time on images", "time on keypoints", "bounds", "negatives"} <= asked
+    arms = {arm.name for question in plan.questions for arm in question.arms}
+    assert {f"{h} actions, {how}" for h in (2, 4, 8) for how in ("joint DFO", "Langevin")} <= arms
     modes = [t.config.policy.obs_mode for t in plan.trials if t.train_seed == 0]
     assert modes.count("keypoints") >= 8
     assert modes.count("image") >= 6
@@ -267,6 +269,30 @@ def test_the_ablations_hold_the_four_questions_on_both_tracks(budget):
     assert len(plan.train_seeds) == (1 if budget == "smoke" else 3)
     with pytest.raises(UserError, match="must be one of smoke, standard, full"):
         space.plan(ROOT / "search_spaces/ablations.yaml", "huge")
+
+
+@pytest.mark.parametrize("budget", ["smoke", "standard", "full"])
+def test_the_references_recipes_stand_beside_ours(budget):
+    plan = space.plan(ROOT / "search_spaces/presets.yaml", budget)
+    found = {arm: trial.config for trial in plan.trials for _, arm in trial.names}
+    for arm, name in (
+        ("Diffusion Policy's IBC", "dp_state"),
+        ("Google's, states", "google_states"),
+        ("Google's, pixels", "google_pixels"),
+        ("kevinzakka's", "kevinzakka"),
+    ):
+        policy, train = presets.preset(name)
+        if name == "dp_state":
+            both = [t.config.policy for t in plan.trials if arm in {a for _, a in t.names}]
+            assert {given.obs_mode for given in both} == {"keypoints", "image"}
+            assert all(given.inference.noise == policy.inference.noise for given in both)
+            continue
+        config = found[arm]
+        assert config.policy.encoder == policy.encoder
+        assert config.policy.obs_mode == policy.obs_mode
+        assert config.train.learning_rate == train.learning_rate
+        assert (config.policy == policy) == (budget != "smoke")
+        assert (config.train == train) == (budget == "full")
 
 
 def test_the_optuna_space_is_a_search():

@@ -197,6 +197,54 @@ def test_a_rollout_that_fails_never_becomes_best(tiny, data, tmp_path, monkeypat
     assert checkpoint.find(tmp_path / "checkpoints", "best") is None
 
 
+def named(directory):
+    return {finding["name"] for finding in json.loads((directory / "health.json").read_text())}
+
+
+WIRING = {
+    "the checkpoint is not what was trained",
+    "the oldest frame is used instead of the newest",
+    "the action of a past frame is executed",
+    "validation uses other episodes than it says",
+    "stale normaliser",
+    "a width that nothing reads",
+    "inputs are scaled otherwise",
+}
+
+
+def test_a_swallowed_failure_to_save_is_named(tiny, data, tmp_path, monkeypatch):
+    run_trial(tiny, tmp_path / "healthy", demos=data)
+    assert WIRING.isdisjoint(named(tmp_path / "healthy"))
+    real, calls = checkpoint.save, []
+
+    def full_disk(*given, **more):
+        calls.append(given)
+        if len(calls) == 1:
+            return real(*given, **more)
+        return None  # OSError: no space left on device
+
+    monkeypatch.setattr(trial, "SAVING_SHARE", 1e9)
+    monkeypatch.setattr(checkpoint, "save", full_disk)
+    run_trial(tiny, tmp_path / "swallowed", demos=data)
+    assert len(calls) > 2
+    assert named(tmp_path / "swallowed") & WIRING == {"the checkpoint is not what was trained"}
+
+
+def test_wrong_wiring_is_known_before_the_training_ends(tiny, data, tmp_path, monkeypatch):
+    class NewestFirst(trial.ibc_demos.Windows):
+        def batch(self, indices):
+            found = super().batch(indices)
+            return {k: v if k == "action" else v[:, ::-1].copy() for k, v in found.items()}
+
+    def stop(metrics):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trial.ibc_demos, "Windows", NewestFirst)
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(tiny, tmp_path, stop, demos=data)
+    assert named(tmp_path) == {"the oldest frame is used instead of the newest"}
+
+
 def test_a_folder_is_one_trials_on_one_data_set(tiny, data, tmp_path, write_demos):
     run_trial(tiny, tmp_path / "a", demos=data)
     with pytest.raises(UserError, match="must be new or hold the trial of train_seed 1"):
