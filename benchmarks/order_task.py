@@ -1,6 +1,6 @@
 """A task whose answer depends on the order of frames, learned with every way of stacking them.
 
-    python benchmarks/order_task.py [--steps 500] [--seed 0] [--out order.json]
+    python benchmarks/order_task.py [--steps 600] [--seed 0] [--out order.json]
 
 Every frame shows a clock's hand in a direction of its own, drawn at random: the block is its tip,
 the agent its middle. The right move goes as far to the right as the hand did in the oldest frame,
@@ -39,7 +39,7 @@ FUSIONS = ("features", "recurrent", "attention")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="the order of frames, by stacking")
-    parser.add_argument("--steps", type=int, default=500, help="optimiser steps a policy")
+    parser.add_argument("--steps", type=int, default=600, help="optimiser steps a policy")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="a JSON file for the table")
     arguments = parser.parse_args()
@@ -125,7 +125,7 @@ def policy_config(obs_mode: ObsMode, horizon: int, stacking: str) -> PolicyConfi
     encoder = EncoderConfig(
         channels=(16, 32),
         reduce_maps=16,
-        temperature=0.1,
+        temperature=0.03,
         crop=None,
         features=32,
         state_width=64,

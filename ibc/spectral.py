@@ -25,7 +25,6 @@ class SpectralLinear(nn.Linear):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs)
         self.register_buffer("u", functional.normalize(torch.randn(outputs), dim=0))
-        self.advance()
 
     def advance(self) -> None:
         """Move u towards the singular vector of the weights as they are now, in place."""

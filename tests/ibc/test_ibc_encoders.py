@@ -1,11 +1,11 @@
-"""Encoders: what they see, where softargmax points, and how crops are taken."""
+"""Image encoders: what they see, where softargmax points, and how crops are taken."""
 
 import pytest
 import torch
 
-from ibc.encoders import EncoderConfig, ImageEncoder, StateEncoder, build_encoder
-from ibc.pooling import SoftArgmax, crop_frames
-from ibc.trunks import ConvTrunk, ResidualBlock, ResNet18, group_norm
+from ibc.encoders import EncoderConfig, ImageEncoder, build_encoder
+from ibc.pooling import SoftArgmax, add_coordinates, crop_frames
+from ibc.trunks import ConvTrunk, ResidualBlock, ResNet18, build_trunk, group_norm
 
 
 def images(n=2, frames=2, side=96, seed=0):
@@ -67,29 +67,49 @@ def test_crop_larger_than_the_image_is_refused():
         crop_frames(images(side=64)["image"], 84, None)
 
 
-@pytest.mark.parametrize(
-    ("trunk", "pooling", "reduce_maps"),
-    [
-        *[("conv", pooling, m) for pooling in ("softargmax", "average", "max") for m in (None, 8)],
-        ("resnet18", "softargmax", 8),
-        ("resnet18", "average", None),
+SMALL = {"channels": (8, 16), "reduce_maps": 8, "features": 12}
+IMAGE_ENCODERS = [
+    *[
+        {"pooling": pooling, "reduce_maps": maps}
+        for pooling in ("softargmax", "average", "max")
+        for maps in (None, 8)
     ],
-)
-def test_every_image_encoder_has_the_features_it_says_and_gradients_everywhere(
-    trunk, pooling, reduce_maps
-):
-    config = EncoderConfig(
-        trunk=trunk, channels=(8, 16), reduce_maps=reduce_maps, pooling=pooling, features=12
-    )
+    {"trunk": "resnet18"},
+    {"trunk": "resnet18", "pooling": "average", "reduce_maps": None, "coordinates": True},
+    {"trunk": "residual"},
+    {"trunk": "residual", "norm": "none", "downsample": "max_pool", "learn_temperature": True},
+    {"downsample": "max_pool", "pooling": "average"},
+    {"downsample": "none", "norm": "none", "reduce_relu": True, "crop": 32},
+    {"coordinates": True},
+    {"stacking": "recurrent"},
+    {"stacking": "attention", "coordinates": True},
+    {"stacking": "channels", "coordinates": True, "trunk": "residual"},
+]
+
+
+@pytest.mark.parametrize("changes", IMAGE_ENCODERS, ids=str)
+@pytest.mark.parametrize("horizon", [1, 3])
+def test_every_image_encoder_has_the_features_it_says_and_gradients_everywhere(changes, horizon):
+    config = EncoderConfig(**{**SMALL, **changes})
     torch.manual_seed(0)
-    encoder = build_encoder(config, "image", 2)
-    features = encoder(images())
-    assert features.shape == (2, encoder.out_features) == (2, 2 * 12 + 4)
+    encoder = build_encoder(config, "image", horizon)
+    features = encoder(images(frames=horizon, side=48 if config.crop == 32 else 96))
+    vectors = horizon if config.stacking == "features" else 1
+    assert features.shape == (2, encoder.out_features) == (2, vectors * 12 + 2 * horizon)
     features.square().sum().backward()
     for name, parameter in encoder.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None, name
             assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("changes", IMAGE_ENCODERS, ids=str)
+def test_the_width_of_the_last_map_is_known_beforehand(changes):
+    config = EncoderConfig(**{**SMALL, **changes})
+    for side in (84, 63, 32):
+        channels = 3 + 2 * config.coordinates
+        maps = build_trunk(config, channels)(torch.zeros(1, channels, side, side))
+        assert maps.shape == (1, config.trunk_channels, *[config.map_side(side)] * 2)
 
 
 def test_channel_stacking_sees_every_frame_in_one_pass():
@@ -124,32 +144,64 @@ def test_image_scale_is_the_encoders_own():
     assert seen[0][1].unique().tolist() == [-1.0]
 
 
-def test_the_state_angle_has_no_seam():
-    encoder = StateEncoder(EncoderConfig(state_width=16, state_depth=1), "state", 1)
-    at = [torch.tensor([[[100.0, 200.0, 300.0, 250.0, angle]]]) for angle in (1e-4, 6.28308)]
-    torch.testing.assert_close(
-        encoder({"state": at[0]}), encoder({"state": at[1]}), atol=1e-3, rtol=0
-    )
+def test_coordinates_are_those_of_the_crop():
+    """They come in after the crop: a corner of it is a corner of the coordinates."""
+    encoder = ImageEncoder(EncoderConfig(**SMALL, crop=32, coordinates=True), 1)
+    seen = []
+    encoder.trunk.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    encoder(images(frames=1), torch.Generator().manual_seed(0))
+    maps = seen[0][:, 3:]
+    assert maps.shape == (2, 2, 32, 32)
+    assert maps[1, :, 0, 0].tolist() == [-1.0, -1.0]
+    assert maps[1, :, 0, -1].tolist() == [1.0, -1.0], "x, then y"
+    assert maps[0, 1, :, 5].tolist() == pytest.approx(torch.linspace(-1, 1, 32).tolist())
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_low_dimensional_features_are_positions_offsets_and_moves():
-    encoder = StateEncoder(EncoderConfig(state_depth=0), "keypoints", 2)
-    frames = torch.full((1, 2, 20), 256.0)
-    frames[0, 1, 0] = 276.0  # the first keypoint is 20 px right of the agent and moved by 20 px
-    features = encoder({"keypoints": frames})[0]
-    assert encoder.out_features == len(features) == 20 + 18 + 20
-    found = {i: round(value, 6) for i, value in enumerate(features.tolist()) if value}
-    assert found == {0: 20 / 256, 20: 0.2, 38: 1.0}
+def test_coordinates_leave_the_colours_as_they_are():
+    x = torch.randn(2, 3, 4, 5)
+    both = add_coordinates(x)
+    assert torch.equal(both[:, :3], x)
+    assert both[0, 3].unique().numel() == 5
+    assert both[0, 4].unique().numel() == 4
 
 
-def test_state_features_are_positions_offsets_and_moves():
-    encoder = StateEncoder(EncoderConfig(state_depth=0), "state", 2)
-    frames = torch.tensor([[[256.0, 256.0, 256.0, 306.0, 0.0]] * 2])
-    frames[0, 0, 1] = 266.0  # the agent moved up by 10 px; the block is 50 px below it
-    features = encoder({"state": frames})[0]
-    assert encoder.out_features == len(features) == 6 + 2 + 6
-    expected = [0, 0, 0, 50 / 256, 0, 1, 0, 0.5, 0, -0.5, 0, 0, 0, 0]
-    assert features.tolist() == pytest.approx(expected, abs=1e-5)
+def test_relu_behind_the_reduction():
+    obs = images(frames=1)
+    outputs = []
+    for relu in (False, True):
+        torch.manual_seed(0)
+        encoder = ImageEncoder(EncoderConfig(**SMALL, reduce_relu=relu), 1)
+        assert encoder.pool is not None
+        encoder.pool.register_forward_pre_hook(lambda _, inputs: outputs.append(inputs[0].clone()))
+        encoder(obs)
+    assert outputs[0].min() < 0
+    assert torch.equal(outputs[1], outputs[0].relu())
+
+
+@pytest.mark.parametrize("stacking", ["features", "channels", "recurrent", "attention"])
+def test_an_observation_passes_the_trunk_once(stacking):
+    encoder = ImageEncoder(EncoderConfig(**SMALL, stacking=stacking), 4)
+    passes = []
+    encoder.trunk.register_forward_hook(lambda *_: passes.append(1))
+    encoder(images(frames=4))
+    assert len(passes) == 1
+
+
+@pytest.mark.parametrize(
+    ("obs_mode", "stacking"),
+    [
+        *[("image", stacking) for stacking in ("channels", "recurrent", "attention")],
+        *[("state", stacking) for stacking in ("recurrent", "attention")],
+    ],
+)
+def test_one_frame_is_encoded_alike_by_every_stacking(obs_mode, stacking):
+    obs = images(frames=1) if obs_mode == "image" else {"state": torch.rand(2, 1, 5) * 400}
+    found = []
+    for name in ("features", stacking):
+        torch.manual_seed(0)
+        found.append(build_encoder(EncoderConfig(**SMALL, stacking=name), obs_mode, 1)(obs))
+    assert torch.equal(*found)
 
 
 def test_both_convolutions_of_a_residual_block_matter():
@@ -164,6 +216,25 @@ def test_both_convolutions_of_a_residual_block_matter():
     with torch.no_grad():
         block.conv1.weight.zero_()
     assert not torch.allclose(block(x), out), "the second convolution reads the first"
+
+
+@pytest.mark.parametrize("norm", ["group", "none"])
+def test_every_convolution_of_a_residual_trunk_matters(norm):
+    torch.manual_seed(0)
+    trunk = build_trunk(
+        EncoderConfig(trunk="residual", channels=(8, 8), reduce_maps=4, norm=norm), 3
+    )
+    x = torch.randn(2, 3, 32, 32)
+    out = trunk(x)
+    for module in trunk.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            kept = module.weight.detach().clone()
+            with torch.no_grad():
+                module.weight.zero_()
+                assert not torch.allclose(trunk(x), out)
+                module.weight.copy_(kept)
+    norms = [m for m in trunk.modules() if isinstance(m, torch.nn.GroupNorm)]
+    assert len(norms) == (6 if norm == "group" else 0)
 
 
 def test_trunk_sizes():

@@ -111,3 +111,78 @@ def test_scoring_in_blocks_changes_nothing(monkeypatch, rows, count, shared):
     monkeypatch.setattr("ibc.energy.BLOCK", 16 * 100)
     with torch.no_grad():
         torch.testing.assert_close(model.score(context, actions), whole)
+
+
+def resnet(depth=4, **changes):
+    torch.manual_seed(0)
+    config = EnergyConfig("concat", width=16, depth=depth, head="resnet", **changes)
+    return build_energy(6, 4, config)
+
+
+def test_resnet_head_is_pre_activation_blocks_of_two_layers():
+    model = resnet()
+    features, actions = inputs()
+    both = torch.cat([features[:, None].expand(-1, 5, -1), actions], -1)
+    first = torch.cat([model.observation.weight, model.action.weight], 1)
+    h = both @ first.T + model.observation.bias
+    assert len(model.hidden) == 2
+    for block in model.hidden:
+        h = h + block.second(block.first(h.relu()).relu())
+    torch.testing.assert_close(
+        model.score(model.observe(features), actions), model.out(h.relu()).squeeze(-1)
+    )
+
+
+def test_every_layer_of_a_resnet_head_has_a_gradient_and_matters():
+    model = resnet(dropout=0.1)
+    features, actions = inputs()
+    random = torch.Generator().manual_seed(0)
+    energies = model.score(model.observe(features, random), actions, random)
+    energies.logsumexp(1).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+    before = model.score(model.observe(features), actions)
+    assert torch.equal(before, model.score(model.observe(features), actions))
+    with torch.no_grad():
+        model.hidden[1].first.weight.zero_()
+    assert not torch.allclose(model.score(model.observe(features), actions), before)
+
+
+def test_shared_actions_score_as_if_repeated_by_a_resnet_head():
+    model = resnet(spectral_norm=True)
+    features, actions = inputs()
+    context = model.observe(features)
+    shared = model.score(context, actions[:1])
+    torch.testing.assert_close(shared, model.score(context, actions[:1].expand(3, -1, -1)))
+
+
+@pytest.mark.parametrize("spectral_norm", [False, True])
+@pytest.mark.parametrize(
+    ("fusion", "head"), [("concat", "mlp"), ("concat", "resnet"), ("product", "mlp")]
+)
+def test_half_precision_rounds_the_hidden_layers_only(fusion, head, spectral_norm):
+    torch.manual_seed(0)
+    config = EnergyConfig(fusion, width=64, depth=4, head=head, spectral_norm=spectral_norm)
+    model = build_energy(6, 4, config)
+    features, actions = inputs()
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model.score(model.observe(features), actions)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(
+        half, model.score(model.observe(features), actions), atol=0.03, rtol=0.05
+    )
+
+
+@pytest.mark.parametrize("head", ["mlp", "resnet"])
+def test_energies_have_second_derivatives(head):
+    """As gradient penalties need: of the action's gradient, with respect to the weights."""
+    torch.manual_seed(0)
+    config = EnergyConfig("concat", width=16, depth=4, head=head, spectral_norm=True)
+    model = build_energy(6, 4, config)
+    features, actions = inputs()
+    actions.requires_grad_(True)
+    energies = model.score(model.observe(features), actions)
+    (slope,) = torch.autograd.grad(energies.sum(), actions, create_graph=True)
+    slope.square().sum().backward()
+    assert model.action.weight.grad.abs().sum() > 0
