@@ -59,7 +59,9 @@ def _best_neighbourhood(samples: Samples, log_weights_BS: Tensor, bandwidth_D: T
     exact = "donot_use_mm_for_euclid_dist"
     distance_BMS = torch.cdist(modes_BMD, places_BSD.contiguous(), compute_mode=exact)
     near_BMS = log_weights_BS.unsqueeze(1) - 0.5 * distance_BMS.square()
-    best_B = near_BMS.logsumexp(2).argmax(1)
+    # What is e^-60 of the largest weighs nothing, and logsumexp is slow on a CPU where it is there.
+    floor_B11 = near_BMS.amax((1, 2), keepdim=True) - 60.0
+    best_B = near_BMS.clamp(min=floor_B11).logsumexp(2).argmax(1)
     return near_BMS[torch.arange(len(best_B), device=best_B.device), best_B]
 
 

@@ -40,7 +40,11 @@ def configs():
     """Every search with every kind of negatives and horizon; the rest takes turns."""
     rest = itertools.cycle(
         itertools.product(
-            READOUTS, ("product", "concat"), ((0.0, "inf"), (1.0, "inf"), (0.5, "2")), (0.0, 0.5)
+            READOUTS,
+            ("product", "concat"),
+            ((0.0, "inf"), (1.0, "inf"), (0.5, "2")),
+            (0.0, 0.5),
+            (1.0, 0.5),
         )
     )
     for (conditionals, search), negatives, horizon in itertools.product(
@@ -48,7 +52,7 @@ def configs():
     ):
         if conditionals == "joint" and search == "lattice" and horizon > 1:
             continue
-        readout, fusion, (weight, norm), warm = next(rest)
+        readout, fusion, (weight, norm), warm, share = next(rest)
         name = f"{conditionals}-{search}-{negatives}-{horizon}"
         inference = InferenceConfig(
             search if conditionals == "joint" else "autoregressive",
@@ -65,7 +69,9 @@ def configs():
             encoder=EncoderConfig(state_width=4),
             energy=EnergyConfig(fusion, width=4, conditionals=conditionals),
             negatives=NEGATIVES[negatives],
-            loss=LossConfig(gradient_penalty=weight, penalty_norm=norm),
+            loss=LossConfig(
+                weight, penalty_norm=norm, gradient_share=share if fusion == "concat" else 1.0
+            ),
             inference=inference,
         )
         yield pytest.param(config, id=name)
