@@ -199,10 +199,17 @@ def join(folder: Path) -> None:
                 "{:.1f} to {:.1f}".format(*(100 * value for value in near)),
                 f"{point['policy_ms_a_step']:.2f}",
             )
-    seeds = {point["n"] for result in found.values() for point in result["points"]}
-    threads = {result["threads"] for result in found.values()}
+    seeds, threads = (
+        " or ".join(map(str, sorted(numbers)))
+        for numbers in (
+            {point["n"] for result in found.values() for point in result["points"]},
+            {result["threads"] for result in found.values()},
+        )
+    )
     Console(width=120).print(table)
-    print(f"{seeds} report seeds, {threads} threads, {next(iter(found.values()))['machine']}")
+    print(
+        f"{seeds} report seeds, {threads} thread(s) each, {next(iter(found.values()))['machine']}"
+    )
     curves = {
         title: [
             Curve(method, [(p["minutes"], *p[name]) for p in result["points"]])

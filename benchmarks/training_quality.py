@@ -1,5 +1,6 @@
 """Do the fast ways of training learn what the plain one learns? Losses on held-out windows."""
 
+import sys
 import time
 from typing import Any
 
@@ -23,6 +24,7 @@ def compare(train: Windows, held_out: Windows, seeds: int, steps: int) -> dict[s
             start = time.perf_counter()
             losses.append(_curve(name, train, held_out, seed, len(marks), marks[0]))
             seconds[name] += time.perf_counter() - start
+            print(f"seed {seed}, {name}: {losses[-1][-1]:.3f}", file=sys.stderr, flush=True)
     print(
         f"InfoNCE on held-out windows, width {SIZE.width}, {SIZE.negatives} negatives, batch "
         f"{SIZE.batch}, dropout off: mean and standard deviation over {seeds} seeds\n"
