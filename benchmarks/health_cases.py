@@ -86,7 +86,7 @@ def small(name: str) -> PolicyConfig:
     else:
         policy = PolicyConfig(kind=name)  # type: ignore[arg-type]
     encoder = policy.encoder
-    channels = (8, 16) if encoder.downsample == "none" else (8, 16, 16)
+    channels = (4, 8) if encoder.downsample == "none" else (8, 16, 16)
     replaced: dict[str, Any] = {
         "channels": channels,
         "trunk": "conv" if encoder.trunk == "resnet18" else encoder.trunk,
@@ -94,11 +94,12 @@ def small(name: str) -> PolicyConfig:
         "features": 16,
         "state_width": 32,
     }
+    width = 64 if policy.negatives.shared else 32
     samples, chain = min(64, policy.inference.samples), policy.inference.langevin
     return dataclasses.replace(
         policy,
         encoder=dataclasses.replace(encoder, **replaced),
-        energy=dataclasses.replace(policy.energy, width=32, depth=min(2, policy.energy.depth)),
+        energy=dataclasses.replace(policy.energy, width=width, depth=min(2, policy.energy.depth)),
         negatives=dataclasses.replace(
             policy.negatives,
             count=min(256, policy.negatives.count),
@@ -114,10 +115,11 @@ def small(name: str) -> PolicyConfig:
     )
 
 
-def lesson(policy: PolicyConfig) -> TrainConfig:
-    """A short training."""
+def lesson(policy: PolicyConfig, share: float = 1.0) -> TrainConfig:
+    """A short training, or a share of it: an illness shows sooner than health does."""
     image = policy.obs_mode == "image"
-    steps, batch = (100, 8) if image else (300, 64 if policy.negatives.shared else 16)
+    steps, batch = (90, 8) if image else (300, 64 if policy.negatives.shared else 16)
+    steps = round(steps * share)
     return TrainConfig(
         steps=steps,
         epoch_steps=steps // 2,
@@ -388,18 +390,13 @@ CASES: tuple[Case, ...] = (
 SAVING = "checkpoint saving that fails inside a swallowed exception"
 
 
-def names(
-    demos: Demos,
-    policy: PolicyConfig,
-    case: Case | None,
-    split: Split,
-    train: TrainConfig | None = None,
-) -> list[str]:
+def names(demos: Demos, policy: PolicyConfig, case: Case | None, split: Split) -> list[str]:
     """What is reported of a run that has the case's illness, or none."""
-    run = Run(demos, policy, train or lesson(policy), split)
     if case is None:
-        return [finding.name for finding in run.findings()]
-    with case.breaks(run):
-        found = run.findings(trained=case.trained)
+        found = Run(demos, policy, lesson(policy), split).findings()
+    else:
+        run = Run(demos, policy, lesson(policy, 0.5), split)
+        with case.breaks(run):
+            found = run.findings(trained=case.trained)
     assert all(finding.evidence and finding.mend for finding in found)
     return [finding.name for finding in found]

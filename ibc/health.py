@@ -72,8 +72,9 @@ def _error_does_not_follow(history: Sequence[Metrics], facts: Mapping[str, Any])
     trivial, finest = last["trivial_action_error_px"], last.get("finest_error_px", 0.0)
     if error < 0.95 * trivial or last["train_loss_ratio"] > 0.9:
         return None
-    if error < 0.97 * earlier and finest < 2.0 * trivial:
-        return None  # it is on its way
+    hopeless = finest > 3.0 * trivial
+    if not hopeless and (len(history) < 4 or error < 0.97 * earlier):
+        return None  # too early to tell, or on its way
     evidence = (
         f"the loss is {last['train_loss_ratio']:.1%} of chance, but the action error is "
         f"{error:.1f} px where a policy that does not look has {trivial:.1f} px"

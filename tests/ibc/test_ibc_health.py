@@ -20,13 +20,29 @@ from benchmarks.health_cases import (
     small,
     swallowed_save,
 )
-from ibc.demos import Split, Windows
+from envs.geometry import keypoints
+from envs.render import render_observations
+from ibc.demos import Split, SplitConfig, Windows, read, split
 from ibc.health import diagnose
+from ibc.presets import PRESETS
 from ibc.probes import unread_widths
 from ibc.trunks import ResidualBlock
 
 SPLIT = Split(tuple(range(10)), (10, 11))
-TRAINED = {case.name for case in CASES if case.trained}
+
+
+@pytest.fixture(scope="module")
+def planned_demos(tmp_path_factory):
+    """The built-in demonstrations, their images drawn once."""
+    images = tmp_path_factory.mktemp("images") / "images.npy"
+    path = Path(__file__).resolve().parents[2] / "data/expert.zarr"
+    return read(path, images=images, render=render_observations, keypoints=keypoints)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["ibc", "images", *PRESETS])
+def test_a_healthy_run_of_every_preset_has_no_finding(planned_demos, recipe):
+    assert names(planned_demos, small(recipe), None, split(planned_demos, SplitConfig())) == []
 
 
 @pytest.mark.parametrize("kind", ["ibc", "mse", "mdn", "diffusion"])
@@ -80,7 +96,7 @@ def test_a_residual_block_whose_first_convolution_is_bypassed_has_a_dead_layer(
         policy, encoder=dataclasses.replace(policy.encoder, channels=(4, 8), downsample="stride")
     )
     train = dataclasses.replace(lesson(policy), steps=4, epoch_steps=2, batch_size=8)
-    assert "dead layers" in names(toy_demos, policy, None, SPLIT, train)
+    assert "dead layers" in {f.name for f in Run(toy_demos, policy, train, SPLIT).findings()}
 
 
 def test_images_in_0_1_are_refused_before_anything_is_predicted(toy_demos):
@@ -143,7 +159,24 @@ def test_numbers_have_names(seen, name):
     }
     facts = {"kind": "ibc"}
     assert diagnose([healthy, healthy], facts) == []
-    assert [f.name for f in diagnose([healthy, {**healthy, **seen}], facts)] == [name]
+    ill = {**healthy, **seen}
+    assert [f.name for f in diagnose([healthy, healthy, ill, ill], facts)] == [name]
+
+
+def test_an_error_that_still_falls_is_no_illness():
+    epoch = {"train_loss_ratio": 0.5, "trivial_action_error_px": 15.0}
+    falling = [
+        {**epoch, "val_action_error_px": error, "val_readout_error_px": error}
+        for error in (40.0, 30.0, 25.0, 20.0)
+    ]
+    assert diagnose(falling, {"kind": "ibc"}) == []
+    assert diagnose(falling[:2], {"kind": "ibc"}) == []
+    (finding,) = diagnose([*falling, *[falling[-1]] * 4], {"kind": "ibc"})
+    assert finding.name == "loss falls, action error does not"
+    hopeless = [{**m, "finest_error_px": 90.0} for m in falling[:2]]
+    (finding,) = diagnose(hopeless, {"kind": "ibc"})
+    assert finding.name == "too few negatives for the tolerance"
+    assert "raise negatives.count 144 times" in finding.mend
 
 
 def test_a_search_that_may_leave_the_bounds_is_not_blamed_for_it():
