@@ -10,8 +10,8 @@ ours, 1/8   the same network, the gradient through an unbiased eighth of them (i
 default     our default recipe at this width: an inner product, negatives shared by the batch.
 Every figure is the best of the rounds: what disturbs a machine only ever slows it down. Large cells
 take steps of fewer windows, but for the default's 256. Memory is that of a process of its own.
-`--quality` trains plain and ours alike and prints the loss on held-out windows, dropout off, the
-same candidates for all, as mean and spread over seeds.
+`--quality` trains all from the same weights and prints the loss on held-out windows, dropout off,
+the same candidates for all, as mean and spread over seeds.
 """
 
 import argparse

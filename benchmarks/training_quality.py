@@ -2,22 +2,26 @@
 
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.plain_ibc import PlainTrainer
 from benchmarks.training_cases import GRADIENT_SHARE, Ours, Size, numbers, plain, same_network
 from ibc.demos import Windows
 
 SIZE = Size(256, 64, 32)
 EVERY, HELD_OUT = 100, 1024
+# Masks by candidate are the plain version's; those by window make one thinned network judge all.
+VERSIONS = ("plain", "ours, masks by candidate", "ours", "ours, 1/8")
 
 
 def compare(train: Windows, held_out: Windows, seeds: int, steps: int) -> dict[str, Any]:
     """Print and return the held-out InfoNCE of every version and seed, at every mark."""
     marks = range(min(EVERY, steps), steps + 1, EVERY)
-    curves: dict[str, list[list[float]]] = {"plain": [], "ours": [], "ours, 1/8": []}
+    curves: dict[str, list[list[float]]] = {name: [] for name in VERSIONS}
     seconds = dict.fromkeys(curves, 0.0)
     for seed in range(seeds):
         for name, losses in curves.items():
@@ -38,6 +42,20 @@ def compare(train: Windows, held_out: Windows, seeds: int, steps: int) -> dict[s
         print(f"| {mark} | " + " | ".join(cells) + " |")
     print("\nseconds: " + ", ".join(f"{name} {spent:.0f}" for name, spent in seconds.items()))
     return {"marks": list(marks), "curves": curves, "seconds": seconds}
+
+
+def begin_alike(ours: Ours, theirs: PlainTrainer) -> None:
+    """Give ours the plain network's initial weights; its first layer is split in two."""
+    energy: Any = ours.trainer.policy.energy
+    net: Any = theirs.net
+    first, *hidden = net.layers
+    weight = first.weight.detach()
+    with torch.no_grad():
+        energy.observation.weight.copy_(weight[:, :-2])
+        energy.observation.bias.copy_(first.bias)
+        energy.action.weight.copy_(weight[:, -2:])
+        for mine, layer in zip([*energy.hidden, energy.out], [*hidden, net.out], strict=True):
+            mine.load_state_dict(layer.state_dict())
 
 
 def _curve(
@@ -61,7 +79,10 @@ def _curve(
             theirs.obs_LF, theirs.actions_LD = trained
         return losses
     config = same_network(SIZE, GRADIENT_SHARE if name == "ours, 1/8" else 1.0)
+    if name == "ours, masks by candidate":
+        config = replace(config, energy=replace(config.energy, dropout_masks="candidate"))
     ours = Ours(train, config, SIZE.batch, seed, steps=every)
+    begin_alike(ours, plain(train, SIZE, seed))
     batch = held_out.batch(picks)
     for _ in range(count):
         ours.epoch()
