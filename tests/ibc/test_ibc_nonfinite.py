@@ -2,16 +2,19 @@
 
 import dataclasses
 import math
+import re
 
 import pytest
 import torch
 from torch import nn
 
-from ibc import gradients, losses, negatives
+from ibc import gradients, langevin, losses, negatives
 from ibc.base import PolicyConfig
 from ibc.demos import Windows
 from ibc.encoders import EncoderConfig
 from ibc.energy import EnergyConfig
+from ibc.langevin import LangevinConfig
+from ibc.losses import LossConfig
 from ibc.negatives import NegativesConfig
 from ibc.nonfinite import locate
 from ibc.policy import build_policy, fit_normalizer
@@ -63,7 +66,8 @@ def test_a_broken_density_is_named_by_its_line(toy_demos):
 def test_a_broken_loss_is_named_by_its_line(toy_demos, monkeypatch):
     real = losses.info_nce
     monkeypatch.setattr(losses, "info_nce", lambda *given: real(*given) / 0.0)
-    assert "compute_loss (ibc/policy.py, line" in stopped(run(toy_demos))
+    message = stopped(run(toy_demos))
+    assert re.search(r"in \w+ \(ibc/\w+\.py, line \d+: div\) at step 0", message)
 
 
 def test_a_gradient_alone_can_break(toy_demos):
@@ -77,6 +81,38 @@ def test_a_gradient_alone_can_break(toy_demos):
     trainer.policy.energy.out = nn.Sequential(trainer.policy.energy.out, Root())
     message = stopped(trainer)
     assert "the gradient of energy.out.0.bias at step 0" in message
+
+
+def test_a_chain_that_ran_away_is_named_by_its_line(toy_demos, monkeypatch):
+    moved = NegativesConfig(
+        sampler="langevin", count=4, shared=False, langevin=LangevinConfig(steps=3)
+    )
+    real, calls = langevin.slope, []
+
+    def steep(*given, **more):
+        energies, slope = real(*given, **more)
+        calls.append(None)
+        second = len(calls) % 4 == 2  # of three steps and a look at where they led
+        return energies, (-1.0 - slope.abs()).sqrt() if second else slope
+
+    monkeypatch.setattr(langevin, "slope", steep)
+    message = stopped(run(toy_demos, dataclasses.replace(POLICY, negatives=moved)))
+    assert "chain (ibc/langevin.py, line" in message
+
+
+def test_a_penalty_that_overflows_is_named_by_its_line(toy_demos):
+    trainer = run(toy_demos, dataclasses.replace(POLICY, loss=LossConfig(gradient_penalty=1.0)))
+    trainer.policy.energy.out.weight.data.fill_(1e25)  # its energies are finite, their squares not
+    assert "gradient_penalty (ibc/losses.py, line" in stopped(trainer)
+
+
+def test_a_mixture_and_a_diffusion_are_named_by_their_lines(toy_demos):
+    trainer = run(toy_demos, dataclasses.replace(POLICY, kind="mdn"))
+    trainer.policy.out.bias.data.fill_(-3e38)
+    assert "ibc/mixture.py, line" in stopped(trainer)
+    trainer = run(toy_demos, dataclasses.replace(POLICY, kind="diffusion"))
+    trainer.policy.signal.fill_(2.0)  # more signal than there is
+    assert "add_noise (ibc/diffusion.py, line" in stopped(trainer)
 
 
 def test_the_step_is_repeated_with_the_random_numbers_it_had(toy_demos, monkeypatch):
