@@ -14,7 +14,8 @@ different beginnings cannot be compared, and the search settles a part, by the s
 for a single action, before it goes on to the next. With the readout "sample" and the lattice
 that is a draw from the chunk's density.
 
-Legend: B batch, F features, P earlier dimensions of the chunk, D = 2 H action dimensions.
+Legend: B batch, F features, P earlier columns of the chunk, X steps between these, D = 2 H action
+dimensions.
 """
 
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from ibc.energy import EnergyConfig, EnergyModel, build_energy
 
 SIZES = {"steps": 2, "dimensions": 1}
+PER_STEP = 10.0  # a typical step from action to action is a tenth of what the bounds are to a side
 
 
 def parts(conditionals: str, action_horizon: int) -> list[slice]:
@@ -37,11 +39,22 @@ def build(features: int, action_horizon: int, config: EnergyConfig) -> EnergyMod
     if config.conditionals == "joint":
         return build_energy(features, 2 * action_horizon, config)
     return nn.ModuleList(
-        build_energy(features + part.start, part.stop - part.start, config)
+        build_energy(features + told(part.start), part.stop - part.start, config)
         for part in parts(config.conditionals, action_horizon)
     )
 
 
+def told(earlier: int) -> int:
+    """How many numbers tell of so many earlier columns: they themselves and the steps they make."""
+    return earlier + max(0, earlier - 2)
+
+
 def condition(features_BF: Tensor, earlier_BP: Tensor) -> Tensor:
-    """What a part is conditioned on, (B, F + P): the features and the earlier parts."""
-    return torch.cat([features_BF, earlier_BP], 1) if earlier_BP.shape[1] else features_BF
+    """What a part is conditioned on: the features, the earlier columns, and the steps they make.
+
+    The steps, from one action to the next, are small beside the bounds but say where a chunk is
+    bound for, so they go in enlarged.
+    """
+    steps_BX = (earlier_BP[:, 2:] - earlier_BP[:, :-2]) * PER_STEP
+    parts = [features_BF, earlier_BP, steps_BX]
+    return torch.cat([part for part in parts if part.shape[1]], 1)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ibc.autoregressive import parts
+from ibc.autoregressive import PER_STEP, condition, parts
 from ibc.base import PolicyConfig
 from ibc.demos import Windows
 from ibc.encoders import EncoderConfig
@@ -36,9 +36,11 @@ def generators(*seeds):
 
 
 def replace_energies(policy, energy):
-    """Energies of a known function of (features and earlier parts, number of the part, actions)."""
-    for k, (_, model) in enumerate(policy.parts):
-        model.observe = lambda given, dropout=None: given
+    """Energies of a known function of (the action before, number of the part, actions)."""
+    features = policy.encoder.out_features
+    for k, (part, model) in enumerate(policy.parts):
+        last = slice(max(0, features + part.start - 2), features + part.start)
+        model.observe = lambda given, dropout=None, last=last: given[:, last]
         model.score = lambda given, actions, dropout=None, k=k: energy(given, k, actions)
 
 
@@ -83,7 +85,10 @@ def test_training_shows_each_part_the_demonstrated_parts_before_it(toy_demos, co
     loss, metrics = policy.compute_loss(batch, generators(0)[0])
     assert len(seen) == len(policy.parts) == (4 if conditionals == "steps" else 8)
     for given, (part, _) in zip(seen, policy.parts, strict=True):
-        torch.testing.assert_close(given, torch.cat([features, positives[:, : part.start]], 1))
+        earlier = positives[:, : part.start]
+        torch.testing.assert_close(given[:, : 16 + part.start], torch.cat([features, earlier], 1))
+        steps = (earlier[:, 2:] - earlier[:, :-2]) * PER_STEP
+        torch.testing.assert_close(given[:, 16 + part.start :], steps)
     assert loss.item() == pytest.approx(math.log(17), rel=0.2)
     assert metrics["loss_ratio"].item() == pytest.approx(loss.item() / math.log(17))
     loss.backward()
@@ -103,7 +108,7 @@ def test_energies_of_a_chunk_are_the_sum_of_its_parts(toy_demos):
         for b in range(3):
             for k in range(5):
                 for part, model in policy.parts:
-                    given = torch.cat([features[b], actions[b, k, : part.start]])[None]
+                    given = condition(features[b : b + 1], actions[b, k : k + 1, : part.start])
                     own = actions[b : b + 1, k : k + 1, part]
                     expected[b, k] += model.score(model.observe(given), own)[0, 0]
     torch.testing.assert_close(found, expected)
@@ -124,7 +129,7 @@ def test_the_readout_sample_draws_from_the_chunks_density(toy_demos):
             right = 200.0 * (x - 0.5).square() - math.log(0.75)
             return y - torch.logaddexp(-left, -right)
         # The constant depends on what came before, as it may after training.
-        return y + 200.0 * (x - given[:, -2:-1]).square() + 1000.0 * given[:, -2:-1]
+        return y + 200.0 * (x - given[:, :1]).square() + 1000.0 * given[:, :1]
 
     sample = InferenceConfig("autoregressive", readout="sample")
     policy, windows = make(toy_demos, inference=sample)
@@ -157,7 +162,7 @@ def test_finds_a_chunk_of_sixteen_dimensions_that_joint_dfo_misses(toy_demos):
     first = torch.tensor([[0.5, 0.3]])
 
     def of_step(given, k, actions):
-        target = first.expand(len(given), 2) if k == 0 else wanted(given[:, -2:])
+        target = first.expand(len(given), 2) if k == 0 else wanted(given)
         return 400.0 * (actions - target[:, None]).square().sum(-1)
 
     def of_chunk(given, _, actions):
