@@ -67,7 +67,8 @@ class Run:
 class Case(NamedTuple):
     """A diary entry, the name that it is reported under, and what breaks a run that way.
 
-    applies: whether a policy can have the illness at all; trained: whether it shows in numbers.
+    applies: whether a policy can have the illness at all; trained: whether it shows in numbers;
+    share: how much of the short training it takes to see it.
     """
 
     entry: str
@@ -75,6 +76,7 @@ class Case(NamedTuple):
     breaks: Callable[[Run], Any]  # a context manager
     applies: Callable[[PolicyConfig], bool] = lambda policy: True
     trained: bool = True
+    share: float = 0.3
 
 
 def small(name: str) -> PolicyConfig:
@@ -118,13 +120,13 @@ def small(name: str) -> PolicyConfig:
 def lesson(policy: PolicyConfig, share: float = 1.0) -> TrainConfig:
     """A short training, or a share of it: an illness shows sooner than health does."""
     image = policy.obs_mode == "image"
-    steps, batch = (90, 8) if image else (300, 64 if policy.negatives.shared else 16)
+    steps, batch = (150, 8) if image else (300, 64 if policy.negatives.shared else 16)
     steps = round(steps * share)
     return TrainConfig(
         steps=steps,
         epoch_steps=steps // 2,
         batch_size=batch,
-        learning_rate=2e-3,
+        learning_rate=3e-3 if image else 2e-3,
         warmup_steps=10,
         ema_decay=0.9,
         val_windows=32 if image else 64,
@@ -330,6 +332,7 @@ CASES: tuple[Case, ...] = (
         "the sampler's space is not the model's",
         search_in_another_space,
         _searches,
+        share=1.0,
     ),
     Case(
         "stuck in the upper left corner: output never un-normalised",
@@ -395,7 +398,8 @@ def names(demos: Demos, policy: PolicyConfig, case: Case | None, split: Split) -
     if case is None:
         found = Run(demos, policy, lesson(policy), split).findings()
     else:
-        run = Run(demos, policy, lesson(policy, 0.5), split)
+        share = 1.0 if policy.obs_mode == "image" else case.share
+        run = Run(demos, policy, lesson(policy, share), split)
         with case.breaks(run):
             found = run.findings(trained=case.trained)
     assert all(finding.evidence and finding.mend for finding in found)
