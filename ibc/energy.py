@@ -80,6 +80,11 @@ class ConcatEnergy(nn.Module):
         width, normed = config.width, config.spectral_norm
         self.observation = nn.Linear(features, width)
         self.action = nn.Linear(action_dim, width, bias=False)
+        # The halves start as one layer over the concatenation would: by themselves, the few inputs
+        # of the action's half would start it so large that training is slower.
+        bound = 1.0 / math.sqrt(features + action_dim)
+        for half in (self.observation.weight, self.observation.bias, self.action.weight):
+            nn.init.uniform_(half, -bound, bound)
         self.hidden: nn.ModuleList = (
             nn.ModuleList(ResidualDense(width, normed) for _ in range(config.depth // 2))
             if config.head == "resnet"

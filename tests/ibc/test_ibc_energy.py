@@ -36,6 +36,15 @@ def test_concat_is_an_mlp_over_the_concatenation():
     )
 
 
+def test_the_halves_of_the_first_layer_start_as_one_layer():
+    torch.manual_seed(0)
+    model = build_energy(30, 2, EnergyConfig("concat", width=2000, depth=2))
+    bound = 32**-0.5  # what nn.Linear takes for 30 + 2 inputs
+    for half in (model.observation.weight, model.observation.bias, model.action.weight):
+        assert 0.99 * bound < half.abs().max() <= bound
+        assert half.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
+
+
 @FUSIONS
 def test_shared_actions_score_as_if_repeated(fusion):
     model = build(fusion)
