@@ -40,13 +40,17 @@ from ibc.train import Trainer
 METHODS: dict[str, dict[str, Any]] = {
     "ibc": {},
     "mse": {"policy.kind": "mse"},
-    "mdn": {"policy.kind": "mdn", "train.learning_rate": 1e-3},
+    "mse-wide": {  # regression's own best settings in first tries
+        "policy.kind": "mse",
+        "policy.energy": {"width": 512, "depth": 4, "dropout": 0.1},
+        "train.learning_rate": 1e-3,
+    },
+    "mdn": {"policy.kind": "mdn"},
     "diffusion": {
         "policy.kind": "diffusion",
-        "policy.action_horizon": 16,
-        "policy.execute": 8,
+        "policy.action_horizon": 8,
+        "policy.execute": 4,
         "policy.action.bounds": "steps",
-        "train.learning_rate": 1e-3,
     },
 }
 MARKS = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 80.0)  # minutes; the last one is always --minutes
