@@ -326,7 +326,7 @@ def _sees_images(policy: PolicyConfig) -> bool:
 
 
 CASES: tuple[Case, ...] = (
-    Case("losses both 0: negatives in px", "loss is zero", negatives_in_px, _searches),
+    Case("losses both 0: negatives in px", "loss is zero", negatives_in_px, _searches, share=1.0),
     Case(
         "action error huge: the sampler's space and the model's differ",
         "the sampler's space is not the model's",

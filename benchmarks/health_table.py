@@ -1,6 +1,6 @@
 """The failure diary, entry by recipe: what is named when each is made on purpose.
 
-    python -m benchmarks.health_table            (about 3 minutes on two idle cores)
+    python -m benchmarks.health_table            (two minutes of one core)
     python -m benchmarks.health_table dp_state   (some recipes alone)
 
 Runs are small (benchmarks/health_cases.py): the built-in demonstrations, narrow networks, some

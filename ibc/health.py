@@ -105,7 +105,7 @@ def _other_space(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Findin
     return Finding(
         "the sampler's space is not the model's",
         f"{outside:.0%} of the predicted actions lie outside the bounds of the action space, and "
-        f"in {missed:.0%} of the windows a random candidate is better than what the search found",
+        f"in {missed:.0%} of the windows random candidates are better than what the search found",
         "positives, negatives, the samples of the search and the bounds must be in one space, the "
         "normalised one: let ibc/normalize.py alone map to it and back",
     )
