@@ -22,7 +22,6 @@ from ibc.train import TrainConfig, Trainer
 
 SEEDS = {"data": 1, "negatives": 2, "augment": 3, "validation": 4}
 GRADIENT_SHARE = 0.125
-UNITS = 2**20  # hidden units of a layer that a micro-batch computes with a graph: 4 MiB
 
 
 @dataclass(frozen=True)
@@ -91,14 +90,6 @@ def default_network(size: Size) -> PolicyConfig:
     )
 
 
-def micro_batch(config: PolicyConfig, batch: int) -> int:
-    """Windows whose activations fit the cache; all of them where negatives are shared."""
-    if config.negatives.shared:
-        return batch
-    kept = 1 + max(1, round(config.loss.gradient_share * config.negatives.count))
-    return max(1, min(batch, UNITS // (kept * config.energy.width)))
-
-
 class Ours:
     """Training in epochs of some steps, and actions, of a policy of ours."""
 
@@ -109,7 +100,6 @@ class Ours:
             steps=10**6,
             epoch_steps=steps,
             batch_size=batch,
-            micro_batch=micro_batch(config, batch),
             learning_rate=1e-4,
             betas=(0.95, 0.999),
             warmup_steps=0,

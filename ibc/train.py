@@ -16,11 +16,13 @@ from ibc import gradients, precision
 from ibc.base import Policy
 from ibc.checks import check, check_choice, check_float, check_int
 from ibc.nonfinite import NonFiniteError, locate
+from ibc.policy_config import PolicyConfig
 from ibc.validation import Validation
 from ibc.windows import Windows
 
 __all__ = ["NonFiniteError", "TrainConfig", "Trainer"]
 
+UNITS = 2**20  # hidden units of a layer that a micro-batch keeps on a CPU: 4 MiB
 SEEDS = ("data", "negatives", "augment", "validation")
 
 
@@ -29,17 +31,17 @@ class TrainConfig:
     """How a policy is trained.
 
     steps, warmup_steps, epoch_steps in optimiser steps (an epoch ends with a validation);
-    batch_size in windows, processed micro_batch windows at a time so that activations stay in
-    the cache; schedule after the warm-up: "cosine" to 0 at the last step, "constant", or
-    "exponential", times `decay` once every decay_every steps; ema_decay None for no averaging;
-    precision "auto" takes bf16 where the device computes it fast; val_windows: how many held-out
-    windows every validation looks at.
+    batch_size in windows, processed micro_batch windows at a time (None: see `micro_batch`);
+    schedule after the warm-up: "cosine" to 0 at the last step, "constant", or "exponential",
+    times `decay` once every decay_every steps; ema_decay None for no averaging; precision "auto"
+    takes bf16 where the device computes it fast; val_windows: how many held-out windows every
+    validation looks at.
     """
 
     steps: int = 20_000
     epoch_steps: int = 500
     batch_size: int = 128
-    micro_batch: int = 128
+    micro_batch: int | None = None
     learning_rate: float = 3e-3
     weight_decay: float = 1e-6
     betas: tuple[float, float] = (0.9, 0.999)
@@ -56,7 +58,8 @@ class TrainConfig:
         check_int("train.steps", self.steps, 1)
         check_int("train.epoch_steps", self.epoch_steps, 1)
         check_int("train.batch_size", self.batch_size, 1, 65536)
-        check_int("train.micro_batch", self.micro_batch, 1)
+        if self.micro_batch is not None:
+            check_int("train.micro_batch", self.micro_batch, 1)
         check_float("train.learning_rate", self.learning_rate, 0.0, 1.0, open_low=True)
         check_float("train.weight_decay", self.weight_decay, 0.0, 10.0)
         check(len(self.betas) == 2, "train.betas must be two numbers", self.betas)
@@ -87,6 +90,20 @@ class TrainConfig:
         return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(1.0, share)))
 
 
+def micro_batch(config: PolicyConfig, batch_size: int, device: torch.device) -> int:
+    """How many windows of a batch are processed at a time if nothing is said.
+
+    Where every window has candidates of its own, as many as keep a hidden layer of the energy's
+    head in a CPU's cache (or a sixteenth of a GiB on a GPU) for the backward pass: more would only
+    be slower, and memory would grow with the batch. Otherwise 128, what images bear.
+    """
+    if config.kind != "ibc" or config.negatives.shared:
+        return min(128, batch_size)
+    units = UNITS if device.type == "cpu" else 16 * UNITS
+    kept = 1 + max(1, round(config.loss.gradient_share * config.negatives.count))
+    return max(1, min(batch_size, units // (kept * config.energy.width)))
+
+
 class Trainer:
     """Trains a policy on windows; `run_epoch` returns what happened, `state_dict` all to go on.
 
@@ -111,6 +128,9 @@ class Trainer:
         self.policy = policy.to(self.device)
         self.ema = copy.deepcopy(policy).requires_grad_(False) if config.ema_decay else None
         self.dtype = precision.resolve(config.precision, self.device)
+        self._micro_batch = config.micro_batch or micro_batch(
+            policy.config, config.batch_size, self.device
+        )
         self.step = 0
         self.validation = Validation(val, config.val_windows, seeds["validation"])
         self._parameters = {n: p for n, p in policy.named_parameters() if p.requires_grad}
@@ -188,8 +208,8 @@ class Trainer:
         states = {name: g.get_state() for name, g in self._generators.items()}
         self._optimizer.zero_grad(set_to_none=True)
         totals: dict[str, Tensor] = {}
-        for at in range(0, config.batch_size, config.micro_batch):
-            part = {name: value[at : at + config.micro_batch] for name, value in batch.items()}
+        for at in range(0, config.batch_size, self._micro_batch):
+            part = {name: value[at : at + self._micro_batch] for name, value in batch.items()}
             share = len(part["action"]) / config.batch_size
             bf16 = self.dtype == torch.bfloat16
             with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
@@ -201,7 +221,7 @@ class Trainer:
         values = torch.stack([*totals.values(), norm]).tolist()  # the step's only wait on a GPU
         result = dict(zip([*totals, "grad_norm"], values, strict=True))
         if not (math.isfinite(result["loss"]) and math.isfinite(result["grad_norm"])):
-            place = locate(self.policy, batch, states=states, micro_batch=config.micro_batch)
+            place = locate(self.policy, batch, states=states, micro_batch=self._micro_batch)
             raise NonFiniteError(self.step, place)
         if config.grad_clip is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, config.grad_clip, norm)

@@ -78,7 +78,7 @@ def test_keys_that_are_no_settings(overrides, key, message):
         ("train.steps", True, "given True"),
         ("train.steps", -3, "train.steps must be a whole number of at least 1, got -3"),
         ("train.learning_rate", "yes", "train.learning_rate must be a valid number, given 'yes'"),
-        ("train.schedule", "no", "must be 'cosine' or 'constant', given 'no'"),
+        ("train.schedule", "no", "must be 'cosine', 'constant' or 'exponential', given 'no'"),
         ("policy.encoder.learn_temperature", "on", "must be a valid boolean, given 'on'"),
         ("policy.encoder.channels", [8, "x"], "must be a valid integer, given 'x'"),
         ("select.seeds", 100_001, "at most 100000, got 100001"),

@@ -13,11 +13,12 @@ from ibc.demos import Windows
 from ibc.encoders import EncoderConfig
 from ibc.energy import EnergyConfig
 from ibc.inference import InferenceConfig
+from ibc.losses import LossConfig
 from ibc.negatives import NegativesConfig
 from ibc.normalize import ActionConfig
 from ibc.policy import build_policy, fit_normalizer
 from ibc.precision import cpu_has_bf16, resolve
-from ibc.train import NonFiniteError, TrainConfig, Trainer
+from ibc.train import NonFiniteError, TrainConfig, Trainer, micro_batch
 
 SEEDS = {"data": 1, "negatives": 2, "augment": 3, "validation": 4}
 POLICY = PolicyConfig(
@@ -276,3 +277,17 @@ def test_bf16_trains_and_keeps_energies_in_float32(toy_demos):
     with torch.autocast("cpu", torch.bfloat16):
         energies = run.policy.energy.score(torch.zeros(1, 32), torch.zeros(1, 5, 2))
     assert energies.dtype == torch.float32
+
+
+def test_micro_batches_bound_what_the_backward_pass_keeps():
+    cpu, own = torch.device("cpu"), NegativesConfig(count=1024, shared=False)
+    wide = PolicyConfig(energy=EnergyConfig("concat", width=1024), negatives=own)
+    assert micro_batch(wide, 256, cpu) == 1
+    assert micro_batch(wide, 256, torch.device("cuda")) == 15
+    thinned = dataclasses.replace(wide, loss=LossConfig(gradient_share=0.125))
+    assert micro_batch(thinned, 256, cpu) == 7
+    small = dataclasses.replace(wide, energy=EnergyConfig("concat", width=16))
+    assert micro_batch(small, 32, cpu) == 32
+    # Shared counter-examples, and policies without any, keep next to nothing a window.
+    assert micro_batch(PolicyConfig(), 256, cpu) == 128
+    assert micro_batch(PolicyConfig(kind="mse"), 64, cpu) == 64
