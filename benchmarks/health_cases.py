@@ -398,7 +398,7 @@ def names(demos: Demos, policy: PolicyConfig, case: Case | None, split: Split) -
     if case is None:
         found = Run(demos, policy, lesson(policy), split).findings()
     else:
-        share = 1.0 if policy.obs_mode == "image" else case.share
+        share = max(case.share, 0.6) if policy.obs_mode == "image" else case.share
         run = Run(demos, policy, lesson(policy, share), split)
         with case.breaks(run):
             found = run.findings(trained=case.trained)
