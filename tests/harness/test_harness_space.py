@@ -311,6 +311,6 @@ def test_ten_thousand_trials_are_planned_in_seconds(write):
         + ", ".join(str(n) for n in range(1, 101))
         + "]}\n"
     )
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(space.plan(path).trials) == 10_001
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
