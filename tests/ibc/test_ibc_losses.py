@@ -73,7 +73,7 @@ def test_gradient_of_the_penalty_is_that_of_finite_differences(fusion, norm):
             continue
         with torch.no_grad():
             at = divmod(int(weight.grad.abs().argmax()), weight.shape[1])
-            before, step = float(weight[at]), 2e-4
+            before, step = float(weight[at]), 5e-5
             weight[at] = before + step
             above = float(penalty())  # the same number without gradients
             weight[at] = before - step
