@@ -17,6 +17,13 @@ class Curve:
     points: Sequence[tuple[float, float, float, float]]
 
 
+def ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten between two positive numbers."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    every = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    return [x for x in every if low <= x <= high]
+
+
 def panels(curves: Mapping[str, Sequence[Curve]], x_title: str) -> str:
     """One panel beside another, with one legend under them."""
     all_x = [point[0] for group in curves.values() for curve in group for point in curve.points]
@@ -35,7 +42,7 @@ def panels(curves: Mapping[str, Sequence[Curve]], x_title: str) -> str:
         for y in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
             body.append(f'<path d="M{at(low, y)} L{at(high, y)}" stroke="#ddd"/>')
             body.append(_text(left - 6, TOP + (1 - y) * HEIGHT + 4, f"{y:.1f}", "end"))
-        for x in {point[0] for point in group[0].points}:
+        for x in ticks(low, high):
             place = float(at(x, 0.0).split(",")[0])
             body.append(_text(place, TOP + HEIGHT + 18, f"{x:.3g}", "middle"))
         for colour, curve in zip(COLOURS, group, strict=False):
