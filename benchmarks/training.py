@@ -218,18 +218,23 @@ def memory(data: Path) -> dict[str, float]:
 
 
 def memory_here(windows: Windows, name: str) -> float:
-    import resource
-
     torch.set_num_threads(2)
     version, count = name.split()
     size = Size(1024, 1024, int(count))
     (torch.randn(64, 64) @ torch.randn(64, 64)).sum()  # the libraries' own memory is not ours
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not ru_maxrss, which a process has from its parent if that one was larger.
+    before = status("VmRSS")
     if version == "plain":
         plain(windows, size).step()
     else:
         Ours(windows, same_network(size), size.batch).epoch()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
+    return (status("VmHWM") - before) / 2**20
+
+
+def status(name: str) -> int:
+    """A line of /proc/self/status in KiB: VmRSS is the memory of now, VmHWM the most so far."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 def head(*names: str) -> None:
