@@ -39,7 +39,7 @@ def load(source: Source | str | Path, obs_mode: Any = "keypoints") -> tuple[Wind
     episodes = range(len(demos.episode_ends))
     held_out = episodes[::10]
     train = [k for k in episodes if k not in held_out]
-    return tuple(Windows(demos, part, obs_mode, 2, 1) for part in (train, held_out))  # type: ignore
+    return Windows(demos, train, obs_mode, 2, 1), Windows(demos, held_out, obs_mode, 2, 1)
 
 
 def numbers(windows: Windows, bounds: Windows) -> tuple[Tensor, Tensor]:
