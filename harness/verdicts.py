@@ -56,6 +56,7 @@ class Answer:
     text: str
     arms: tuple[Arm, ...]
     verdicts: tuple[Verdict, ...]
+    reported: bool = False  # whether the differences are on report starts
 
     @property
     def summary(self) -> str:
@@ -91,7 +92,8 @@ def answers(sweep: Sweep, arms: Sequence[Arm] | None = None) -> list[Answer]:
         others = tuple(arm for arm in others if arm.config_hash != first.config_hash)
         seeds = _starts(of_question)
         verdicts = tuple(_judge(arm, first, len(others), seeds) for arm in others)
-        result.append(Answer(name, first.text, of_question, verdicts))
+        reported = seeds == store.REPORT_SEEDS
+        result.append(Answer(name, first.text, of_question, verdicts, reported))
     return result
 
 
@@ -154,16 +156,17 @@ def markdown(sweep: Sweep) -> str:
         lines += ["|---|---|---|---|---|--:|---|"]
         by_arm = {verdict.arm: verdict for verdict in answer.verdicts}
         for arm in answer.arms:
-            lines.append(_row(arm, by_arm.get(arm.arm)))
+            lines.append(_row(arm, by_arm.get(arm.arm), reported=answer.reported))
         lines.append("")
     return "\n".join(lines)
 
 
-def _row(arm: Arm, verdict: Verdict | None) -> str:
+def _row(arm: Arm, verdict: Verdict | None, *, reported: bool) -> str:
     group: Group = arm.group
-    cells = [_safe(arm.arm), number(arm.select), percent(arm.success)]
+    score, success = (arm.report, arm.report_success) if reported else (arm.select, arm.success)
+    cells = [_safe(arm.arm), number(score), percent(success)]
     if verdict is None:
-        cells += ["", "", str(arm.select.n), ""]
+        cells += ["", "", str(score.n), ""]
     else:
         cells += [_signed(verdict.score, 3), _signed(verdict.success, 2)]
         cells += [str(verdict.n), _safe(verdict.text)]

@@ -117,6 +117,17 @@ def test_answers_of_a_sweep_are_written_and_printed(
     assert '"verdict": "not enough evidence"' in capsys.readouterr().out
 
 
+def test_scores_and_differences_are_of_the_same_starts(evaluated_results: Path) -> None:
+    folder = evaluated_results / "tiny"
+    (answer,) = verdicts.answers(Sweep(folder))
+    assert answer.reported
+    shown = [f"{arm.report.value:.3f} [" for arm in answer.arms]
+    text = verdicts.write(folder).read_text()
+    assert all(score in text for score in shown)
+    difference = answer.arms[1].report.value - answer.arms[0].report.value
+    assert answer.verdicts[0].score.value == pytest.approx(difference, abs=1e-9)
+
+
 def test_foreign_text_stays_text(tiny_results: Path) -> None:
     path = tiny_results / "tiny" / "plan.json"
     plan = store.read_json(path)
