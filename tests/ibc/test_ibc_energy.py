@@ -102,6 +102,28 @@ def test_dropout_keeps_the_mean():
     assert float(dropped.mean()) == pytest.approx(1.0, abs=0.01)
 
 
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.9])
+def test_dropout_leaves_out_its_share_of_independent_units(share):
+    x = torch.ones(400, 25, 101)  # a number of units that four do not divide
+    zero = (drop(x, share, torch.Generator().manual_seed(0)) == 0.0).double()
+    n = zero.numel()
+    sd = (share * (1 - share) / n) ** 0.5
+    assert float(zero.mean()) == pytest.approx(share, abs=4 * sd)
+    # Neighbours come from one draw of 64 bits, rows from different ones.
+    for other in (zero.flatten().roll(1), zero.flatten().roll(4), zero.flatten().roll(101)):
+        covariance = float((zero.flatten() * other).mean() - zero.mean() ** 2)
+        assert covariance == pytest.approx(0.0, abs=4 * share * (1 - share) / n**0.5)
+
+
+def test_dropout_has_the_gradient_of_its_mask():
+    x = torch.randn(6, 5, 7, requires_grad=True)
+    for by_window in (False, True):
+        out = drop(x, 0.3, torch.Generator().manual_seed(0), by_window)
+        (grad,) = torch.autograd.grad(out.sum(), x)
+        torch.testing.assert_close(out, x * grad)
+        assert grad.unique().tolist() == pytest.approx([0.0, 1 / 0.7])
+
+
 @FUSIONS
 def test_depth_and_width_of_the_config_are_used(fusion):
     def count(width, depth):
