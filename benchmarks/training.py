@@ -35,6 +35,7 @@ from benchmarks.training_cases import (
     default_network,
     image_network,
     load,
+    masks_by_candidate,
     plain,
     same_network,
 )
@@ -53,7 +54,7 @@ SIZES = (
     Size(1024, 1024, 8),
 )
 QUICK = (Size(256, 256, 32), Size(512, 256, 16), Size(1024, 256, 4))
-VERSIONS = ("plain", "ours", "ours, 1/8", "default")
+VERSIONS = ("plain", "ours, masks by candidate", "ours", "ours, 1/8", "default")
 # Steps of the default recipe are short: they are of 256 windows in every cell, several at a time.
 DEFAULT_BATCH, DEFAULT_STEPS = 256, 4
 Rates = dict[str, float]
@@ -99,16 +100,16 @@ def speeds(data: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             line += "; no bf16 units, so bf16 is not measured"
         print(f"## {threads} thread(s). {line}\n\nTraining, windows/s (share of the matrix rate)\n")
         rows: dict[str, Any] = {}
-        head("width, negatives (windows a step)", *VERSIONS, "ours", "ours, 1/8", "default")
+        head("width, negatives (windows a step)", *VERSIONS, *VERSIONS[1:])
         for size in QUICK if arguments.quick else SIZES:
             rates = in_turns(training(windows, size), rounds)
             name = f"{size.width}, {size.negatives} ({size.batch})"
             rows[name] = rates
-            shares = [f" ({100 * rates[v] * work(size) / peak:.0f} %)" for v in VERSIONS[:2]]
+            shares = [f" ({100 * rates[v] * work(size) / peak:.0f} %)" for v in VERSIONS[:3]]
             row(name, rates, [*shares, "", ""])
         print("\nInference, actions/s\n")
         acting: dict[str, Any] = {}
-        head("width, observations at once", *VERSIONS[:2], "default", "ours", "default")
+        head("width, observations at once", "plain", "ours", "default", "ours", "default")
         for width in (256,) if arguments.quick else (256, 512, 1024):
             for count in (1, 8):
                 rates = in_turns(inference(windows, width, count), rounds)
@@ -143,9 +144,11 @@ def in_turns(cases: dict[str, tuple[int, Callable[[], object]]], rounds: int) ->
 
 def training(windows: Windows, size: Size) -> dict[str, tuple[int, Callable[[], object]]]:
     thinned = same_network(size, GRADIENT_SHARE)
+    by_candidate = masks_by_candidate(same_network(size))
     default = Ours(windows, default_network(size), DEFAULT_BATCH, steps=DEFAULT_STEPS)
     return {
         "plain": (size.batch, plain(windows, size).step),
+        "ours, masks by candidate": (size.batch, Ours(windows, by_candidate, size.batch).epoch),
         "ours": (size.batch, Ours(windows, same_network(size), size.batch).epoch),
         "ours, 1/8": (size.batch, Ours(windows, thinned, size.batch).epoch),
         "default": (DEFAULT_BATCH * DEFAULT_STEPS, default.epoch),

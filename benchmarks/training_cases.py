@@ -90,6 +90,11 @@ def default_network(size: Size) -> PolicyConfig:
     )
 
 
+def masks_by_candidate(config: PolicyConfig) -> PolicyConfig:
+    """The same with a dropout mask for every candidate, as the plain version has them."""
+    return replace(config, energy=replace(config.energy, dropout_masks="candidate"))
+
+
 class Ours:
     """Training in epochs of some steps, and actions, of a policy of ours."""
 

@@ -2,14 +2,21 @@
 
 import sys
 import time
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from benchmarks.plain_ibc import PlainTrainer
-from benchmarks.training_cases import GRADIENT_SHARE, Ours, Size, numbers, plain, same_network
+from benchmarks.training_cases import (
+    GRADIENT_SHARE,
+    Ours,
+    Size,
+    masks_by_candidate,
+    numbers,
+    plain,
+    same_network,
+)
 from ibc.demos import Windows
 
 SIZE = Size(256, 64, 32)
@@ -80,7 +87,7 @@ def _curve(
         return losses
     config = same_network(SIZE, GRADIENT_SHARE if name == "ours, 1/8" else 1.0)
     if name == "ours, masks by candidate":
-        config = replace(config, energy=replace(config.energy, dropout_masks="candidate"))
+        config = masks_by_candidate(config)
     ours = Ours(train, config, SIZE.batch, seed, steps=every)
     begin_alike(ours, plain(train, SIZE, seed))
     batch = held_out.batch(picks)
