@@ -1,0 +1,1 @@
+"""The page: report.html, one file that can be mailed."""
