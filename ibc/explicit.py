@@ -86,7 +86,7 @@ class MDNPolicy(Policy):
         self, obs: Mapping[str, Tensor], generators: Sequence[torch.Generator]
     ) -> dict[str, Tensor]:
         """The weightiest component's mean ("argmax") and the configured readout ("policy")."""
-        given = self._mixture(self.encoder(dict(obs)))
+        given = self.density(obs)
         rows, agent_BA = len(given.means), self.newest_agent(obs)
         check(len(generators) == rows, f"there must be {rows} generators", len(generators))
         read = mixture.read_mixture(given, self.config.mdn.readout, generators)
@@ -95,6 +95,10 @@ class MDNPolicy(Policy):
             name: self.normalizer.decode(actions_BD.clamp(-BOUND, BOUND), agent_BA)
             for name, actions_BD in (("argmax", mode), ("policy", read))
         }
+
+    def density(self, obs: Mapping[str, Tensor]) -> mixture.Mixture:
+        """The mixture over the normalised chunk, for prepared observations."""
+        return self._mixture(self.encoder(dict(obs)))
 
     def _mixture(
         self, features_BF: Tensor, dropout: torch.Generator | None = None

@@ -128,8 +128,17 @@ class IBCPolicy(Policy):
         previous: Tensor | None = None,
     ) -> Tensor:
         """Actions (B, H, 2) px by the configured readout, warm-started if so configured."""
-        readout = self.config.inference.readout
-        return self._search(obs, generators, (readout,), previous)[readout]
+        return self.search(obs, generators, previous)[0]
+
+    def search(
+        self,
+        obs: Mapping[str, Tensor],
+        generators: Sequence[torch.Generator],
+        previous: Tensor | None = None,
+    ) -> tuple[Tensor, inference.Samples]:
+        """What `act` returns, and the samples that the chunk's first part was read out of."""
+        readout, samples = self.config.inference.readout, list[inference.Samples]()
+        return self._search(obs, generators, (readout,), previous, samples)[readout], samples[0]
 
     def _search(
         self,
@@ -137,8 +146,12 @@ class IBCPolicy(Policy):
         generators: Sequence[torch.Generator],
         readouts: Sequence[str],
         previous: Tensor | None = None,
+        kept: list[inference.Samples] | None = None,
     ) -> dict[str, Tensor]:
-        """Actions (B, H, 2) px by every readout, each settling part after part."""
+        """Actions (B, H, 2) px by every readout, each settling part after part.
+
+        kept: takes what was sampled.
+        """
         features_BF, agent_BA = self.encoder(dict(obs)), self.newest_agent(obs)
         B, config = len(features_BF), self.config.inference
         check(len(generators) == B, f"there must be {B} generators", len(generators))
@@ -158,6 +171,8 @@ class IBCPolicy(Policy):
                         self.device,
                         warm and inference.Warm(warm.centre[:, part], warm.spread[part]),
                     )
+                    if kept is not None:
+                        kept.append(samples)
                 own_BD = inference.read_out(samples, readout, bandwidth_D[part])
                 found[readout] = torch.cat([earlier_BP, own_BD], 1)
         return {name: self.normalizer.decode(a_BD, agent_BA) for name, a_BD in found.items()}
