@@ -16,10 +16,17 @@ def main() -> int:
     parser.add_argument("--budget", default="standard", help="one of the file's (standard)")
     parser.add_argument("--name", help="the sweep's folder (the space's name and the budget)")
     parser.add_argument("--data", type=Path, metavar="PATH", help="a zarr store of demonstrations")
-    parser.add_argument("--results", type=Path, metavar="DIR", help="where sweeps lie (results/)")
+    parser.add_argument("--results", metavar="DIR", help="where sweeps lie (results/)")
     parser.add_argument("--trials", type=int, metavar="N", help="points of a search")
+    parser.add_argument(
+        "--question",
+        action="append",
+        metavar="NAME",
+        help="run this question alone, with its baselines; may be given several times",
+    )
     parser.add_argument("--cpus-per-trial", type=float, metavar="X", help="threads of a trial (1)")
     parser.add_argument("--gpus-per-trial", type=float, metavar="X", help="1 where there is one")
+    parser.add_argument("--hours-per-trial", type=float, metavar="X", help="at most (24)")
     parser.add_argument("--address", metavar="ADDR", help="join a Ray cluster")
     parser.add_argument("--retry-failed", action="store_true", help="run failed trials again")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")

@@ -3,8 +3,9 @@
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 from harness.config import TrialConfig, config_hash, from_dict, to_dict, trial_id
 from harness.space import BASELINE, PlannedTrial
@@ -13,14 +14,29 @@ from harness.trial_folder import TrialFolder
 SAME_ERROR_LIMIT = 5
 
 
+class Wait(Enum):
+    """The type of WAIT."""
+
+    WAIT = "wait"
+
+
+# There is no job now; ask again once one that runs has ended.
+WAIT: Final = Wait.WAIT
+
+
 @dataclass(frozen=True)
 class Job:
-    """One trial to be run; `info` goes into its config.json."""
+    """One trial to be run; `info` goes into its config.json.
+
+    until: the optimiser steps after which it pauses with the status "stopped"; None for its end.
+    A job that was stopped may be handed out again with more steps.
+    """
 
     config: TrialConfig
     train_seed: int
     label: str
     info: Mapping[str, Any] = field(default_factory=dict)
+    until: int | None = None
 
     @property
     def id(self) -> str:
@@ -46,8 +62,8 @@ class Job:
 class Jobs(Protocol):
     """Where jobs come from."""
 
-    def next(self) -> Job | None:
-        """Return the next job, None when there is none left."""
+    def next(self) -> Job | Wait | None:
+        """Return the next job; WAIT when there may be one later; None when none is left, ever."""
 
     def done(self, job: Job, status: Mapping[str, Any]) -> None:
         """Take note of how a job ended: the content of its status.json."""
@@ -82,8 +98,8 @@ class StopOnSameError:
             return None
         return f"stopped: {self._times} trials in a row failed with the same error: {self._error}"
 
-    def next(self) -> Job | None:
-        """Return the next job, None when there is none left or it would be in vain."""
+    def next(self) -> Job | Wait | None:
+        """Return what is next, None when there is none left or it would be in vain."""
         return None if self.reason else self._jobs.next()
 
     def done(self, job: Job, status: Mapping[str, Any]) -> None:

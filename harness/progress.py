@@ -53,7 +53,7 @@ class Progress:
     ) -> None:
         self.console, self.total, self.slots = console, total, slots
         self.seconds = dict(seconds or {})
-        self.finished = self.failed = 0
+        self.finished = self.stopped = self.failed = 0
         self._running: dict[str, _Running] = {}
         self._expected = self._taken = 0.0  # of the trials that are over
         self._began = self._spoke = time.monotonic()
@@ -92,10 +92,12 @@ class Progress:
         """A trial is over."""
         running = self._running.pop(job.id, _Running(job.label, time.monotonic()))
         took = time.monotonic() - running.since
-        good = status.get("status") == "finished"
-        self.finished += good
+        state = status.get("status")
+        good = state in ("finished", "stopped")
+        self.finished += state == "finished"
+        self.stopped += state == "stopped"
         self.failed += not good
-        if good and job.id in self.seconds:
+        if state == "finished" and job.id in self.seconds:
             self._expected += self.seconds[job.id]
             self._taken += took
         count = f"[{self.finished + self.failed}/{self.total}]"
@@ -103,7 +105,8 @@ class Progress:
             what = (
                 f"score {status['select_score']:.3f}, success {status['select_success_rate']:.0%}"
             )
-            line = Text(f"{count} finished  {job.label}: {what}, {duration(took)}")
+            at = f" at step {status['step']}" if state == "stopped" else ""
+            line = Text(f"{count} {state:<9} {job.label}: {what}{at}, {duration(took)}")
         else:
             line = Text(f"{count} failed    {job.label}: {status.get('error')}", style="red")
         self._say(line)
@@ -153,7 +156,8 @@ class Progress:
         so_far = duration(time.monotonic() - self._began)
         head = (
             f"{self.finished} of {self.total} finished, {len(self._running)} running, "
-            f"{self.failed} failed; {so_far} so far, {self._left()}"
+            + (f"{self.stopped} stopped early, " if self.stopped else "")
+            + f"{self.failed} failed; {so_far} so far, {self._left()}"
         )
         return Group(Text(head, style="bold"), table)
 

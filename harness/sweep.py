@@ -1,26 +1,24 @@
 """Plan minus finished -> Ray Tune -> tables."""
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from rich.console import Console
 
-from harness import data, files, report, space, store, verdicts, workers
+from harness import data, files, report, space, store, sweep_work, verdicts, workers
 from harness.errors import OK, SOME_FAILED, UserError
 from harness.estimate import Estimate, estimate
-from harness.jobs import Job, Jobs, PlannedJobs, StopOnSameError, planned_job, sort_longest_first
+from harness.jobs import PlannedJobs, StopOnSameError, sort_longest_first
 from harness.progress import Progress, duration
 from harness.space import DEFAULT_BUDGET, Plan
 from harness.sweep_folder import SweepFolder
-from harness.sweep_report import print_plan
-from ibc import demos as ibc_demos
+from harness.sweep_report import print_counts, print_plan
+from harness.sweep_work import Work
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 MANY_TRIALS = 1_000
+MAX_HOURS = 1e4
 
 
 @dataclass(frozen=True)
@@ -31,35 +29,22 @@ class Options:
     budget: str = DEFAULT_BUDGET
     name: str | None = None
     data: Path | None = None
-    results: Path = RESULTS
+    results: Path | str = RESULTS
     trials: int | None = None
+    question: Sequence[str] = ()
     cpus_per_trial: float = 1.0
     gpus_per_trial: float | None = None
+    hours_per_trial: float = 24.0
     address: str | None = None
+    tracker: str | None = None
     retry_failed: bool = False
     dry_run: bool = False
     yes: bool = False
 
-
-@dataclass(frozen=True)
-class _Work:
-    """What a sweep is made of and what of it is left.
-
-    planned: every job that is known beforehand; left: those that are to be run. further: jobs that
-    a search has yet to find. typical: what to time. ended: the status of each trial there is.
-    """
-
-    planned: tuple[Job, ...]
-    left: tuple[Job, ...]
-    further: int
-    typical: tuple[Job, ...]
-    ended: Mapping[str, Mapping[str, Any]]
-    source: Jobs
-
-    @property
-    def total(self) -> int:
-        """How many jobs are to be run."""
-        return len(self.left) + self.further
+    def __post_init__(self) -> None:
+        if not 0 < self.hours_per_trial <= MAX_HOURS:
+            rule = f"--hours-per-trial must be above 0 and at most {MAX_HOURS:,.0f}"
+            raise UserError(f"{rule}, given {self.hours_per_trial:g}")
 
 
 def sweep(options: Options, console: Console) -> int:
@@ -73,7 +58,7 @@ def sweep(options: Options, console: Console) -> int:
     resources = workers.Resources(options.cpus_per_trial, _gpus(options))
     slots = 1 if options.address else workers.check_resources(resources.cpus, resources.gpus)
     source = data.resolve_source(options.data)
-    folder = SweepFolder(options.results.expanduser().absolute() / name)
+    folder = SweepFolder(Path(options.results).expanduser().absolute() / name)
     if options.dry_run:
         _prepare(options, plan, folder, source, slots, console)
         return OK
@@ -92,10 +77,10 @@ def sweep(options: Options, console: Console) -> int:
         return _conclude(work, folder, console)
 
 
-def _check_code(work: _Work, folder: SweepFolder, options: Options, console: Console) -> None:
+def _check_code(work: Work, folder: SweepFolder, options: Options, console: Console) -> None:
     """Refuse to mix trials of two codes in one table, unless the user agrees."""
     changed = folder.changed_code()
-    begun = sum("status" in status for status in work.ended.values())
+    begun = sum("status" in status for status in work.statuses.values())
     if not changed or not begun:
         return
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
@@ -121,18 +106,16 @@ def _prepare(
     source: data.Source,
     slots: int,
     console: Console,
-) -> tuple[_Work, Estimate]:
+) -> tuple[Work, Estimate]:
     """Find what is left to do, and print it with an estimate of the time."""
     console.print(str(source), soft_wrap=True, highlight=False, markup=False)
     folder.check_same(plan.budget, source, data.fingerprint(source))
-    work = _work(options, plan, folder)
-    _check_data(work, source)
+    work = sweep_work.find(plan, folder, options.question, options.retry_failed)
+    sweep_work.check_data(work, source)
     found = estimate(work.typical, folder.seconds(), threads=max(1, int(options.cpus_per_trial)))
-    print_plan(console, plan, work.planned, work.ended, found)
-    states = Counter(status.get("status") for status in work.ended.values())
-    counts = f"{states['finished']} finished, {states['failed']} failed, {work.total} to run"
-    console.print(f"{folder.path}: {counts}", soft_wrap=True, markup=False, highlight=False)
-    if states["failed"] and not options.retry_failed:
+    print_plan(console, plan, work.planned, work.statuses, found)
+    print_counts(console, folder.path, work.states, work.total)
+    if work.states["failed"] and not options.retry_failed:
         console.print("failed trials are left as they are; --retry-failed runs them again")
     if work.total:
         wall = duration(found.wall(slots, work.total))
@@ -142,50 +125,7 @@ def _prepare(
     return work, found
 
 
-def _work(options: Options, plan: Plan, folder: SweepFolder) -> _Work:
-    sweep_name = folder.path.name
-    if plan.search is not None:
-        from harness.optuna_jobs import OptunaJobs  # a second of import that few sweeps need
-
-        search = OptunaJobs(
-            plan.search,
-            sweep_name,
-            folder.path,
-            plan.train_seeds,
-            retry_failed=options.retry_failed,
-        )
-        ended = folder.statuses(folder.trial_ids())
-        further = search.new_points * len(plan.train_seeds)
-        typical = (*search.begun, *([search.typical] if further else []))
-        return _Work((), search.begun, further, typical, ended, search)
-    planned = tuple(planned_job(trial, sweep_name) for trial in plan.trials)
-    ended = folder.statuses(job.id for job in planned)
-    over = {"finished"} if options.retry_failed else {"finished", "failed"}
-    left = tuple(job for job in planned if ended[job.id].get("status") not in over)
-    return _Work(planned, left, 0, left, ended, PlannedJobs(left))
-
-
-def _check_data(work: _Work, source: data.Source) -> None:
-    """Refuse a split or a batch that these demonstrations cannot fill, before anything starts."""
-    demos = data.open_demos(source, ())
-    lengths = np.diff(demos.episode_ends, prepend=0)
-    windows: dict[ibc_demos.SplitConfig, int] = {}
-    for job in work.typical:
-        config = job.config
-        try:
-            if config.split not in windows:
-                train = ibc_demos.split(demos, config.split).train_episodes
-                windows[config.split] = int(lengths[list(train)].sum())
-            if config.train.batch_size > windows[config.split]:
-                raise UserError(
-                    f"train.batch_size must be at most the {windows[config.split]} training "
-                    f"windows of {source.path}, given {config.train.batch_size}"
-                )
-        except ValueError as error:
-            raise UserError(f"{job.label}: {error}") from None
-
-
-def _open_all(work: _Work, source: data.Source, console: Console) -> None:
+def _open_all(work: Work, source: data.Source, console: Console) -> None:
     """Open the demonstrations as the trials will, so that what they share is made once."""
     modes = {job.config.policy.obs_mode for job in work.typical}
     if "image" in modes:
@@ -195,7 +135,7 @@ def _open_all(work: _Work, source: data.Source, console: Console) -> None:
 
 def _execute(
     options: Options,
-    work: _Work,
+    work: Work,
     folder: SweepFolder,
     source: data.Source,
     resources: workers.Resources,
@@ -216,11 +156,13 @@ def _execute(
         console.print(guarded.reason, soft_wrap=True, markup=False, style="red")
 
 
-def _conclude(work: _Work, folder: SweepFolder, console: Console) -> int:
+def _conclude(work: Work, folder: SweepFolder, console: Console) -> int:
     report.print_sweep(console, folder.path)
-    ids = [job.id for job in work.planned] or folder.trial_ids()
-    states = Counter(status.get("status") for status in folder.statuses(ids).values())
-    failed = len(ids) - states["finished"]
-    counts = f"{states['finished']} of {len(ids)} trials finished, {failed} did not"
+    ids = [job.id for job in work.asked] or folder.trial_ids()
+    states = [sweep_work.state_of(status) for status in folder.statuses(ids).values()]
+    finished, stopped = states.count("finished"), states.count("stopped")
+    failed = len(ids) - finished - stopped  # what a search has stopped is no failure
+    early = f"{stopped} stopped early, " if stopped else ""
+    counts = f"{finished} of {len(ids)} trials finished, {early}{failed} did not"
     console.print(counts, highlight=False)
     return SOME_FAILED if failed else OK

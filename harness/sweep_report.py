@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,10 +13,18 @@ from harness.estimate import Estimate
 from harness.jobs import Job
 from harness.progress import duration
 from harness.space import BASELINE, Plan
+from harness.sweep_work import state_of
 
 MAX_ROWS = 60
 
-_STATES = {"new": "new", "finished": "finished", "failed": "failed", "running": "begun"}
+# What a trial's status is called before a run; one that runs was begun by a run that was killed.
+STATES = {
+    "finished": "finished",
+    "failed": "failed",
+    "stopped": "stopped early",
+    "running": "begun",
+    "missing": "missing",
+}
 
 
 def print_plan(
@@ -50,19 +59,31 @@ def print_plan(
     before = ""
     for question_name, arm_name, hash_, baseline in rows[:MAX_ROWS]:
         its = of_config[hash_]
-        states = Counter(str(statuses[job.id].get("status", "new")) for job in its)
+        states = Counter(state_of(statuses[job.id]) for job in its)
         seconds = found.seconds.get(its[0].id)
         same = hash_ == baseline and arm_name != BASELINE and bool(question_name)
         table.add_row(
             escape(question_name) if question_name != before else "",
             escape(arm_name),
-            f"= {BASELINE}" if same else ", ".join(f"{n} {_STATES[s]}" for s, n in states.items()),
+            f"= {BASELINE}" if same else _words(states),
             duration(seconds) if seconds is not None and not same else "",
         )
         before = question_name
     console.print(table)
     if len(rows) > MAX_ROWS:
         console.print(f"... and {len(rows) - MAX_ROWS:,} more arms")
+
+
+def print_counts(console: Console, folder: Path, states: Counter[str], to_run: int) -> None:
+    """Print one line: how many trials stand where, and how many this run is to run."""
+    words = _words({"finished": 0, "failed": 0, **states})
+    line = f"{folder}: {words}, {to_run} to run"
+    console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _words(states: Mapping[str, int]) -> str:
+    """Return "2 finished, 1 failed", in the order of STATES."""
+    return ", ".join(f"{states[s]} {word}" for s, word in STATES.items() if s in states)
 
 
 def _print_search(console: Console, plan: Plan, statuses: Mapping[str, Mapping[str, Any]]) -> None:

@@ -35,7 +35,10 @@ class RolloutError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class TrialResult:
-    """What a finished trial came to; scores are of the best checkpoint on the selection seeds."""
+    """What a trial came to; scores are of the best checkpoint so far on the selection seeds.
+
+    status: "finished", or "stopped" where it was to pause.
+    """
 
     directory: Path
     config_hash: str
@@ -45,6 +48,7 @@ class TrialResult:
     select_score: float
     select_success_rate: float
     train_seconds: float
+    status: str = "finished"
 
 
 def run_trial(
@@ -56,11 +60,14 @@ def run_trial(
     train_seed: int = 0,
     device: str = "auto",
     info: Mapping[str, Any] | None = None,
+    until: int | None = None,
 ) -> TrialResult:
     """Run the trial in `directory`, or what is missing of it, and return its result.
 
     report: called with the metrics of every epoch. demos: opened ones, a data set's path, or None
     for those that a sweep would take. info: further entries of config.json (question, arm, ...).
+    until: pause with the status "stopped" at the first selection at or after so many optimiser
+    steps; a later call goes on from there, to the bit as if there had been no pause.
     An exception leaves error.txt and the status "failed" and is raised; UserError says that the
     folder holds another trial, or this one trained on other data.
     """
@@ -75,7 +82,7 @@ def run_trial(
     }
     folder = TrialFolder(directory)
     with folder.lock():
-        _run_what_is_missing(config, folder, report, described, demos, device)
+        _run_what_is_missing(config, folder, report, described, demos, device, until)
     return _result(folder, described)
 
 
@@ -86,26 +93,33 @@ def _run_what_is_missing(
     described: Mapping[str, Any],
     demos: Demos,
     device: str,
+    until: int | None,
 ) -> None:
     before = folder.claim(described, demos.fingerprint)
-    if before.get("status") == "finished":
+    stopped = before.get("status") == "stopped"
+    if before.get("status") == "finished" or (stopped and _reached(before["step"], until)):
         folder.state = before
         return
     device = provenance.choose_device(device)
     folder.write_status(
         status="running",
-        attempts=before.get("attempts", 0) + 1,
+        # Going on after a pause is no further attempt.
+        attempts=before.get("attempts", 0) + (not stopped),
         started=before.get("started", time.time()),
         steps=config.train.steps,
         dataset_fingerprint=demos.fingerprint,
         **provenance.collect(device),
     )
     try:
-        _Run(config, folder, report, described, device).train(demos)
+        ended = _Run(config, folder, report, described, device).train(demos, until)
     except Exception as error:
         folder.write_failure(error)
         raise
-    folder.write_success()
+    folder.write_success("finished" if ended else "stopped")
+
+
+def _reached(step: int, until: int | None) -> bool:
+    return until is not None and step >= until
 
 
 class _Run:
@@ -124,7 +138,8 @@ class _Run:
         self.saved_at = time.perf_counter()
         self.saving_seconds = 0.0
 
-    def train(self, demos: Demos) -> None:
+    def train(self, demos: Demos, until: int | None = None) -> bool:
+        """Train and select to the end, or to the pause at `until`; return whether it is the end."""
         split = ibc_demos.split(demos, self.config.split)
         trainer = self.trainer(demos, split)
         self.resume(trainer)
@@ -132,10 +147,13 @@ class _Run:
         if wrong:  # what is wired wrongly is worth knowing before hours of training
             self.write_health(wrong)
         while True:
-            if self.select_due(trainer):
+            due = self.select_due(trainer)
+            if due:
                 self.select(trainer)
             if trainer.done:
                 break
+            if due and _reached(trainer.step, until):
+                return False
             self.epoch(trainer)
         facts = {**trainer.facts, "unclipped": not self.config.policy.inference.clip}
         self.write_health(
@@ -145,6 +163,7 @@ class _Run:
                 *probes.saved(trainer.policy_for_inference(), self.folder.checkpoint("last")),
             ]
         )
+        return True
 
     def write_health(self, findings: Sequence[health.Finding]) -> None:
         """Write every finding once, by its name."""
@@ -278,5 +297,5 @@ def _result(folder: TrialFolder, described: Mapping[str, Any]) -> TrialResult:
         folder.path,
         described["config_hash"],
         described["train_seed"],
-        **{name: folder.state[name] for name in numbers},
+        **{name: folder.state[name] for name in (*numbers, "status")},
     )

@@ -90,10 +90,11 @@ class TrialFolder:
         line = one_line(f"{type(error).__name__}: {error}")[:MAX_ERROR]
         self.write_status(status="failed", error=line)
 
-    def write_success(self) -> None:
-        """Say that all is done; an error of an earlier attempt goes."""
+    def write_success(self, status: str = "finished") -> None:
+        """Say that all is done, or all up to a pause ("stopped"); an earlier error goes."""
         (self.path / "error.txt").unlink(missing_ok=True)
-        self.write_status(status="finished", error=None, finished=time.time())
+        ended = {"finished": time.time()} if status == "finished" else {}
+        self.write_status(status=status, error=None, **ended)
 
     def write_curves(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write one row an epoch."""

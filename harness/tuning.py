@@ -15,7 +15,7 @@ from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig
 from ray.tune.search import Searcher
 
 from harness.errors import one_line
-from harness.jobs import Job, StopOnSameError
+from harness.jobs import WAIT, Job, StopOnSameError
 from harness.progress import Progress
 from harness.sweep_folder import SweepFolder
 from harness.trial import RolloutError, run_trial
@@ -93,6 +93,7 @@ def _work(config: dict[str, Any], folder: str, data: str, threads: int) -> None:
                 demos=data,
                 train_seed=job.train_seed,
                 info=job.info,
+                until=job.until,
             )
         except _DETERMINISTIC:
             break  # error.txt has it
@@ -123,6 +124,10 @@ class _Searcher(_NotSaved, Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         job = self.jobs.next()
+        if job is WAIT:
+            if not self.running:
+                raise RuntimeError("the search waits for a trial to end, and none runs")
+            return None  # Tune asks again at its next step
         if job is None:
             return Searcher.FINISHED
         self.running[trial_id] = job
@@ -134,7 +139,7 @@ class _Searcher(_NotSaved, Searcher):
         job = self.running.pop(trial_id)
         trial = self.folder.trial(job.id)
         status = trial.read_status()
-        if status.get("status") not in ("finished", "failed"):
+        if status.get("status") not in ("finished", "stopped", "failed"):
             # The worker died too often to say so itself.
             trial.state = status
             trial.write_failure(RuntimeError(self.errors.pop(trial_id, "its worker process died")))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import run_sweep
-from harness import data, errors, files, space, store
+from harness import data, errors, files, space, store, sweep_work
 from harness.jobs import planned_job
 from harness.sweep_folder import SweepFolder
 
@@ -244,6 +244,28 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(door):
     assert not (door.results / "dry").exists()
 
 
+OTHER = """
+  depth: {arms: {deep: {policy.energy.depth: 2}}}
+"""
+
+
+def test_one_question_is_run_with_its_baseline_and_the_plan_holds_all(door):
+    door.space.write_text(SPACE + OTHER)
+    plan = space.plan(door.space)
+    folder = SweepFolder(door.results / "chosen")
+    everything = sweep_work.find(plan, folder, [], retry_failed=False)
+    assert [job.info["arm"] for job in everything.left] == ["baseline (all)", "narrow", "deep"]
+    chosen = sweep_work.find(plan, folder, ["depth"], retry_failed=False)
+    assert [job.info["arm"] for job in chosen.left] == ["baseline (all)", "deep"]
+    assert (chosen.planned, chosen.states) == (everything.planned, {"missing": 2})
+    code, out, err = door.run("--name", "chosen", "--question", "widht")
+    assert (code, out.count("\n")) == (2, 1)
+    assert err == (
+        "error: --question must name a question of tiny, given 'widht'; did you mean width?\n"
+    )
+    assert not (door.results / "chosen/plan.json").exists()
+
+
 def test_a_folder_is_one_sweeps_at_a_time(door):
     door.space.write_text(SPACE)
     with SweepFolder(door.results / "busy").lock():
@@ -296,6 +318,8 @@ def test_what_the_data_cannot_fill_is_refused_before_anything_starts(door):
         (("--cpus-per-trial", "9999"), "CPUs of this machine, given 9999"),
         (("--cpus-per-trial", "-1"), "must be a whole number or a share below 1, given -1"),
         (("--cpus-per-trial", "1.5"), "must be a whole number or a share below 1, given 1.5"),
+        (("--hours-per-trial", "0"), "--hours-per-trial must be above 0 and at most 10,000"),
+        (("--hours-per-trial", "nan"), "must be above 0 and at most 10,000, given nan"),
         (("--gpus-per-trial", "99"), "GPUs of this machine, given 99"),
         (("--cpus-per-trial", "many"), "invalid float value: 'many'"),
         (("--budget", "huge"), "must be one of standard, given 'huge'"),

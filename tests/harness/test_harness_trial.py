@@ -121,6 +121,32 @@ def test_a_trial_that_was_stopped_ends_like_one_that_was_not(tiny, data, tmp_pat
     assert json.loads((stopped / "status.json").read_text())["attempts"] == 2
 
 
+def test_a_trial_that_pauses_goes_on_to_the_bit(data, tmp_path):
+    selecting = config.resolve(TINY, {"select.every": 4})  # due at 6, 9 and 12
+    undisturbed, paused = tmp_path / "a", tmp_path / "b"
+    run_trial(selecting, undisturbed, demos=data)
+    heard = []
+    for until, step in ((1, 6), (6, 6), (7, 9)):
+        result = run_trial(selecting, paused, heard.append, demos=data, until=until)
+        status = json.loads((paused / "status.json").read_text())
+        assert (result.status, result.step) == ("stopped", step)
+        assert (status["status"], status["step"], status["attempts"]) == ("stopped", step, 1)
+        assert status["select_score"] == result.select_score
+        assert {row["checkpoint_step"] for row in episodes(paused)} == {6, step}
+        assert "finished" not in status
+    assert not (paused / "health.json").exists()
+    result = run_trial(selecting, paused, heard.append, demos=data, until=99)
+    assert result.status == "finished"
+    assert [m["step"] for m in heard] == [3, 6, 9, 12]
+    assert json.loads((paused / "status.json").read_text())["attempts"] == 1
+    assert curves(paused) == curves(undisturbed)
+    assert episodes(paused) == episodes(undisturbed)
+    for name in ("best", "last"):
+        assert weights(paused, name) == weights(undisturbed, name)
+    # A finished trial is finished, whatever its search asks for.
+    assert run_trial(selecting, paused, demos=data, until=1) == result
+
+
 def test_rollouts_come_when_asked_and_the_best_is_kept(data, tmp_path, monkeypatch):
     scores = iter([0.3, 0.6, 0.6, 0.1])
 
