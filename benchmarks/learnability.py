@@ -99,7 +99,7 @@ def main() -> int:
             str(seed),
             f"{minutes:.1f}",
             f"{time.perf_counter() - began:.0f} s",
-            interval(stats.mean_interval(scores[-1])),
+            interval(stats.share_interval(scores[-1])),
             interval(stats.wilson(sum(wins[-1]), len(rows))),
             str(len(rows)),
         )

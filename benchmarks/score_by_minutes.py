@@ -31,7 +31,7 @@ from harness.config import TrialConfig
 from harness.data import open_demos, resolve_source
 from harness.evaluate import evaluate_block
 from harness.protocol import Protocol, blocks, parse_seeds
-from harness.stats import mean_interval, wilson
+from harness.stats import share_interval, wilson
 from ibc.demos import Demos, Windows, split
 from ibc.policy import build_policy, fit_normalizer
 from ibc.train import Trainer
@@ -163,7 +163,7 @@ def evaluate(trainer: Trainer, seeds: tuple[int, ...]) -> dict[str, Any]:
     for row in rows:
         if row["error"] is not None:
             raise SystemExit(f"the episode of seed {row['env_seed']} failed: {row['error']}")
-    score = mean_interval([row["score"] for row in rows])
+    score = share_interval([row["score"] for row in rows])
     success = wilson(sum(row["success"] for row in rows), len(rows))
     return {
         "n": len(rows),

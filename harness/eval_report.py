@@ -43,11 +43,11 @@ def evaluation(episodes: pa.Table, spent: TimeSpent, width: int) -> RenderableTy
         cells = [Text(name, style), Text(value, style), Text(f"{low} to {high}" if low else "")]
         made.add_row(*cells, Text(str(estimate.n)), *([bar(estimate)] if width >= WIDE else []))
 
-    line("score", stats.mean_interval(good["score"].to_numpy()), share=False)
+    line("score", stats.share_interval(good["score"].to_numpy()), share=False)
     for threshold in THRESHOLDS:
         k = int(pc.sum(pc.greater(good["max_coverage"], threshold)).as_py() or 0)
         line(f"success, coverage > {threshold:.2f}", stats.wilson(k, n), share=True)
-    line("final coverage", stats.mean_interval(good["final_coverage"].to_numpy()), share=False)
+    line("final coverage", stats.share_interval(good["final_coverage"].to_numpy()), share=False)
     parts: list[RenderableType] = [Text(""), made, Text("")]
     parts += [plain(text) for text in _remarks(good)]
     parts += [plain(text, "red") for text in _failures(episodes)]
@@ -62,7 +62,7 @@ def evaluations(results: Sequence[tuple[str, pa.Table]], spent: TimeSpent) -> Re
     remarks: list[RenderableType] = []
     for title, episodes in results:
         good = episodes.filter(pc.is_null(episodes["error"]))
-        score = stats.mean_interval(good["score"].to_numpy())
+        score = stats.share_interval(good["score"].to_numpy())
         k = int(pc.sum(good["success"]).as_py() or 0)
         rows.append((score, title, stats.wilson(k, good.num_rows)))
         remarks += [plain(f"{title}: {text}", "red") for text in _failures(episodes)]

@@ -10,7 +10,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from harness.stats import LEVEL, RESAMPLES, Estimate, student_quantile
+from harness.stats import LEVEL, Estimate, bounded, group_mean, share_interval
+from harness.student import student_quantile
 
 MOST_SEEDS, MOST_STARTS = 100, 10_000
 
@@ -43,50 +44,63 @@ def interquartile_mean(values: ArrayLike, level: float = LEVEL) -> Estimate:
 
     Robust to a few lost episodes where the mean is not, and of less variance than the median
     (Agarwal et al. 2021, "Deep RL at the edge of the statistical precipice", section 4.3, there
-    over runs and tasks; here environment seeds take the place of tasks). Training seeds and
-    environment seeds are resampled independently (Owen 2007). NaN without values, no interval
-    with fewer than two environment seeds.
+    over runs and tasks; here environment seeds take the place of tasks). Resampling two or three
+    training seeds makes intervals far too narrow, so that what is resampled is what each value
+    does to this mean: the values with their outer quarters drawn in to the quartiles (winsorised:
+    Yuen 1974, Biometrika 61(1)), as `group_mean` does it. NaN without values, no interval with
+    fewer than three environment seeds.
     """
     grid = _grid(values)
-    E = grid.shape[1]
+    S, E = grid.shape
     if grid.size == 0:
         return Estimate(math.nan, math.nan, math.nan, E)
     value = float(_middle_mean(grid.reshape(1, -1))[0])
-    if E < 2:
+    if E < 3:
         return Estimate(value, math.nan, math.nan, E)
-    means = np.concatenate([_middle_mean(part) for part in _resamples(grid)])
-    low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))
-    return Estimate(value, float(low), float(high), E)
+    drawn_in = np.clip(grid, *np.quantile(grid, (0.25, 0.75)))
+    # Twice the deviation, as the middle half is kept; the factor is Yuen's for small n.
+    pull = 2 * (drawn_in - drawn_in.mean()) * math.sqrt((S * E - 1) / max(1, S * E - 2))
+    if grid.min() < 0 or grid.max() > 1:
+        moved = group_mean(pull, level)
+        return Estimate(value, value + moved.low, value + moved.high, E)
+    low, high = _past_ties(grid, bounded(value, value + pull.mean(0), [pull], level), level)
+    low_loss, high_loss = _past_ties(1 - grid, Estimate(1 - value, 1 - high, 1 - low, E), level)
+    return Estimate(value, 1 - high_loss, 1 - low_loss, E)
 
 
-def _middle_mean(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mean of every row (R, n) between its quartiles, ends weighed by their share."""
+def _past_ties(grid: NDArray[np.float64], found: Estimate, level: float) -> tuple[float, float]:
+    """Return the interval widened where it may be that more, or fewer, than three quarters tie.
+
+    Values that tie at the top hide how far below them the next ones are. So the interval of the
+    tied share is carried over to the mean (Woodruff 1952, JASA 47, for quantiles).
+    """
+    top = float(grid.max())
+    tied = share_interval((grid == top) * 1.0, level)
+    low, high = found.low, found.high
+    if tied.high >= 0.75:
+        high = max(high, top)
+        fewer = max(0.0, 0.25 - (tied.value - tied.low))
+        low = min(low, float(_middle_mean(grid.reshape(1, -1), fewer)[0]))
+    return low, high
+
+
+def _middle_mean(rows: NDArray[np.float64], first: float = 0.25) -> NDArray[np.float64]:
+    """Return the mean of every row's (R, n) half from this quantile on, ends by their share."""
     ordered = np.sort(rows, 1)
     n = rows.shape[1]
     edges = np.arange(n + 1) / n
-    weights = np.clip(np.minimum(edges[1:], 0.75) - np.maximum(edges[:-1], 0.25), 0.0, None)
+    weights = np.clip(np.minimum(edges[1:], first + 0.5) - np.maximum(edges[:-1], first), 0.0, None)
     means: NDArray[np.float64] = ordered @ (weights / weights.sum())
     return means
-
-
-def _resamples(grid: NDArray[np.float64], at_once: int = 100) -> list[NDArray[np.float64]]:
-    S, E = grid.shape
-    rng = np.random.default_rng((2, S, E))
-    parts = []
-    for _ in range(RESAMPLES // at_once):
-        rows = rng.integers(S, size=(at_once, S))[:, :, None]
-        columns = rng.integers(E, size=(at_once, E))[:, None, :]
-        parts.append(grid[rows, columns].reshape(at_once, -1))
-    return parts
 
 
 def probability_of_improvement(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Estimate:
     """Return how often a training run of `a` beats one of `b` on an environment seed; ties half.
 
     values (S_a, E) and (S_b, E) on the same environment seeds: the Mann-Whitney statistic averaged
-    over environment seeds (Agarwal et al. 2021, section 4.3). Training seeds of each side and
-    environment seeds, paired, are resampled independently. ValueError when the numbers of
-    environment seeds differ.
+    over environment seeds (Agarwal et al. 2021, section 4.3). Its interval is that of
+    `stats.share_interval`, the training seeds' part from each run's own share of wins (the first
+    term of Hoeffding's decomposition). ValueError when the numbers of environment seeds differ.
     """
     grid_a, grid_b = _grid(a), _grid(b)
     E = grid_a.shape[1]
@@ -97,19 +111,43 @@ def probability_of_improvement(a: ArrayLike, b: ArrayLike, level: float = LEVEL)
     if min(grid_a.size, grid_b.size) == 0:
         return Estimate(math.nan, math.nan, math.nan, E)
     above = np.sign(grid_a[:, None] - grid_b[None]) * 0.5 + 0.5  # (S_a, S_b, E)
-    value = float(above.mean())
-    if E < 2:
-        return Estimate(value, math.nan, math.nan, E)
-    rng = np.random.default_rng((3, len(grid_a), len(grid_b), E))
-    # The mean over a resample is a product of how often each seed was drawn.
-    of_a, of_b, of_env = (_counts(rng, n) for n in above.shape)
-    wins = np.einsum("ra,rb,re,abe->r", of_a, of_b, of_env, above, optimize=True)
-    low, high = np.quantile(wins, ((1 - level) / 2, (1 + level) / 2))
-    return Estimate(value, float(low), float(high), E)
+    of_a, of_b = above.mean(1), above.mean(0)
+    columns = above.mean((0, 1))
+    return bounded(float(above.mean()), columns, [of_a, of_b], level)
 
 
-def _counts(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
-    return rng.multinomial(n, np.full(n, 1.0 / n), size=RESAMPLES) / n
+@dataclass(frozen=True)
+class Distribution:
+    """The share of episodes with a score above each threshold, with a band; arrays (T,).
+
+    n: environment seeds. Where nothing is known of others, low and high are NaN.
+    """
+
+    thresholds: NDArray[np.float64]
+    share: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    n: int
+
+
+THRESHOLDS = tuple(i / 100 for i in range(100))
+
+
+def score_distribution(
+    values: ArrayLike, level: float = LEVEL, thresholds: ArrayLike = THRESHOLDS
+) -> Distribution:
+    """Return how many of values (S, E) lie above each threshold (T,): a performance profile.
+
+    Agarwal et al. 2021, section 4.2 (there "score distribution"). The band is pointwise, at every
+    threshold the interval of `stats.share_interval`.
+    """
+    grid, over = _grid(values), np.asarray(thresholds, np.float64)
+    found = [share_interval((grid > threshold) * 1.0, level) for threshold in over]
+    share, low, high = (
+        np.array([getattr(estimate, name) for estimate in found])
+        for name in ("value", "low", "high")
+    )
+    return Distribution(over, share, low, high, grid.shape[1])
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,15 @@
 """Means, rates and differences, each with its 95 % interval and the n it rests on."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from harness.student import student_quantile
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -34,13 +37,15 @@ def wilson(k: int, n: int, level: float = LEVEL) -> Estimate:
         raise ValueError(f"a rate needs 0 <= k <= n, given k = {k}, n = {n}")
     if n == 0:
         return Estimate(math.nan, math.nan, math.nan, 0)
+    low, high = _wilson_bounds(k / n, n, level)
+    return Estimate(k / n, 0.0 if k == 0 else low, 1.0 if k == n else high, n)
+
+
+def _wilson_bounds(rate: float, n: float, level: float) -> tuple[float, float]:
     z = NormalDist().inv_cdf(0.5 + level / 2)
-    rate = k / n
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    low = 0.0 if k == 0 else max(0.0, centre - half)
-    high = 1.0 if k == n else min(1.0, centre + half)
-    return Estimate(rate, low, high, n)
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def mean_interval(values: ArrayLike, level: float = LEVEL) -> Estimate:
@@ -188,22 +193,80 @@ def _two_way(signed: list[tuple[float, NDArray[np.float64]]], level: float) -> E
         return Estimate(value, math.nan, math.nan, E)
     columns = np.sum([sign * grid.mean(0) for sign, grid in signed], axis=0)
     of_env = float(columns.var(ddof=1)) / E
-    seeds = [(float(g.mean(1).var(ddof=1)) / len(g), len(g) - 1) for _, g in signed if len(g) > 1]
-    of_seeds = sum(variance for variance, _ in seeds)
-    if of_env + of_seeds == 0:
+    half, of_seeds = half_width(of_env, E, [grid for _, grid in signed], level)
+    if half == 0:
         return Estimate(value, value, value, E)
     tail = 0.5 + level / 2
-    z = NormalDist().inv_cdf(tail)
+    spread = _resampled(columns) * math.sqrt(E / (E - 1)) + _normal_draws(0) * math.sqrt(of_seeds)
+    scale = half / (NormalDist().inv_cdf(tail) * math.sqrt(of_env + of_seeds))
+    low, high = np.quantile(spread, (1 - tail, tail)) * scale
+    return Estimate(value, value + float(low), value + float(high), E)
+
+
+def half_width(
+    of_env: float, E: int, grids: Sequence[NDArray[np.float64]], level: float = LEVEL
+) -> tuple[float, float]:
+    """Return half the width of a crossed mean's interval, and its variance from training seeds.
+
+    of_env: its variance from E >= 2 environment seeds. grids (S, E), one a side: the training
+    seeds' own part; S = 1 says nothing of others. See `paired_difference`.
+    """
+    seeds = [(float(g.mean(1).var(ddof=1)) / len(g), len(g) - 1) for g in grids if len(g) > 1]
+    of_seeds = sum(variance for variance, _ in seeds)
+    tail = 0.5 + level / 2
     wide_env, wide_seeds = of_env * student_quantile(tail, E - 1) ** 2, 0.0
     if of_seeds:
         df = of_seeds**2 / sum(variance**2 / n for variance, n in seeds)
         wide_seeds = of_seeds * student_quantile(tail, df) ** 2
-    noise = z * z * sum(_interaction(grid) for _, grid in signed)
-    half = math.sqrt(max(wide_env + wide_seeds - noise, wide_env, wide_seeds))
-    spread = _resampled(columns) * math.sqrt(E / (E - 1)) + _normal_draws(0) * math.sqrt(of_seeds)
-    scale = half / (z * math.sqrt(of_env + of_seeds))
-    low, high = np.quantile(spread, (1 - tail, tail)) * scale
-    return Estimate(value, value + float(low), value + float(high), E)
+    noise = NormalDist().inv_cdf(tail) ** 2 * sum(_interaction(grid) for grid in grids)
+    return math.sqrt(max(wide_env + wide_seeds - noise, wide_env, wide_seeds)), of_seeds
+
+
+def share_interval(values: ArrayLike, level: float = LEVEL) -> Estimate:
+    """Return the mean of numbers in [0, 1], scores or successes, (n,) or (S, E), with an interval.
+
+    Wilson's interval with the n that would give the mean's own variance (for rates of clustered
+    samples: Korn and Graubard 1998, Survey Methodology 24(2)): it bends away from 0 and 1 where
+    the bootstrap of scores that pile up at 1 is too narrow and symmetric ones leave [0, 1]. The
+    variance is that of `group_mean`, for other environment and, with S > 1, other training seeds;
+    as few values off the ends say little of it, the largest that numbers in [0, 1] can have counts
+    like half a value. n = E is the number of environment seeds; 0 gives NaN. ValueError for
+    numbers outside [0, 1].
+    """
+    sample = np.asarray(values, np.float64)
+    grid = _grid(sample[None] if sample.ndim == 1 else sample)
+    E = grid.shape[1]
+    if grid.size == 0:
+        return Estimate(math.nan, math.nan, math.nan, E)
+    if grid.min() < -1e-9 or grid.max() > 1 + 1e-9:
+        raise ValueError(f"shares lie in [0, 1], given {grid.min():g} to {grid.max():g}")
+    columns = np.clip(grid.mean(0), 0.0, 1.0)
+    return bounded(float(columns.mean()), columns, [grid], level)
+
+
+def bounded(
+    value: float,
+    columns: NDArray[np.float64],
+    grids: Sequence[NDArray[np.float64]],
+    level: float = LEVEL,
+) -> Estimate:
+    """Return the interval of `share_interval` for a mean in [0, 1].
+
+    columns (E,): its parts by environment seed. grids (S, E): one a side, see `half_width`.
+    """
+    E = len(columns)
+    if E < 2:
+        return Estimate(value, math.nan, math.nan, E)
+    largest = value * (1 - value)
+    if largest <= 0:  # all at one end: one outcome a start is all that is known
+        low, high = _wilson_bounds(value, E, level)
+        return Estimate(value, min(low, value), max(high, value), E)
+    inner = min(int((columns < 1).sum()), int((columns > 0).sum()))
+    of_env = (inner * float(columns.var(ddof=1)) + 0.5 * largest) / (inner + 0.5) / E
+    half, _ = half_width(of_env, E, grids, level)
+    n = largest * (NormalDist().inv_cdf(0.5 + level / 2) / half) ** 2
+    low, high = _wilson_bounds(value, n, level)
+    return Estimate(value, low, high, E)
 
 
 def _interaction(grid: NDArray[np.float64]) -> float:
@@ -213,51 +276,3 @@ def _interaction(grid: NDArray[np.float64]) -> float:
         return 0.0
     rest = grid - grid.mean(0) - grid.mean(1)[:, None] + grid.mean()
     return float((rest**2).sum() / ((S - 1) * (E - 1)) / (S * E))
-
-
-@lru_cache(maxsize=256)
-def student_quantile(p: float, df: float) -> float:
-    """Return the quantile of Student's t for 0 < p < 1 and df > 0, by bisection of its cdf."""
-    if p < 0.5:
-        return -student_quantile(1 - p, df)
-    low, high = 0.0, 1.0
-    while student_cdf(high, df) < p:
-        high *= 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if student_cdf(middle, df) < p else (low, middle)
-    return (low + high) / 2
-
-
-def student_cdf(t: float, df: float) -> float:
-    """Return P(T <= t) of Student's t through the incomplete beta function."""
-    tail = _beta(df / (df + t * t), df / 2, 0.5) / 2
-    return 1 - tail if t > 0 else tail
-
-
-def _beta(x: float, a: float, b: float) -> float:
-    """Return the regularised incomplete beta function I_x(a, b).
-
-    Its continued fraction (Abramowitz and Stegun 26.5.8) by Lentz's method.
-    """
-    if x >= 1:
-        return 1.0
-    if x > (a + 1) / (a + b + 2):
-        return 1 - _beta(1 - x, b, a)
-    if x <= 0:
-        return 0.0
-    front = math.exp(
-        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    )
-    c, d = 1.0, 1 / (1 - (a + b) * x / (a + 1))
-    value = d
-    for m in range(1, 200):
-        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        d, c = 1 / (1 + even * d), 1 + even / c
-        value *= d * c
-        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        d, c = 1 / (1 + odd * d), 1 + odd / c
-        value *= d * c
-        if abs(d * c - 1) < 1e-14:
-            break
-    return front * value / a

@@ -74,7 +74,8 @@ def test_probability_of_improvement_is_the_mann_whitney_statistic() -> None:
     tied = np.full((2, 10), 0.5)
     assert evidence.probability_of_improvement(tied, tied).value == 0.5
     far = evidence.probability_of_improvement(tied + 1, tied)
-    assert (far.value, far.low, far.high) == pytest.approx((1.0, 1.0, 1.0))
+    # Ten starts won out of ten do not rule out that one in five is lost.
+    assert (far.value, far.low, far.high) == pytest.approx((1.0, 0.7225, 1.0), abs=1e-4)
     with pytest.raises(ValueError, match="same environment seeds, got 3 and 4"):
         evidence.probability_of_improvement(np.zeros((1, 3)), np.zeros((1, 4)))
 
