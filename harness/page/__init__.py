@@ -1,1 +1,3 @@
-"""The page: report.html, one file that can be mailed."""
+"""A sweep's page, report.html: one file that needs no network, made from the sweep's tables."""
+
+from harness.page.document import write as write
