@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -63,7 +63,6 @@ def save(
     """
     directory.mkdir(parents=True, exist_ok=True)
     target = directory / store.check_name(name, "a checkpoint's name")
-    old = _old(target)
     temporary = temporary_beside(target)
     temporary.mkdir()
     try:
@@ -84,6 +83,13 @@ def save(
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    return put(directory, name, temporary)
+
+
+def put(directory: Path, name: str, temporary: Path) -> Path:
+    """Give a whole checkpoint's folder, on the disk already, its name `directory/name`."""
+    target = directory / store.check_name(name, "a checkpoint's name")
+    old = _old(target)
     if target.exists():
         if old.exists():
             shutil.rmtree(old)
@@ -96,11 +102,14 @@ def save(
 
 
 def find(directory: Path, name: str) -> Path | None:
-    """Return the whole checkpoint `directory/name`, or None; a save may be under way."""
+    """Return the whole checkpoint `directory/name`, or None; a save may be under way.
+
+    A description without weights is that of one on an object store, see harness/remote.py.
+    """
     target = directory / name
     for _ in range(20):
         for path in (target, _old(target)):
-            if (path / _CONFIG).is_file():
+            if (path / _CONFIG).is_file() and (path / WEIGHTS).is_file():
                 return path
         if not target.exists() and not _old(target).exists():
             return None
@@ -134,18 +143,24 @@ def weights_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
-def resolve(spec: str, results: Path, sweep: str | None = None) -> Checkpoint:
+def resolve(
+    spec: str,
+    results: Path,
+    sweep: str | None = None,
+    fetch: Callable[[Path], None] = lambda trial_dir: None,
+) -> Checkpoint:
     """Return what `best`, a trial's id (or its unambiguous start) or a folder stands for.
 
     `best` is the finished trial with the highest select score, of the named sweep or the newest.
-    UserError says what was looked for and where.
+    `fetch` is called with a trial's folder before its checkpoint is looked for. UserError says what
+    was looked for and where.
     """
     if spec == "best":
-        return _best(sweep_dir(results, sweep))
+        return _best(sweep_dir(results, sweep), fetch)
     if not spec.strip():
         raise UserError("--ckpt takes `best`, a trial or a checkpoint's folder, given nothing")
     if os.sep not in spec and not Path(spec).is_dir():
-        return _trial(spec, results, sweep)
+        return _trial(spec, results, sweep, fetch)
     return _path(Path(spec))
 
 
@@ -169,7 +184,7 @@ def sweep_dir(results: Path, sweep: str | None = None) -> Path:
     return found[-1]
 
 
-def _best(folder: Path) -> Checkpoint:
+def _best(folder: Path, fetch: Callable[[Path], None]) -> Checkpoint:
     trials = store.read(folder, "trials")
     scored = pc.and_(pc.equal(trials["status"], "finished"), pc.is_finite(trials["select_score"]))
     finished = trials.filter(scored).sort_by(
@@ -185,10 +200,12 @@ def _best(folder: Path) -> Checkpoint:
     note = f"the highest select score ({top:.3f}) of {finished.num_rows} finished trials"
     if tied > 1:
         note += f"; {tied} tie, the first by id is taken"
-    return _of_trial(folder, finished.slice(0, 1), note)
+    return _of_trial(folder, finished.slice(0, 1), note, fetch)
 
 
-def _trial(spec: str, results: Path, sweep: str | None) -> Checkpoint:
+def _trial(
+    spec: str, results: Path, sweep: str | None, fetch: Callable[[Path], None]
+) -> Checkpoint:
     folders = [sweep_dir(results, sweep)] if sweep is not None else sweeps(results)
     matches = []
     for folder in folders:
@@ -206,14 +223,15 @@ def _trial(spec: str, results: Path, sweep: str | None) -> Checkpoint:
     if len(matches) > 1:
         some = ", ".join(f"{f.name}/{row['trial'][0].as_py()}" for f, row in matches[:4])
         raise UserError(f"{spec!r} could be {len(matches)} trials ({some}, ...); give more of it")
-    return _of_trial(*matches[0], note="")
+    return _of_trial(*matches[0], note="", fetch=fetch)
 
 
-def _of_trial(folder: Path, row: pa.Table, note: str) -> Checkpoint:
+def _of_trial(folder: Path, row: pa.Table, note: str, fetch: Callable[[Path], None]) -> Checkpoint:
     trial_dir = folder / "trials" / row["trial"][0].as_py()
     # A folder from a stranger may link elsewhere; what counts as this trial lies inside it.
     if not trial_dir.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{trial_dir} links to a place outside its sweep, and is not followed")
+    fetch(trial_dir)
     path = find(trial_dir / "checkpoints", "best")
     if path is None:
         status = row["status"][0].as_py()

@@ -15,6 +15,7 @@ from harness.errors import UserError
 MAX_JSON_BYTES = 256 * 2**20
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.")
 _TEMPORARY = re.compile(r"\..+\.tmp-[0-9a-f]{12}")
 
 
@@ -61,6 +62,23 @@ def remove_temporaries(folder: Path) -> list[Path]:
         else:
             path.unlink(missing_ok=True)
     return found
+
+
+def is_uri(text: object) -> bool:
+    """Whether results lie on an object store and not in a folder."""
+    return isinstance(text, str) and _URI.match(text) is not None
+
+
+def readable_results(results: Path | str, sweep: str | None = None) -> Path:
+    """Return the folder to read results from; a URI's small files are brought to its mirror first.
+
+    `sweep`: of this sweep alone. UserError when the store cannot be read.
+    """
+    if not is_uri(results):
+        return Path(results).expanduser()
+    from harness import remote  # half a second of import that folders do not need
+
+    return remote.local(str(results), sweep)
 
 
 def sync_folder(folder: Path) -> None:

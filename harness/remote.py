@@ -1,0 +1,71 @@
+"""Results under a URI: the folder that all code works on then, and a trial's way there and back."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness import files
+from harness.mirror import Mirror
+from harness.objects import RemoteError
+from harness.trial_folder import TrialFolder
+
+# Like a trial's saving of checkpoints: pushing takes at most this share of its time.
+PUSHING_SHARE = 0.02
+
+
+def opened(results: Path | str) -> tuple[Path, Mirror | None]:
+    """Return the folder that results are read from and written to, and its store for a URI."""
+    if not files.is_uri(results):
+        return Path(results).expanduser(), None
+    mirror = Mirror(str(results))
+    return mirror.path, mirror
+
+
+def local(results: Path | str, sweep: str | None = None) -> Path:
+    """Return the folder to read results from; for a URI, its small files are brought here first."""
+    path, mirror = opened(results)
+    if mirror is not None:
+        mirror.pull(sweep)
+    return path
+
+
+@contextmanager
+def carried(mirror: Mirror | None, trial_dir: Path) -> Iterator[Callable[[], None]]:
+    """Work on a trial whose results lie on a store; a folder that is no mirror is left alone.
+
+    Before: the store's state is brought here, to go on from. The callable yielded is called now
+    and then, and sends what has changed when it is time; a store out of reach is tried again later.
+    At the end all is sent; RemoteError when that cannot be done, and everything is still here.
+    """
+    if mirror is None:
+        yield lambda: None
+        return
+    mirror.pull_trial(trial_dir, whole=True)
+    waits = mirror.objects.waits
+    pushed_at, took = time.monotonic(), 0.0
+
+    def push() -> None:
+        nonlocal pushed_at, took
+        began = time.monotonic()
+        if (began - pushed_at) * PUSHING_SHARE < took:
+            return
+        mirror.objects.waits = ()
+        # Out of reach: the trial goes on, and at its end the store has to answer.
+        with contextlib.suppress(RemoteError):
+            mirror.push_trial(trial_dir)
+        mirror.objects.waits = waits
+        pushed_at = time.monotonic()
+        took = pushed_at - began
+
+    try:
+        yield push
+    finally:
+        try:
+            mirror.push_trial(trial_dir)
+        except RemoteError as error:
+            folder = TrialFolder(trial_dir)
+            folder.state = folder.read_status()
+            folder.write_failure(error)
+            raise
