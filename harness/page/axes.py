@@ -44,7 +44,7 @@ class Axis:
         """Return a tick's text."""
         if self.names:
             return self.names[self.given.index(value)]
-        return compact(value) if self.form == "g" else format(value, self.form)
+        return compact(value) if self.form == "g" or value == 0 else format(value, self.form)
 
 
 def compact(value: float) -> str:

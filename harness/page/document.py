@@ -160,6 +160,8 @@ def _progress(material: Material) -> list[Node]:
         ]
     if not counts["finished"]:
         return [el("strong", "No trial finished. ", class_="pill bad"), f"{done}."]
+    if counts["finished"] == total:
+        done = f"All {plural(total, 'trial')} have their scores"
     return [el("strong", "Finished. ", class_="pill good"), f"{done}."]
 
 

@@ -5,7 +5,6 @@ Nothing is pasted together: a string becomes markup in `render` alone, and there
 
 import re
 import unicodedata
-from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 
@@ -96,19 +95,21 @@ def short(text: str, most: int = 60) -> str:
 
 def render(node: Node) -> str:
     """Return the markup of a tree."""
-    return "".join(_pieces(node))
+    pieces: list[str] = []
+    _collect(node, pieces)
+    return "".join(pieces)
 
 
-def _pieces(node: Node) -> Iterator[str]:
+def _collect(node: Node, into: list[str]) -> None:
     if isinstance(node, str):
-        yield node if isinstance(node, Own) else escape(visible(node), quote=False)
+        into.append(node if isinstance(node, Own) else escape(visible(node), quote=False))
         return
-    yield f"<{node.tag}"
+    into.append(f"<{node.tag}")
     for name, value in node.attributes:
-        yield f' {name}="{escape(visible(value))}"'
-    yield ">"
+        into.append(f' {name}="{escape(visible(value))}"')
+    into.append(">")
     if node.tag in _VOID:
         return
     for child in node.children:
-        yield from _pieces(child)
-    yield f"</{node.tag}>"
+        _collect(child, into)
+    into.append(f"</{node.tag}>")

@@ -15,7 +15,7 @@ from harness.summary import Arm, Sweep
 
 Array = NDArray[np.float64]
 # Values that bootstraps may resample for the page's extras, 2,000 times each: a few seconds.
-MOST_RESAMPLED = 40_000
+MOST_RESAMPLED = 25_000
 CURVES = ("train_loss", "val_loss", "train_loss_ratio", "val_loss_ratio", "val_action_error_px")
 
 

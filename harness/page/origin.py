@@ -18,8 +18,7 @@ MOST_VALUES = 6
 def section(material: Material) -> Element:
     """Return the provenance of a sweep as terms with what is known of them."""
     plan, trials = material.sweep.plan, material.sweep.trials
-    data = plan.get("dataset") if isinstance(plan.get("dataset"), Mapping) else {}
-    told = plan.get("provenance") if isinstance(plan.get("provenance"), Mapping) else {}
+    data, told = (_mapping(plan.get(name)) for name in ("dataset", "provenance"))
     revisions = {
         f"{row['git_revision']}{' with uncommitted changes' if row['git_dirty'] else ''}"
         for row in trials
@@ -47,6 +46,10 @@ def section(material: Material) -> Element:
     if command:
         body += [el("h3", "Run it again"), el("pre", el("code", command))]
     return el("section", *body, id="origin")
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def reproduce(plan: Mapping[str, Any], name: str) -> str | None:

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.page.axes import Axis, compact, thinned
+from harness.page.axes import Axis, thinned
 from harness.page.markup import Element, Node, el, short
 
 WIDTH, HEIGHT = 360, 240
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 40
-STYLES = 6  # lines told apart by colour and dash; the page's CSS knows as many
+STYLES = 5  # lines told apart by colour and dash; the page's CSS knows as many
+STRIP = 24  # height of an interval in a table's cell, that of a line of text
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def interval(
     Places are percentages: the strip grows with the cell and its dots stay round. It is for the
     eye alone; the numbers stand beside it as text.
     """
-    height = 14 * len(marks) + 8
+    height = STRIP * len(marks)
     body: list[Node] = [
         el("line", class_="grid", x1=at, x2=at, y1=0, y2="100%")
         for at in (_percent(axis, tick) for tick in axis.ticks)
@@ -134,7 +135,7 @@ def interval(
     for number, (value, low, high, kind) in enumerate(marks):
         if not np.isfinite(value):
             continue
-        y = 11 + 14 * number
+        y = STRIP // 2 + STRIP * number
         if np.isfinite(low) and np.isfinite(high):
             x1, x2 = _percent(axis, low), _percent(axis, high)
             body.append(el("line", class_=f"whisker {kind}", x1=x1, x2=x2, y1=y, y2=y))
@@ -175,8 +176,3 @@ def figure(title: str, picture: Node, note: str = "") -> Element:
     """Return a picture with its title above and how to read it below."""
     caption = [el("strong", title), *([el("span", note)] if note else [])]
     return el("figure", el("figcaption", *caption), picture)
-
-
-def number(value: float) -> str:
-    """Return a value as it stands in a description."""
-    return compact(value)

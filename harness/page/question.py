@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from harness import evidence, store
-from harness.page import figures
+from harness.page import failures, figures
 from harness.page.axes import Axis
 from harness.page.markup import Element, Node, el, short
 from harness.page.material import Material
@@ -30,8 +30,8 @@ def section(material: Material, arms: Sequence[Arm], answer: Answer | None, key:
         table(material, arms, answer, styles),
         *figures.training(material, arms, styles),
         *figures.success(arms, styles),
-        *figures.where(arms, styles),
-        *figures.wins(material, arms, styles),
+        *failures.where(arms, styles),
+        *failures.wins(arms, styles),
     ]
     return el("section", *body, id=key, class_="question")
 

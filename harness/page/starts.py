@@ -17,7 +17,7 @@ from harness.page.markup import Element, Node, el
 from harness.page.plots import Line, lines
 from harness.stats import Crossed, Estimate
 
-MOST_STARTS = 200  # as many as a board still shows one by one
+MOST_STARTS = 300  # a reset takes its time
 LEVELS = 5  # colours from a score of 0 to one of 1
 TURNS = tuple(range(0, 181, 30))  # degrees
 DISTANCES = (0.0, 60.0, 100.0, 140.0, 180.0, 400.0)  # px
