@@ -1,15 +1,14 @@
-"""Blocks of seeds handed to workers: in this process for one, on Ray actors for more."""
+"""Blocks of seeds and who rolls them out: this process, or a crew of Ray actors."""
 
 import importlib
 import sys
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 
@@ -19,7 +18,8 @@ from harness.evaluate import Predicts, Protocol
 from harness.video import Recorder, Steps
 from ibc.policy import load_policy
 
-MAX_ATTEMPTS = 3
+if TYPE_CHECKING:
+    from harness.eval_crew import Crew
 
 Block = tuple[int, ...]
 
@@ -92,13 +92,13 @@ def roll(
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         text = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
-        return _failed(seeds, protocol, text)
+        return failed(seeds, protocol, text)
     return Outcome(rows, recorder.steps)
 
 
-def _failed(seeds: Iterable[int], protocol: Protocol, text: str) -> Outcome:
-    error = one_line(text)
-    common = {"protocol_hash": protocol.hash, "error": error}
+def failed(seeds: Iterable[int], protocol: Protocol, text: str) -> Outcome:
+    """Return the rows of a block that came to nothing."""
+    common = {"protocol_hash": protocol.hash, "error": one_line(text)}
     return Outcome([{**common, "env_seed": seed} for seed in seeds], {})
 
 
@@ -107,23 +107,38 @@ class Pool:
 
     One worker is this process, without Ray. Every worker has one thread, so that any number of
     them computes the same bits. `tick` is called about once a second while blocks are under way.
+    With an address, the workers are anywhere in that cluster, all its CPUs where None are asked
+    for; UserError when it has fewer.
     """
 
     def __init__(
-        self, protocol: Protocol, workers: int, tick: Callable[[], None] = lambda: None
+        self,
+        protocol: Protocol,
+        workers: int | None,
+        tick: Callable[[], None] = lambda: None,
+        *,
+        address: str | None = None,
     ) -> None:
-        self.protocol, self.workers, self.tick = protocol, workers, tick
+        self.protocol, self.tick, self.address = protocol, tick, address
+        self.workers = 1 if workers is None else workers
+        self._asked = workers
         self._stack = ExitStack()
-        self._idle: list[Any] = []
-        self._here = _Worker(protocol)
+        self._crew: Crew | None = None
+        self._here = Worker(protocol)
 
     def __enter__(self) -> Self:
-        if self.workers == 1:
-            self._stack.enter_context(_one_thread())
-        else:
-            from harness.workers import ray_session
+        with ExitStack() as stack:
+            if self.address is None and self.workers == 1:
+                stack.enter_context(_one_thread())
+            else:
+                from harness.eval_crew import Crew
+                from harness.workers import ray_session
 
-            self._stack.enter_context(ray_session(cpus=self.workers, gpus=0))
+                cpus = self.workers if self.address is None else None
+                stack.enter_context(ray_session(cpus=cpus, gpus=0, address=self.address))
+                self._crew = Crew(self.protocol, self._asked, self.tick, far=bool(self.address))
+                self.workers = self._crew.workers
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
@@ -132,7 +147,7 @@ class Pool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._idle.clear()
+        self._crew = None
         self._stack.close()
 
     def run(
@@ -140,51 +155,14 @@ class Pool:
     ) -> Iterator[tuple[Task, Outcome]]:
         """Yield each task with its outcome as it is done; each once, in no particular order."""
         record = frozenset(record)
-        if self.workers > 1:
-            yield from self._on_ray(tasks, record)
+        if self._crew is not None:
+            yield from self._crew.run(tasks, record)
             return
         for task in tasks:
             yield task, self._here.roll(task, record)
 
-    def _on_ray(
-        self, tasks: Sequence[Task], record: frozenset[int]
-    ) -> Iterator[tuple[Task, Outcome]]:
-        import ray
-        from ray.exceptions import RayError
 
-        waiting = deque((task, 1) for task in tasks)
-        running: dict[Any, tuple[Any, Task, int]] = {}
-        while waiting or running:
-            while waiting and len(running) < self.workers:
-                task, attempt = waiting.popleft()
-                actor = self._idle.pop() if self._idle else self._new_actor()
-                reference = actor.roll.remote(task, tuple(record.intersection(task.block)))
-                running[reference] = actor, task, attempt
-            done, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
-            self.tick()
-            for reference in done:
-                actor, task, attempt = running.pop(reference)
-                try:
-                    outcome = ray.get(reference)
-                except RayError as error:
-                    # The actor is gone with whatever killed it; a fresh one redoes the block.
-                    if attempt < MAX_ATTEMPTS:
-                        waiting.append((task, attempt + 1))
-                        continue
-                    text = f"its worker died {attempt} times (out of memory?): {error}"
-                    outcome = _failed(task.block, self.protocol, text[:300])
-                else:
-                    self._idle.append(actor)
-                yield task, outcome
-
-    def _new_actor(self) -> Any:
-        import ray
-
-        made = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Actor)
-        return made.remote(self.protocol)
-
-
-class _Worker:
+class Worker:
     """Rolls blocks out with the policy it has loaded, and loads another where a task asks so."""
 
     def __init__(self, protocol: Protocol) -> None:
@@ -192,18 +170,15 @@ class _Worker:
         self._loaded: tuple[Source, Predicts] | None = None
 
     def roll(self, task: Task, record: Iterable[int]) -> Outcome:
+        """Evaluate a block, and record the episodes of the seeds in `record`."""
         if self._loaded is None or self._loaded[0] != task.source:
             self._loaded = None  # the old policy goes before the new one comes
-            self._loaded = task.source, task.source.load()
+            self._loaded = task.source, self.load(task.source)
         return roll(self._loaded[1], task.block, self.protocol, record)
 
-
-class _Actor(_Worker):
-    """A worker in a process of Ray's."""
-
-    def __init__(self, protocol: Protocol) -> None:
-        torch.set_num_threads(1)
-        super().__init__(protocol)
+    def load(self, source: Source) -> Predicts:
+        """Return the policy of a source."""
+        return source.load()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ SOURCES = sorted(
 # These alone may name Ray; the others run on a machine that has none.
 RAY = {
     "harness/collect.py",
-    "harness/eval_pool.py",
+    "harness/eval_crew.py",
     "harness/tuning.py",
     "harness/workers.py",
 }
