@@ -26,6 +26,10 @@ def main() -> int:
     parser.add_argument(
         "--video", type=int, default=0, metavar="N", help="films of N seeds, and best to worst"
     )
+    parser.add_argument(
+        "--overlay", metavar="energy", help="films show the policy's energies and candidates"
+    )
+    parser.add_argument("--gif", action="store_true", help="a small GIF beside each film")
     parser.add_argument("--policy", metavar="module:factory", help="evaluate any object instead")
     parser.add_argument("--results", type=Path, metavar="DIR", help="where sweeps lie (results/)")
     parser.add_argument("--redo", action="store_true", help="also what is stored already")

@@ -101,7 +101,8 @@ def _check(given: argparse.Namespace) -> int:
 
 
 def _replay(given: argparse.Namespace) -> int:
-    from harness.video import episode_frames, write_video
+    from envs.geometry import coverage
+    from harness.video import Step, episode_frames, held, write_video
 
     if given.out.suffix.lower() != ".mp4":
         raise UserError(f"--out must be a .mp4 file, got {given.out.name!r}")
@@ -112,9 +113,10 @@ def _replay(given: argparse.Namespace) -> int:
     if not 0 <= given.episode < total:
         raise UserError(f"--episode must be 0 to {total - 1}, got {given.episode}")
     rows = range(demos.episode_starts[given.episode], demos.episode_ends[given.episode])
-    steps = [(demos.state[t].astype(float), demos.action[t].astype(float)) for t in rows]
+    states, actions = demos.state.astype(float), demos.action.astype(float)
+    steps = [Step(states[t], actions[t], coverage(*states[t, 2:])) for t in rows]
     try:
-        write_video(given.out, episode_frames(steps, given.size))
+        write_video(given.out, held(episode_frames(steps, given.size)))
     except OSError as error:
         raise UserError(f"--out must be a file that can be written: {error}") from error
     print(f"{given.out}: episode {given.episode}, {len(rows)} steps")

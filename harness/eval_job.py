@@ -18,11 +18,9 @@ from harness.eval_pool import Block, Outcome, Pool, Task
 from harness.eval_progress import EvalProgress
 from harness.eval_target import Target, find_targets
 from harness.files import temporary_beside
+from harness.filming import Films, film
 from harness.protocol import Protocol, blocks, caution, parse_seeds, span
-from harness.video import episode_frames, free_path, write_video
 from harness.workers import available_cpus
-
-MAX_VIDEOS = 1000
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,8 @@ class Options:
     policy: str | None = None
     workers: int | None = None
     video: int = 0
+    overlay: str | None = None
+    gif: bool = False
     results: Path = store.RESULTS
     redo: bool = False
 
@@ -49,9 +49,8 @@ def evaluate(options: Options, console: Console) -> int:
     seeds = parse_seeds(options.seeds)
     protocol = Protocol()
     workers = _check_workers(options.workers)
-    if not 0 <= options.video <= min(MAX_VIDEOS, len(seeds)):
-        most = min(MAX_VIDEOS, len(seeds))
-        raise UserError(f"--video takes 0 to {most} episodes, given {options.video}")
+    films = Films(options.video, options.overlay, options.gif)
+    films.check(len(seeds))
     ckpts = (options.ckpt,) if isinstance(options.ckpt, str) else tuple(options.ckpt)
     targets = find_targets(ckpts, options.policy, options.results, options.sweep)
     runs = {target.source: _Run(target, protocol, seeds, redo=options.redo) for target in targets}
@@ -69,7 +68,7 @@ def evaluate(options: Options, console: Console) -> int:
             progress.advance(runs[task.source].add(task, outcome))
         took = time.perf_counter() - began
         for run in runs.values():
-            run.film(pool, options.video)
+            run.film(films, pool)
     spent = eval_report.TimeSpent(took, workers, sum(len(task.block) for task in tasks))
     results = [(run.target.title, run.episodes) for run in runs.values()]
     shown = eval_report.evaluation(results[0][1], spent, console.width)
@@ -125,28 +124,18 @@ class _Run:
         place = {seed: i for i, seed in enumerate(rows["env_seed"].to_pylist())}
         return rows.take([place[seed] for seed in self.seeds])
 
-    def film(self, pool: Pool, count: int) -> None:
-        """Roll the blocks of the chosen seeds out once more, recorded, and write the episodes."""
-        labels = _to_film(self.episodes, count) if count else {}
-        every = blocks(self.seeds, self.protocol.block_size)
-        tasks = self.on(block for block in every if not labels.keys().isdisjoint(block))
-        steps = {}
-        for _, outcome in pool.run(tasks, labels):
-            steps.update(outcome.steps)
+    def film(self, films: Films, pool: Pool) -> None:
+        """Film the chosen episodes."""
         folder = self.target.folder.parent / "videos"
-        for seed, label in labels.items():
-            if not steps.get(seed):
-                continue  # the episode failed; its row says how
-            path = free_path(folder / f"seed{seed}-{label}.mp4")
-            write_video(path, episode_frames(steps[seed]))
-            self.films.append(path)
+        made = film(films, self.target.source, self.episodes, folder, pool, self.protocol)
+        self.films.extend(made)
 
     def say_paths(self, console: Console) -> None:
         """Print where the rows and the films lie."""
         if self.path is not None:
             _say_path(console, "rows", self.path)
-        for film in self.films:
-            _say_path(console, "video", film)
+        for path in self.films:
+            _say_path(console, "gif" if path.suffix == ".gif" else "video", path)
 
 
 def _check_workers(workers: int | None) -> int:
@@ -253,14 +242,3 @@ class _Parts:
             described = {"policy": rows[0]["config_hash"], **provenance.collect()}
             store.write_json(described, self.folder.parent / "evaluation.json")
         return path
-
-
-def _to_film(episodes: pa.Table, count: int) -> dict[int, str]:
-    """Return the first `count` seeds, and the best, median and worst one, with their labels."""
-    seeds, scores = episodes["env_seed"].to_pylist(), episodes["score"].to_pylist()
-    chosen = dict.fromkeys(seeds[:count], "first")
-    ranked = sorted((s, -seed) for seed, s in zip(seeds, scores, strict=True) if s is not None)
-    for label, at in (("worst", 0), ("median", len(ranked) // 2), ("best", len(ranked) - 1)):
-        if ranked:
-            chosen[-ranked[at][1]] = label
-    return chosen

@@ -1,8 +1,9 @@
 """Episodes as mp4 files: the board with the action marked, played at the control rate."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -13,11 +14,21 @@ from harness.files import sync_folder, temporary_beside
 
 CONTROL_HZ = 10
 SIZE = 384
-_HOLD_FRAMES = 10  # the last picture stays for a second
+HOLD_FRAMES = 10  # the last picture stays for a second
 
 Frame = NDArray[np.uint8]
-# Of an episode: each state (5,) with the action (2,) applied there, None at the last one.
-Steps = list[tuple[NDArray[np.float64], NDArray[np.float64] | None]]
+Floats = NDArray[np.float64]
+
+
+class Step(NamedTuple):
+    """A state (5,) that an episode passed, the action (2,) px taken there, None at the last one."""
+
+    state: Floats
+    action: Floats | None
+    coverage: float
+
+
+Steps = list[Step]
 
 
 def write_video(path: Path, frames: Iterable[Frame], fps: int = CONTROL_HZ) -> None:
@@ -84,21 +95,25 @@ class Recorder:
     def __call__(
         self,
         seed: int,
-        state: NDArray[np.float64],
-        action: NDArray[np.float64] | None,
+        state: Floats,
+        action: Floats | None,
         coverage: float,
     ) -> None:
-        """Note a state, the action applied there, and nothing of episodes that are not chosen."""
+        """Note a step, and nothing of episodes that are not chosen."""
         if seed in self.steps:
-            self.steps[seed].append((state, action))
+            self.steps[seed].append(Step(state, action, coverage))
 
 
-def episode_frames(steps: Steps, size: int = SIZE) -> Iterator[Frame]:
+def episode_frames(steps: Iterable[Step], size: int = SIZE) -> Iterator[Frame]:
     """Yield the pictures (size, size, 3) of an episode's states, its action marked on each."""
+    for step in steps:
+        yield video_frame(step.state, size=size, action=step.action)
+
+
+def held(frames: Iterable[Frame], count: int = HOLD_FRAMES) -> Iterator[Frame]:
+    """Yield the frames, and the last one `count` times more."""
     frame = None
-    for state, action in steps:
-        frame = video_frame(state, size=size, action=action)
+    for frame in frames:
         yield frame
     if frame is not None:
-        for _ in range(_HOLD_FRAMES):
-            yield frame
+        yield from itertools.repeat(frame, count)

@@ -9,7 +9,7 @@ import pytest
 
 from envs.video import video_frame
 from harness.evaluate import Protocol, evaluate_block
-from harness.video import Recorder, episode_frames, free_path, write_video
+from harness.video import Recorder, Step, episode_frames, free_path, held, write_video
 
 
 class Centre:
@@ -23,7 +23,7 @@ def test_an_episode_becomes_a_film(tmp_path: Path) -> None:
     steps = recorder.steps[300_001]
     assert len(steps) == 9
     path = tmp_path / "film.mp4"
-    write_video(path, episode_frames(steps, size=128))
+    write_video(path, held(episode_frames(steps, size=128)))
     with av.open(path) as container:
         stream = container.streams.video[0]
         assert stream.codec_context.name == "h264"
@@ -31,7 +31,7 @@ def test_an_episode_becomes_a_film(tmp_path: Path) -> None:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
     assert len(frames) == 9 + 10  # the last one stays for a second
     assert frames[0].shape == (128, 128, 3)
-    state, action = steps[3]
+    state, action, _ = steps[3]
     drawn = video_frame(state, size=128, action=action).astype(int)
     assert np.abs(frames[3].astype(int) - drawn).mean() < 4
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
@@ -40,7 +40,7 @@ def test_an_episode_becomes_a_film(tmp_path: Path) -> None:
 def test_the_action_is_marked(tmp_path: Path) -> None:
     state = np.array([100.0, 100.0, 300.0, 300.0, 0.5])
     with_action, without = (
-        next(episode_frames([(state, action)], size=256))
+        next(episode_frames([Step(state, action, 0.0)], size=256))
         for action in (np.array([256.0, 100.0]), None)
     )
     changed = np.argwhere((with_action != without).any(-1))
