@@ -182,6 +182,8 @@ def read_file(path: Path, kind: Kind) -> pa.Table:
 
 def _conform(content: pa.Table, schema: pa.Schema) -> pa.Table:
     """Cast the fixed columns, add missing ones as nulls, keep further ones behind them."""
+    if content.schema.equals(schema):  # the usual case, and a sweep has thousands of files
+        return content.replace_schema_metadata(schema.metadata)
     fields = [*schema, *(field for field in content.schema if field.name not in schema.names)]
     columns = [
         content[field.name].cast(field.type)

@@ -5,19 +5,22 @@ thrown away. Nothing is locked: every file is whole or absent, and a torn one is
 """
 
 import hashlib
-import itertools
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from harness import stats
+from harness import episode_rows, stats
+from harness.episode_rows import REPORT_SEEDS as REPORT_SEEDS
+from harness.episode_rows import SELECT_SEEDS as SELECT_SEEDS
+from harness.episode_rows import by_trial as by_trial
+from harness.episode_rows import of_best as of_best
+from harness.episode_rows import of_one_protocol as of_one_protocol
+from harness.episode_rows import within as within
 from harness.files import TornFileError as TornFileError
 from harness.files import check_name as check_name
 from harness.files import quarantine as quarantine
@@ -31,18 +34,8 @@ from harness.schemas import write as write
 
 # Beside the code, not in the working directory: results must not move with it.
 RESULTS = Path(__file__).resolve().parent.parent / "results"
-SELECT_SEEDS = range(200_000, 300_000)  # choose a checkpoint on these
-REPORT_SEEDS = range(300_000, 2**32)  # and report on these
 
 _SOURCES = b"ibc_harness.sources"
-_EPISODE_KEY = (
-    "config_hash",
-    "train_seed",
-    "checkpoint_step",
-    "policy_hash",
-    "protocol_hash",
-    "env_seed",
-)
 _log = logging.getLogger("harness.store")
 
 
@@ -52,6 +45,20 @@ def read(sweep_dir: Path, kind: Kind) -> pa.Table:
     The derived table answers when no source is newer than it; otherwise the sources are read.
     ValueError when there is no such folder or the table comes from a newer version.
     """
+    found = _derived(sweep_dir, kind)
+    return _gather(sweep_dir, kind) if found is None else found
+
+
+def read_both(sweep_dir: Path) -> tuple[pa.Table, pa.Table]:
+    """Return the trials and the episodes of `read`, each source read once."""
+    trials, episodes = _derived(sweep_dir, "trials"), read(sweep_dir, "episodes")
+    if trials is None:
+        trials = _gather_trials(sweep_dir, lambda: episodes)
+    return trials, episodes
+
+
+def _derived(sweep_dir: Path, kind: Kind) -> pa.Table | None:
+    """Return the derived table if no source is newer, else None."""
     if not sweep_dir.is_dir():
         raise ValueError(f"a sweep's results are a folder, and {sweep_dir} is not one")
     derived = sweep_dir / "tables" / f"{kind}.parquet"
@@ -61,7 +68,7 @@ def read(sweep_dir: Path, kind: Kind) -> pa.Table:
                 return read_file(derived, kind)
         except (TornFileError, pa.ArrowException, OSError, AttributeError):
             _set_aside(derived)
-    return _gather(sweep_dir, kind)
+    return None
 
 
 def rebuild(sweep_dir: Path) -> None:
@@ -79,30 +86,51 @@ def rebuild(sweep_dir: Path) -> None:
         write(content.replace_schema_metadata(metadata), sweep_dir / "tables" / f"{kind}.parquet")
 
 
-def _sources(sweep_dir: Path, kind: Kind) -> list[Path]:
-    patterns = {
-        "episodes": ("trials/*/episodes/*.parquet", "episodes/*.parquet"),
-        "curves": ("trials/*/curves.parquet",),
-        "trials": (
-            "plan.json",
-            "trials/*/config.json",
-            "trials/*/status.json",
-            "trials/*/health.json",
-            "trials/*/episodes/*.parquet",
-        ),
+def _sources(sweep_dir: Path, kind: Kind) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the files that a table is derived from, as paths in the sweep's folder, sorted."""
+    names = {
+        "episodes": (),
+        "curves": ("curves.parquet",),
+        "trials": ("config.json", "health.json", "status.json"),
     }[kind]
-    return sorted(path for pattern in patterns for path in sweep_dir.glob(pattern))
+    if kind == "trials":
+        yield from _existing(sweep_dir, ["plan.json"])
+    if kind == "episodes":
+        yield from _existing(sweep_dir, _episode_files(sweep_dir, "episodes"))
+    for trial in sorted(_entries(sweep_dir / "trials")):
+        folder = f"trials/{trial}"
+        found = [f"{folder}/{name}" for name in names]
+        if kind != "curves":
+            found += _episode_files(sweep_dir, f"{folder}/episodes")
+        yield from _existing(sweep_dir, sorted(found))
+
+
+def _episode_files(sweep_dir: Path, folder: str) -> list[str]:
+    # Hidden ones are still being written.
+    names = _entries(sweep_dir / folder)
+    return sorted(f"{folder}/{n}" for n in names if n.endswith(".parquet") and n[0] != ".")
+
+
+def _entries(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - names alone, thousands of times
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _existing(sweep_dir: Path, names: Sequence[str]) -> Iterator[tuple[str, os.stat_result]]:
+    for name in names:
+        try:
+            yield name, os.stat(f"{sweep_dir}/{name}")  # noqa: PTH116 - as above
+        except (FileNotFoundError, NotADirectoryError):
+            continue
 
 
 def _fingerprint(sweep_dir: Path, kind: Kind) -> bytes:
     digest = hashlib.sha256()
-    for path in _sources(sweep_dir, kind):
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            continue
-        name = os.fsencode(path.relative_to(sweep_dir))
-        digest.update(b"%s %d %d\n" % (name, status.st_size, status.st_mtime_ns))
+    for name, status in _sources(sweep_dir, kind):
+        line = b"%s %d %d\n" % (os.fsencode(name), status.st_size, status.st_mtime_ns)
+        digest.update(line)
     return digest.hexdigest().encode()
 
 
@@ -119,9 +147,10 @@ def _set_aside(path: Path) -> None:
 
 def _gather(sweep_dir: Path, kind: Kind) -> pa.Table:
     if kind == "trials":
-        return _gather_trials(sweep_dir)
+        return _gather_trials(sweep_dir, lambda: read(sweep_dir, "episodes"))
     parts = []
-    for path in _sources(sweep_dir, kind):
+    for name, _ in _sources(sweep_dir, kind):
+        path = sweep_dir / name
         try:
             parts.append(read_file(path, kind))
         except FileNotFoundError:
@@ -134,29 +163,17 @@ def _gather(sweep_dir: Path, kind: Kind) -> pa.Table:
         SCHEMAS[kind].metadata
     )
     if kind == "episodes":
-        content = _newest_of_each_episode(content)
-    order = _EPISODE_KEY if kind == "episodes" else ("config_hash", "train_seed", "step", "epoch")
+        return episode_rows.in_order(content)
+    order = ("config_hash", "train_seed", "step", "epoch")
     return content.sort_by([(name, "ascending") for name in order])
 
 
-def _newest_of_each_episode(content: pa.Table) -> pa.Table:
-    """Keep one row an episode: the last that went well, else the last error."""
-    good = pc.is_null(content["error"]).to_numpy(zero_copy_only=False)
-    rank = np.arange(content.num_rows) + content.num_rows * good
-    ranked = content.select(_EPISODE_KEY).append_column("rank", pa.array(rank))
-    best = ranked.group_by(list(_EPISODE_KEY)).aggregate([("rank", "max")])["rank_max"]
-    if len(best) == content.num_rows:
-        return content
-    return content.take(pa.array(np.sort(best.to_numpy() % content.num_rows)))
-
-
-def _gather_trials(sweep_dir: Path) -> pa.Table:
+def _gather_trials(sweep_dir: Path, episodes: Callable[[], pa.Table]) -> pa.Table:
     rows: dict[tuple[str, int], dict[str, Any]] = {}
     plan = _json_or_nothing(sweep_dir / "plan.json")
     for entry in plan.get("trials", []):
         row = _identity(entry, sweep_dir, "plan.json")
         rows[row["config_hash"], row["train_seed"]] = row
-    of_trial = by_trial(read(sweep_dir, "episodes"))
     for folder in sorted(path for path in (sweep_dir / "trials").glob("*") if path.is_dir()):
         entry = _json_or_nothing(folder / "config.json")
         if not entry:
@@ -169,9 +186,10 @@ def _gather_trials(sweep_dir: Path) -> pa.Table:
         row["health"] = _health(folder / "health.json")
         weights = _json_or_nothing(folder / "checkpoints" / "best" / "config.json")
         row["policy_hash"] = weights.get("policy_hash")
-        if key in of_trial:
-            row.update(_scores(of_best(of_trial[key], row)))
         rows[key] = row
+    scored = episode_rows.that_count(episodes(), list(rows.values()))
+    for key, rows_of in by_trial(scored).items():
+        rows[key].update(_scores(rows_of))
     return table("trials", list(rows.values()))
 
 
@@ -204,46 +222,24 @@ def _health(path: Path) -> str | None:
     return ", ".join(str(finding["name"]) for finding in findings) or "ok"
 
 
-def by_trial(episodes: pa.Table) -> dict[tuple[str, int], pa.Table]:
-    """Split the episodes of `read` into those of each (config_hash, train_seed), without copies."""
-    # Sorted by config_hash and train_seed: each trial's rows lie together.
-    keys = zip(episodes["config_hash"].to_pylist(), episodes["train_seed"].to_pylist(), strict=True)
-    found, start = {}, 0
-    for key, rows in itertools.groupby(keys):
-        count = sum(1 for _ in rows)
-        found[key] = episodes.slice(start, count)
-        start += count
-    return found
-
-
-def of_best(episodes: pa.Table, trial: Mapping[str, Any]) -> pa.Table:
-    """Keep a trial's episodes that went well and are of its best checkpoint (its step, weights)."""
-    step, weights = trial.get("best_step"), trial.get("policy_hash")
-    if step is None:
-        return episodes.slice(0, 0)
-    keep = pc.and_(pc.equal(episodes["checkpoint_step"], step), pc.is_null(episodes["error"]))
-    if weights is not None:
-        same = pc.equal(episodes["policy_hash"], weights)
-        keep = pc.and_(keep, pc.fill_null(same, True))
-    return episodes.filter(pc.fill_null(keep, False))
-
-
 def _scores(episodes: pa.Table) -> dict[str, Any]:
-    """Return the selection's and the report's means with their intervals."""
+    """Return the means of a trial's rows that count on selection and report seeds."""
     found: dict[str, Any] = {}
-    select = of_one_protocol(within(episodes, SELECT_SEEDS))
-    if select.num_rows:
-        score = stats.mean_interval(select["score"].to_numpy())
+    scores, reported = episodes["score"].to_numpy(), episode_rows.reported(episodes)
+    select, report = scores[~reported], scores[reported]
+    if len(select):
+        score = stats.mean_interval(select)
         found |= {
             "select_score": score.value,
             "select_score_low": score.low,
             "select_score_high": score.high,
             "select_n": score.n,
         }
-    report = of_one_protocol(within(episodes, REPORT_SEEDS))
-    if report.num_rows:
-        score = stats.mean_interval(report["score"].to_numpy())
-        rate = stats.wilson(int(pc.sum(report["success"]).as_py()), report.num_rows)
+    if len(report):
+        score = stats.mean_interval(report)
+        successes = episodes["success"].to_numpy()[reported]
+        rate = stats.wilson(int(successes.sum()), len(report))
+        protocol = episodes["protocol_hash"][int(reported.argmax())].as_py()
         found |= {
             "report_score": score.value,
             "report_score_low": score.low,
@@ -252,26 +248,9 @@ def _scores(episodes: pa.Table) -> dict[str, Any]:
             "report_success_rate_low": rate.low,
             "report_success_rate_high": rate.high,
             "report_n": score.n,
-            "report_protocol_hash": report["protocol_hash"][0].as_py(),
+            "report_protocol_hash": protocol,
         }
     return {k: None if isinstance(v, float) and v != v else v for k, v in found.items()}
-
-
-def within(episodes: pa.Table, seeds: range) -> pa.Table:
-    """Keep the episodes whose environment seed lies in the range."""
-    column = episodes["env_seed"]
-    return episodes.filter(
-        pc.and_(pc.greater_equal(column, seeds.start), pc.less(column, seeds.stop))
-    )
-
-
-def of_one_protocol(episodes: pa.Table) -> pa.Table:
-    """Keep the protocol with the most episodes: means over two protocols mean nothing."""
-    counts = episodes["protocol_hash"].value_counts().to_pylist()
-    if len(counts) < 2:
-        return episodes
-    chosen = max(counts, key=lambda count: (count["counts"], count["values"]))["values"]
-    return episodes.filter(pc.equal(episodes["protocol_hash"], chosen))
 
 
 def _json_or_nothing(path: Path, nothing: Any = {}) -> Any:  # noqa: B006 - read only

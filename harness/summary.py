@@ -11,35 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from harness import stats, store
+from harness import episode_rows, stats, store
 from harness.errors import UserError
+from harness.group import Group as Group
+from harness.group import Trial
 from harness.stats import Crossed, Estimate
-
-Trial = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Trials of one config, told apart by their training seeds, with their best checkpoints' rows.
-
-    episodes: select and report rows of finished trials, each trial's of one protocol.
-    """
-
-    name: str
-    trials: tuple[Trial, ...]
-    episodes: pa.Table
-
-    @property
-    def finished(self) -> int:
-        """How many of its trials are finished."""
-        return sum(trial["status"] == "finished" for trial in self.trials)
-
-    def grid(self, column: str, seeds: range) -> Crossed:
-        """Return a column over training seeds and environment seeds."""
-        rows = store.within(self.episodes, seeds)
-        train = pc.fill_null(rows["train_seed"], -1).to_numpy()
-        values = pc.cast(rows[column], pa.float64()).to_numpy(zero_copy_only=False)
-        return stats.crossed(train, rows["env_seed"].to_numpy(), values)
 
 
 @dataclass(frozen=True)
@@ -105,8 +81,10 @@ class Sweep:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.trials: list[dict[str, Any]] = store.read(folder, "trials").to_pylist()
-        self._episodes = store.by_trial(store.read(folder, "episodes"))
+        trials, episodes = store.read_both(folder)
+        self.trials: list[dict[str, Any]] = trials.to_pylist()
+        finished = [trial for trial in self.trials if trial["status"] == "finished"]
+        self._episodes = store.by_trial(episode_rows.that_count(episodes, finished))
         plan = folder / "plan.json"
         self.plan: dict[str, Any] = store.read_json(plan) if plan.is_file() else {}
 
@@ -125,13 +103,9 @@ class Sweep:
 
     def group(self, name: str, trials: Sequence[Trial]) -> Group:
         """Return trials as a group, with the episodes of the finished ones."""
-        tables = [store.SCHEMAS["episodes"].empty_table()]
-        for trial in trials:
-            key = trial["config_hash"], trial["train_seed"]
-            if trial["status"] == "finished" and key in self._episodes:
-                best = store.of_best(self._episodes[key], trial)
-                for seeds in (store.SELECT_SEEDS, store.REPORT_SEEDS):
-                    tables.append(store.of_one_protocol(store.within(best, seeds)))
+        keys = ((trial["config_hash"], trial["train_seed"]) for trial in trials)
+        tables = [self._episodes[key] for key in keys if key in self._episodes]
+        tables = tables or [store.SCHEMAS["episodes"].empty_table()]
         return Group(name, tuple(trials), pa.concat_tables(tables))
 
     def arms(self) -> list[Arm]:
@@ -193,7 +167,7 @@ class Sweep:
 def _arm(question: Mapping[str, Any], name: str, group: Group, first: Group | None) -> Arm:
     difference = None
     if first is not None:
-        difference = compare(group, first, "score", store.SELECT_SEEDS).difference
+        difference = paired(group, first, "score", store.SELECT_SEEDS)
     return Arm(
         question=question["question"],
         text=question.get("text") or "",
@@ -238,6 +212,12 @@ class Comparison:
     seeds_a: int
     seeds_b: int
     dropped: int
+
+
+def paired(a: Group, b: Group, column: str, seeds: range, level: float = stats.LEVEL) -> Estimate:
+    """Return the difference a - b of a column on the environment seeds that all trials have."""
+    cut_a, cut_b = stats.common(a.grid(column, seeds), b.grid(column, seeds))
+    return stats.paired_difference(cut_a.values, cut_b.values, level)
 
 
 def compare(a: Group, b: Group, column: str, seeds: range) -> Comparison:
