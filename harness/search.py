@@ -1,37 +1,60 @@
-"""A search instead of named arms: the axes of a search-space file and what they may hold."""
+"""A search instead of named arms: its axes, how they are searched, how its best are confirmed."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.config import DEFAULTS, ConfigError, TrialConfig, flatten, resolve
+from harness.axes import Axis, product, read_axis, size
+from harness.config import ConfigError, TrialConfig, resolve
 from harness.space_file import Layer, SpaceFile
 from harness.strict_yaml import Location
 
 MAX_TRIALS = 100_000
 TRIALS = 20
+SAMPLERS = ("tpe", "random", "grid")
+MAX_WINNERS = 100
+MAX_REPORT_SEEDS = 100_000
+# What decides at which steps a trial selects: the same for all trials of successive halving.
+_LENGTH = ("train.steps", "train.epoch_steps", "select.every")
+
+Budget = tuple[Location, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Axis:
-    """What one setting may be: one of some choices, or a number in [low, high].
+class Halving:
+    """Successive halving: of the trials at a rung, the best one in `factor` goes on to the next.
 
-    log: search the logarithm evenly. whole: whole numbers only.
+    first: optimiser steps of the first rung; every further one has `factor` times as many.
     """
 
-    choices: tuple[Any, ...] = ()
-    low: float = 0.0
-    high: float = 0.0
-    log: bool = False
-    whole: bool = False
+    factor: int
+    first: int
+
+    def rungs(self, config: TrialConfig) -> tuple[int, ...]:
+        """Return the steps at which trials of this config pause, its end left out."""
+        steps, epoch = config.train.steps, config.train.epoch_steps
+        found, rung = [], self.first
+        while (at := -(-rung // epoch) * epoch) < steps:
+            found.append(at)
+            rung *= self.factor
+        return tuple(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class Confirm:
+    """The best points are trained anew on these seeds and evaluated on so many report seeds."""
+
+    winners: int
+    train_seeds: tuple[int, ...]
+    report_seeds: int
 
 
 @dataclass(frozen=True)
 class Search:
-    """A search by Optuna for the highest selection score.
+    """A search for the highest selection score.
 
-    sampler: "tpe" or "random", seeded by `seed`. fixed: the settings that every trial shares.
+    sampler: "tpe" or "random", seeded by `seed`, or "grid", every point of the axes' product.
+    trials: how many points. fixed: the settings that every trial shares.
     """
 
     text: str
@@ -41,6 +64,8 @@ class Search:
     track: str
     fixed: Mapping[str, Any]
     axes: Mapping[str, Axis]
+    halving: Halving | None = None
+    confirm: Confirm | None = None
 
     def config(self, parameters: Mapping[str, Any]) -> TrialConfig:
         """Return the config of one point of the search."""
@@ -48,62 +73,140 @@ class Search:
 
 
 def read_search(
-    file: SpaceFile, given: object, tracks: Mapping[str, list[Layer]], trials: int | None
+    file: SpaceFile,
+    given: object,
+    tracks: Mapping[str, list[Layer]],
+    budget: Budget,
+    train_seeds: Sequence[int],
+    trials: int | None,
 ) -> Search:
-    """Read the `search` section; `trials` overrides its number of trials."""
+    """Read the `search` section; `trials`, else the budget, overrides its number of trials."""
     where: Location = ("search",)
-    content = file.section(where, given, ("ask", "sampler", "seed", "trials", "track", "axes"))
+    known = ("ask", "sampler", "seed", "trials", "track", "axes", "halving", "confirm")
+    content = file.section(where, given, known)
     sampler = content.get("sampler", "tpe")
-    if sampler not in ("tpe", "random"):
-        raise file.error((*where, "sampler"), f"sampler must be tpe or random, given {sampler!r}")
+    if sampler not in SAMPLERS:
+        rule = f"sampler must be one of {', '.join(SAMPLERS)}, given {sampler!r}"
+        raise file.error((*where, "sampler"), rule)
     track = content.get("track", next(iter(tracks)))
     if track not in tracks or ("track" not in content and len(tracks) > 1):
         rule = f"a search must name its track, one of {', '.join(tracks)}"
         raise file.error((*where, "track"), rule)
     layers = tracks[track]
     fixed = {key: value for layer in layers for key, value in layer.flat.items()}
-    file.resolve(layers, f"track {track}")
+    base = file.resolve(layers, f"track {track}")
     axes_at = (*where, "axes")
     axes = {}
     for key, values in file.labels(axes_at, content.get("axes", {})).items():
         try:
-            axes[key] = _axis(key, values, fixed)
+            axes[key] = read_axis(key, values, fixed)
         except ConfigError as error:
             raise file.error((*axes_at, key), str(error)) from None
+    part = _Parts(file, where, content, budget)
+    halving = part.halving(sampler, axes, base)
+    confirm = part.confirm(train_seeds)
+    if sampler == "grid":
+        count = part.grid(axes, fixed, trials)
+    else:
+        # An exhausted space has no further point to ask for.
+        count = int(min(part.trials(trials), size(axes)))
     return Search(
         file.text((*where, "ask"), content.get("ask", "")),
         sampler,
         file.whole((*where, "seed"), content.get("seed", 0), 0, 2**32 - 1),
-        trials or file.whole((*where, "trials"), content.get("trials", TRIALS), 1, MAX_TRIALS),
+        count,
         track,
         fixed,
         axes,
+        halving,
+        confirm,
     )
 
 
-def _axis(key: str, given: object, fixed: Mapping[str, Any]) -> Axis:
-    flatten({key: DEFAULTS.get(key)})
-    if key in fixed:
-        raise ConfigError(key, f"{key} must be an axis or a fixed setting, given both")
-    if isinstance(given, list):
-        if not given or any(given[index] in given[:index] for index in range(len(given))):
-            raise ConfigError(key, f"{key} must list different choices, given {given!r}")
-        for value in given:
-            resolve(fixed, {key: value})
-        return Axis(choices=tuple(given))
-    if not isinstance(given, dict) or not {"low", "high"} <= given.keys() <= {"low", "high", "log"}:
-        rule = f"{key} must be a list of choices or a range {{low: , high: , log: }}"
-        raise ConfigError(key, f"{rule}, given {given!r}")
-    low, high, log = given["low"], given["high"], given.get("log", False)
-    if type(low) not in (int, float) or type(high) not in (int, float) or type(log) is not bool:
-        raise ConfigError(key, f"{key}: low and high must be numbers and log true or false")
-    if not (low < high and math.isfinite(low) and math.isfinite(high)):
-        raise ConfigError(key, f"{key}: low must be below high, given {low} and {high}")
-    if log and low <= 0:
-        raise ConfigError(key, f"{key}: low must be above 0 with log, given {low}")
-    whole = type(DEFAULTS[key]) is int
-    if whole and not (type(low) is type(high) is int):
-        raise ConfigError(key, f"{key} takes whole numbers, given {low} and {high}")
-    for value in (low, high):
-        resolve(fixed, {key: value})
-    return Axis(low=low, high=high, log=log, whole=whole)
+class _Parts:
+    """Parts of a search that the budget may override."""
+
+    def __init__(
+        self, file: SpaceFile, where: Location, content: Mapping[str, Any], budget: Budget
+    ) -> None:
+        self.file, self.where, self.content, self.budget = file, where, content, budget
+
+    def find(self, key: str) -> tuple[Location, Any]:
+        """Return the place and the content of a part, None where there is none."""
+        at, chosen = self.budget
+        if key in chosen:
+            return (*at, key), chosen[key]
+        return (*self.where, key), self.content.get(key)
+
+    def trials(self, asked: int | None) -> int:
+        at, given = self.find("trials")
+        return asked or self.file.whole(at, TRIALS if given is None else given, 1, MAX_TRIALS)
+
+    def halving(self, sampler: str, axes: Mapping[str, Axis], base: TrialConfig) -> Halving | None:
+        at, given = self.find("halving")
+        if given is None:
+            return None
+        content = self.file.section(at, given, ("factor", "first"))
+        if sampler == "tpe":
+            raise self.file.error(at, "halving must go with sampler random or grid, given tpe")
+        for key in _LENGTH:
+            if key in axes:
+                rule = f"halving compares trials at the same steps: {key} must not be an axis"
+                raise self.file.error((*self.where, "axes", key), rule)
+        first_at, steps, every = (*at, "first"), base.train.steps, base.select.every
+        found = Halving(
+            self.file.whole((*at, "factor"), content.get("factor", 3), 2, 100),
+            self.file.whole(first_at, content.get("first"), 1, 2**31),
+        )
+        if every == 0 or found.first % every:
+            rule = (
+                "the first rung must be a multiple of select.every, so that trials pause where "
+                f"they select anyway, given first {found.first} and select.every {every}"
+            )
+            raise self.file.error(first_at, rule)
+        if not found.rungs(base):
+            rule = f"the first rung must lie before the end, train.steps {steps}"
+            raise self.file.error(first_at, f"{rule}, given {found.first}")
+        return found
+
+    def confirm(self, searched: Sequence[int]) -> Confirm | None:
+        at, given = self.find("confirm")
+        if given is None:
+            return None
+        content = self.file.section(at, given, ("winners", "train_seeds", "report_seeds"))
+        seeds_at = (*at, "train_seeds")
+        seeds = self.file.seeds(seeds_at, content.get("train_seeds", [100, 101, 102]))
+        if not set(seeds).isdisjoint(searched):
+            both = sorted(set(seeds).intersection(searched))
+            rule = f"train_seeds must be other ones than the search's, given {both} in both"
+            raise self.file.error(seeds_at, rule)
+        return Confirm(
+            self.file.whole((*at, "winners"), content.get("winners", 3), 1, MAX_WINNERS),
+            seeds,
+            self.file.whole(
+                (*at, "report_seeds"), content.get("report_seeds", 200), 1, MAX_REPORT_SEEDS
+            ),
+        )
+
+    def grid(self, axes: Mapping[str, Axis], fixed: Mapping[str, Any], asked: int | None) -> int:
+        """Return the number of the grid's points, each of which is a config that may be run."""
+        at = (*self.where, "axes")
+        for key, axis in axes.items():
+            if not axis.choices:
+                rule = f"{key} must list its values for a grid, given a range"
+                raise self.file.error((*at, key), rule)
+        count = int(size(axes))
+        if asked is not None or self.find("trials")[1] is not None:
+            place = self.find("trials")[0] if asked is None else self.where
+            rule = f"a grid has the {count:,} points of its axes; trials are set for tpe and random"
+            raise self.file.error(place, rule)
+        if count > MAX_TRIALS:
+            rule = f"a grid must have at most {MAX_TRIALS:,} points, given {count:,}"
+            raise self.file.error(at, rule)
+        for point in product(axes):
+            try:
+                resolve(fixed, point)
+            except ConfigError as error:
+                shown = ", ".join(f"{key} {value}" for key, value in point.items())
+                raise self.file.error(at, f"the point {shown}: {error}") from None
+        return count

@@ -25,6 +25,7 @@ VERSION = 1
 BASELINE = "baseline"
 ONLY_TRACK = "all"  # the track of a file that names none
 DEFAULT_BUDGET = "standard"
+OF_SEARCH = ("trials", "halving", "confirm")  # what a budget may say of a search
 OF_BUDGET = 2  # the last layers of a track: the budget's and its track's
 
 
@@ -112,14 +113,16 @@ def plan(path: Path, budget: str = DEFAULT_BUDGET, *, trials: int | None = None)
     if "search" in root:
         if "questions" in root:
             raise file.error(("search",), "a file must hold questions or a search, given both")
-        if trials is None and "trials" in chosen:
-            trials = file.whole((*budget_at, "trials"), chosen["trials"], 1, MAX_TRIALS)
-        search = read_search(file, root["search"], tracks, trials)
+        search = read_search(file, root["search"], tracks, (budget_at, chosen), seeds, trials)
         return Plan(name, budget, seeds, (), {}, (), search)
-    if trials is not None or "trials" in chosen:
+    of_search = [key for key in OF_SEARCH if key in chosen]
+    if trials is not None or of_search == ["trials"]:
         raise file.error(
             budget_at, "a number of trials is set for a search, and there is none here"
         )
+    if of_search:
+        at = (*budget_at, of_search[0])
+        raise file.error(at, f"{of_search[0]} is set for a search, and there is none here")
     builder = _Builder(file, tracks)
     questions = builder.questions(root.get("questions", {}))
     planned = builder.trials(seeds)
@@ -129,7 +132,7 @@ def plan(path: Path, budget: str = DEFAULT_BUDGET, *, trials: int | None = None)
 def _budget(file: SpaceFile, given: object, name: str) -> tuple[Location, dict[str, Any]]:
     budgets = file.mapping(("budgets",), given)
     for each, content in budgets.items():
-        file.section(("budgets", each), content, ("train_seeds", "set", "tracks", "trials"))
+        file.section(("budgets", each), content, ("train_seeds", "set", "tracks", *OF_SEARCH))
     if name in budgets:
         return ("budgets", name), budgets[name]
     if not budgets and name == DEFAULT_BUDGET:

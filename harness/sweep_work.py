@@ -11,6 +11,7 @@ from harness import data
 from harness.config import nearest
 from harness.errors import UserError
 from harness.jobs import Job, Jobs, PlannedJobs, planned_job
+from harness.search_jobs import search_jobs
 from harness.space import Plan
 from harness.sweep_folder import SweepFolder
 from ibc import demos as ibc_demos
@@ -71,16 +72,10 @@ def find(plan: Plan, folder: SweepFolder, questions: Iterable[str], retry_failed
 
 
 def _search(plan: Plan, folder: SweepFolder, retry_failed: bool) -> Work:
-    from harness.optuna_jobs import OptunaJobs  # a second of import that few sweeps need
-
-    assert plan.search is not None
-    search = OptunaJobs(
-        plan.search, folder.path.name, folder.path, plan.train_seeds, retry_failed=retry_failed
-    )
+    search = search_jobs(plan, folder.path.name, folder.path, retry_failed=retry_failed)
     statuses = folder.statuses(folder.trial_ids())
-    further = search.new_points * len(plan.train_seeds)
-    typical = (*search.begun, *([search.typical] if further else []))
-    return Work((), (), search.begun, further, typical, statuses, search)
+    typical = (*search.begun, *([search.typical] if search.further else []))
+    return Work((), (), search.begun, search.further, typical, statuses, search)
 
 
 def _asked(plan: Plan, questions: tuple[str, ...]) -> set[str] | None:

@@ -7,7 +7,7 @@ import pytest
 
 from harness import space
 from harness.jobs import Job, PlannedJobs, StopOnSameError, planned_job, sort_longest_first
-from harness.optuna_jobs import OptunaJobs
+from harness.search_jobs import FullJobs
 from harness.trial_folder import TrialFolder
 
 SPACE = """
@@ -83,7 +83,7 @@ def test_the_same_error_in_a_row_stops_a_sweep_and_others_do_not(tmp_path):
     assert guarded.reason == "stopped: 3 trials in a row failed with the same error: boom"
 
 
-def run(jobs: OptunaJobs, directory: Path, count: int, *, finish: bool = True) -> list[Job]:
+def run(jobs: FullJobs, directory: Path, count: int, *, finish: bool = True) -> list[Job]:
     """Run so many jobs of a search, each scoring its learning rate."""
     done = []
     for _ in range(count):
@@ -110,9 +110,9 @@ def points(jobs: list[Job]) -> list[dict]:
 def search(tmp_path):
     plan = read(tmp_path, SEARCH)
 
-    def search(trials: int = 4, **options) -> OptunaJobs:
+    def search(trials: int = 4, **options) -> FullJobs:
         space_ = replace(plan.search, trials=trials)
-        return OptunaJobs(space_, "name", tmp_path / "sweep", plan.train_seeds, **options)
+        return FullJobs(space_, "name", tmp_path / "sweep", plan.train_seeds, **options)
 
     return search
 
@@ -123,8 +123,8 @@ def test_a_search_asks_every_point_for_every_training_seed(search, tmp_path):
     assert len(done) == 8
     assert [job.train_seed for job in done] == [0, 1] * 4
     assert len({str(point) for point in points(done)}) == 4
-    assert jobs.study.study_name == "name"
-    assert [t.value for t in jobs.study.trials] == pytest.approx(
+    assert jobs.points.study.study_name == "name"
+    assert [t.value for t in jobs.points.study.trials] == pytest.approx(
         [100 * point["train.learning_rate"] for point in points(done)[::2]]
     )
 
@@ -142,7 +142,7 @@ def test_a_killed_search_goes_on_as_an_undisturbed_one(search, tmp_path):
 
 def test_a_finished_search_is_extended(search, tmp_path):
     run(search(), tmp_path / "sweep", 99)
-    assert search().new_points == 0
+    assert search().further == 0
     jobs = search(trials=6)
     further = run(jobs, tmp_path / "sweep", 99)
     assert [job.info["number"] for job in further] == [4, 4, 5, 5]
@@ -156,19 +156,19 @@ def test_failed_points_are_told_as_failed_and_retried_when_asked(search, tmp_pat
     folder.write_failure(RuntimeError("boom"))
     jobs.done(job, folder.state)
     run(jobs, tmp_path / "sweep", 1)
-    assert [trial.state.name for trial in jobs.study.trials] == ["FAIL"]
+    assert [trial.state.name for trial in jobs.points.study.trials] == ["FAIL"]
     assert search().begun == ()
     assert [again.id for again in search(retry_failed=True).begun] == [job.id]
 
 
 def test_an_exhausted_space_ends_the_search(tmp_path):
     text = "version: 1\nsearch: {trials: 9, axes: {policy.energy.width: [8, 16]}}\n"
-    jobs = OptunaJobs(read(tmp_path, text).search, "name", tmp_path / "sweep", (0,))
+    jobs = FullJobs(read(tmp_path, text).search, "name", tmp_path / "sweep", (0,))
     assert len(run(jobs, tmp_path / "sweep", 99)) == 2
 
 
 def test_points_outside_todays_axes_are_left_alone(search, tmp_path):
     run(search(), tmp_path / "sweep", 99)
     plan = read(tmp_path, SEARCH.replace("[8, 16]", "[32, 64]"))
-    jobs = OptunaJobs(plan.search, "name", tmp_path / "sweep", plan.train_seeds)
-    assert jobs.new_points == 4
+    jobs = FullJobs(plan.search, "name", tmp_path / "sweep", plan.train_seeds)
+    assert jobs.further == 8

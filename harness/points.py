@@ -1,0 +1,188 @@
+"""The points of a search: where new ones come from, and those that earlier runs have left."""
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow.compute as pc
+
+from harness import files, schemas
+from harness.axes import Axis, product
+from harness.config import ConfigError, config_hash, trial_id
+from harness.jobs import Job, Jobs
+from harness.search import Search
+from harness.trial_folder import TrialFolder
+
+QUESTION = "search"
+CONFIRMATION = "confirmation"
+
+Parameters = Mapping[str, Any]
+
+
+class Points(Protocol):
+    """Suggests points. What earlier runs asked for is added first, in the order of its numbers."""
+
+    def add(self, number: int, parameters: Parameters) -> None:
+        """Take note of a point that was asked for before."""
+
+    def ask(self, number: int, known: Collection[Parameters]) -> Parameters | None:
+        """Return a new point, None when there is none that is not known yet."""
+
+    def tell(self, number: int, score: float | None) -> None:
+        """Take note of a point's score, None for one that failed."""
+
+
+class SearchSource(Jobs, Protocol):
+    """The jobs of a search, and what is known of them before they are asked for."""
+
+    @property
+    def begun(self) -> tuple[Job, ...]:
+        """The jobs that come first: of points that were begun before."""
+
+    @property
+    def further(self) -> int:
+        """About how many jobs will be found beside those."""
+
+    @property
+    def full_trials(self) -> float:
+        """About how many trials of full length all these jobs amount to."""
+
+    @property
+    def typical(self) -> Job:
+        """A job in the middle of the space, for an estimate of the time."""
+
+    def ranking(self) -> list[tuple[int, Parameters]]:
+        """Return the points with their numbers, the best first; those without a score are out."""
+
+
+class GridPoints:
+    """Every point of a grid, in the order of the file."""
+
+    def __init__(self, search: Search) -> None:
+        self._left: Iterator[Parameters] = product(search.axes)
+
+    def add(self, number: int, parameters: Parameters) -> None:
+        """A grid knows its points."""
+
+    def ask(self, number: int, known: Collection[Parameters]) -> Parameters | None:
+        """Return the next point, None behind the last."""
+        return next((point for point in self._left if point not in known), None)
+
+    def tell(self, number: int, score: float | None) -> None:
+        """A grid does not change by what comes out."""
+
+
+def points(search: Search, sweep: str) -> Points:
+    """Return the source of a search's points."""
+    if search.sampler == "grid":
+        return GridPoints(search)
+    from harness.optuna_points import OptunaPoints  # a second of import that few sweeps need
+
+    return OptunaPoints(search, sweep)
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What the trials' folders say: points by number, each trial's status by number and seed.
+
+    next: the number of the next new point.
+    """
+
+    parameters: Mapping[int, Parameters]
+    statuses: Mapping[tuple[int, int], Mapping[str, Any]]
+    next: int
+
+
+def earlier(directory: Path, search: Search, question: str = QUESTION) -> Earlier:
+    """Read the points of earlier runs that are points of today's search too, by their numbers.
+
+    Others, of other axes or another base, keep their numbers to themselves.
+    """
+    found: dict[int, Parameters] = {}
+    statuses: dict[tuple[int, int], Mapping[str, Any]] = {}
+    following, hash_ = 0, ""
+    for path in sorted((directory / "trials").glob("*")):
+        folder = TrialFolder(path)
+        described = folder.read_config()
+        number, parameters = described.get("number"), described.get("parameters")
+        if described.get("question") != question or not isinstance(number, int):
+            continue
+        following = max(following, number + 1)
+        if not isinstance(parameters, dict) or not inside(search.axes, parameters):
+            continue
+        if found.get(number) != parameters:
+            hash_ = _hash(search, parameters)
+        seed = described["train_seed"]
+        if path.name == trial_id(hash_, seed):
+            found[number], statuses[number, seed] = parameters, folder.read_status()
+    return Earlier(dict(sorted(found.items())), statuses, following)
+
+
+def _hash(search: Search, parameters: Parameters) -> str:
+    """Return a point's identity, "" for one that is no config by today's rules."""
+    try:
+        return config_hash(search.config(parameters))
+    except ConfigError:
+        return ""
+
+
+def inside(axes: Mapping[str, Axis], parameters: Parameters) -> bool:
+    """Whether a point has a value on each of the axes and no other."""
+    return parameters.keys() == axes.keys() and all(
+        axis.holds(parameters[key]) for key, axis in axes.items()
+    )
+
+
+def typical_job(search: Search, sweep: str, train_seed: int) -> Job:
+    """Return a whole trial in the middle of the space, for an estimate of the time."""
+    middle = {key: axis.middle for key, axis in search.axes.items()}
+    point = middle if _hash(search, middle) else {}
+    return make_job(search, sweep, -1, point, train_seed)
+
+
+def make_job(
+    search: Search,
+    sweep: str,
+    number: int,
+    parameters: Parameters,
+    train_seed: int,
+    *,
+    until: int | None = None,
+    question: str = QUESTION,
+) -> Job:
+    """Return the job of a point with one training seed; `until` as in Job."""
+    info = {
+        "sweep": sweep,
+        "question": question,
+        "arm": f"#{number}",
+        "track": search.track,
+        "number": number,
+        "parameters": parameters,
+    }
+    label = f"{question} / #{number}, seed {train_seed}"
+    if until is not None:
+        label += f", to step {until}"
+    return Job(search.config(parameters), train_seed, label, info, until)
+
+
+def finite_score(status: Mapping[str, Any]) -> float | None:
+    """Return the selection score of a status, None where there is none or it is not finite."""
+    score = status.get("select_score")
+    return float(score) if isinstance(score, int | float) and math.isfinite(score) else None
+
+
+def selection_scores(trial: Path) -> dict[int, float]:
+    """Return the mean score of each selection of a trial, by its step; torn files are left out."""
+    found = {}
+    for path in sorted((trial / "episodes").glob("select-*.parquet")):
+        try:
+            rows = schemas.read_file(path, "episodes")
+        except files.TornFileError:
+            continue  # the trial itself sets it aside and rolls out again
+        scored = rows.filter(pc.is_valid(rows["score"]))
+        if scored.num_rows:
+            step = scored["checkpoint_step"][0].as_py()
+            found[int(step)] = float(pc.mean(scored["score"]).as_py())
+    return found
