@@ -5,6 +5,7 @@ Text from files is never markup here: it becomes rich Text with control characte
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from rich.table import Table
 from rich.text import Text
@@ -71,6 +72,33 @@ def bar(estimate: Estimate, width: int = BAR) -> Text:
     cells[left : right + 1] = ["─"] * (right + 1 - left)
     cells[middle] = "●"
     return Text("".join(cells), style="cyan")
+
+
+_LEVELS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: Sequence[float], width: int) -> Text:
+    """Return values as a line of at most `width` bars between their own lowest and highest.
+
+    More values than bars are averaged; one that is not finite is a `×`.
+    """
+    if not values or width < 1:
+        return Text("")
+    cuts = [round(i * len(values) / width) for i in range(width + 1)]
+    if len(values) > width:
+        parts = [values[start:stop] for start, stop in pairwise(cuts)]
+        values = [sum(part) / len(part) for part in parts]
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+    bars = []
+    for value in values:
+        if not math.isfinite(value):
+            bars.append("×")
+        elif high > low:
+            bars.append(_LEVELS[round((value - low) / (high - low) * (len(_LEVELS) - 1))])
+        else:
+            bars.append(_LEVELS[0])
+    return Text("".join(bars), style="cyan")
 
 
 def table(*columns: str, right: Sequence[str] = (), fold: Sequence[str] = ()) -> Table:

@@ -213,3 +213,45 @@ def _grid(values: ArrayLike) -> NDArray[np.float64]:
     if grid.ndim != 2 or not np.isfinite(grid).all():
         raise ValueError(f"values must be finite and of shape (S, E), got {grid.shape}")
     return grid
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What is said of two grids of scores beside their mean difference.
+
+    middle_a, middle_b: interquartile means. better: how often a's runs beat b's. detectable: the
+    smallest true difference that these seeds and starts show four times of five, NaN where one
+    start or nothing is there.
+    """
+
+    middle_a: Estimate
+    middle_b: Estimate
+    better: Estimate
+    detectable: float
+
+    def columns(self) -> dict[str, float | None]:
+        """Return plain values for JSON and CSV."""
+        found: dict[str, float | None] = {}
+        for name, estimate in (
+            ("middle_half_a", self.middle_a),
+            ("middle_half_b", self.middle_b),
+            ("probability_a_better", self.better),
+        ):
+            for end, value in (
+                ("", estimate.value),
+                ("_low", estimate.low),
+                ("_high", estimate.high),
+            ):
+                found[f"{name}{end}"] = None if math.isnan(value) else value
+        found["detectable"] = None if math.isnan(self.detectable) else self.detectable
+        return found
+
+
+def pair(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Pair:
+    """Return what is said of grids (S_a, E) and (S_b, E) beside their mean difference."""
+    grids = _grid(a), _grid(b)
+    detectable, E = math.nan, grids[0].shape[1]
+    if E > 1 and min(map(len, grids)) > 0:
+        detectable = spread(*grids).detectable(min(map(len, grids)), E, level=level)
+    better = probability_of_improvement(*grids, level)
+    return Pair(interquartile_mean(grids[0]), interquartile_mean(grids[1]), better, detectable)

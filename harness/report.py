@@ -12,25 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import verdicts
-from harness.cells import BAR_HEAD, WIDE, bar, number, percent, plain, signed, table
+from harness.cells import BAR_HEAD, WIDE, bar, number, percent, plain, signed, sparkline, table
 from harness.checkpoint import Checkpoint
 from harness.errors import one_line
 from harness.progress import duration
 from harness.stats import Estimate
-from harness.summary import Arm, Comparison, Sweep
+from harness.summary import Arm, Sweep
 
 
 def sweep_head(sweep: Sweep) -> RenderableType:
     """Return what a sweep is and how far it is."""
-    counts = sweep.counts()
-    states = ", ".join(
-        f"{counts[name]} {name}"
-        for name in ("finished", "running", "failed", "pending")
-        if counts[name]
-    )
-    line = Text.assemble(
-        ("sweep ", ""), (one_line(sweep.folder.name), "bold"), f": {states or 'no trials yet'}"
-    )
+    found = states(sweep.counts()) or "no trials yet"
+    line = Text.assemble(("sweep ", ""), (one_line(sweep.folder.name), "bold"), f": {found}")
     details = []
     data = sweep.plan.get("dataset")
     if isinstance(data, Mapping):
@@ -38,6 +31,13 @@ def sweep_head(sweep: Sweep) -> RenderableType:
     if sweep.plan.get("budget"):
         details.append(f"budget {sweep.plan['budget']}")
     return Group(line, *([plain("; ".join(details), "dim")] if details else []))
+
+
+def states(counts: Mapping[str, int]) -> str:
+    """Return "3 finished, 1 pending": how many trials have each status."""
+    known = ("finished", "running", "stopped", "failed", "pending")
+    names = [*known, *sorted(set(counts) - set(known))]
+    return ", ".join(f"{counts[name]} {one_line(name)}" for name in names if counts.get(name))
 
 
 def arms(
@@ -112,16 +112,29 @@ def legend(sweep: Sweep) -> Text:
     )
 
 
-def trials(rows: Sequence[Mapping[str, Any]], width: int) -> RenderableType:
-    """Return a line for each trial, the best select score first."""
+def trials(
+    rows: Sequence[Mapping[str, Any]],
+    width: int,
+    lines: Mapping[str, tuple[str, Sequence[float]]] | None = None,
+) -> RenderableType:
+    """Return a line for each trial, the best select score first; lines: see harness/by_step.py."""
+    lines = lines or {}
+    kinds = {kind for kind, _ in lines.values()}
+    by_step = "by step" if len(kinds) > 1 else next(iter(kinds), "by step")
+    bars = 16 if width >= WIDE else 8
     if width >= WIDE:
         columns = ["trial", "arm", "status", "select score", "report score", "report success"]
-        columns += ["step", "time", "samples/s", "tries", "health or error"]
+        columns += [by_step, "step", "time", "samples/s", "tries", "health or error"]
     else:
-        columns = ["trial", "arm", "select score", "report", "health or error"]
+        by_step = "by step"
+        columns = ["trial", "arm", "select score", by_step, "report", "health or error"]
     right, fold = ("step", "time", "samples/s", "tries"), ("arm", "health or error")
+    empty = {by_step} if not lines else set()
+    if all(row["report_score"] is None for row in rows):
+        empty |= {"report", "report score", "report success"}
+    columns = [name for name in columns if name not in empty]
     made = table(*columns, right=right, fold=fold)
-    made.columns[1].min_width = 16
+    made.columns[1].min_width = 16 if width >= WIDE else 10
     for row in rows:
         wide, score = width >= WIDE, number(of_row(row, "select_score"))
         report = of_row(row, "report_score")
@@ -133,6 +146,7 @@ def trials(rows: Sequence[Mapping[str, Any]], width: int) -> RenderableType:
             "status": plain(row["status"], failed),
             "select score": Text(score) if score or wide else plain(row["status"], failed),
             "report score": Text(number(report)),
+            by_step: sparkline(lines.get(row["trial"], ("", ()))[1], bars),
             "report": Text("" if math.isnan(report.value) else f"{report.value:.3f}"),
             "report success": Text(percent(of_row(row, "report_success_rate"))),
             "step": Text("" if row["step"] is None else str(row["step"])),
@@ -208,40 +222,6 @@ def episodes(content: pa.Table, width: int) -> RenderableType:
 
 def _or_blank(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
-
-
-def comparison(found: Sequence[Comparison], names: tuple[str, str], what: str) -> RenderableType:
-    """Return a paired comparison and what it was paired on."""
-    titles = {"success": "success rate", "final_coverage": "final coverage"}
-    made = table("", *(titles.get(c.column, c.column) for c in found))
-    for name in ("a", "b"):
-        estimates = [c.a if name == "a" else c.b for c in found]
-        cells = [
-            percent(estimate) if c.column == "success" else number(estimate)
-            for c, estimate in zip(found, estimates, strict=True)
-        ]
-        made.add_row(name, *cells)
-    made.add_row("a - b", *(signed(c.difference) for c in found))
-    first = found[0]
-    lines = [
-        Text.assemble("a = ", (one_line(names[0]), "bold"), f", training seeds: {first.seeds_a}"),
-        Text.assemble("b = ", (one_line(names[1]), "bold"), f", training seeds: {first.seeds_b}"),
-        Text(f"paired on {first.difference.n} {what}"),
-    ]
-    if first.dropped:
-        lines.append(Text(f"{first.dropped} starts that not all of them have are left out"))
-    difference = first.difference
-    if math.isnan(difference.low):
-        verdict = "too few episodes for an interval"
-    elif difference.low > 0:
-        verdict = "a scores higher: the interval of the difference leaves 0 out"
-    elif difference.high < 0:
-        verdict = "b scores higher: the interval of the difference leaves 0 out"
-    else:
-        verdict = "no difference is shown: its interval includes 0"
-    if min(first.seeds_a, first.seeds_b) < 2:
-        verdict += " (of these very checkpoints; one training seed says nothing of others)"
-    return Group(*lines, Text(""), made, Text(""), Text(verdict))
 
 
 def best(found: Checkpoint, row: Mapping[str, Any]) -> RenderableType:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from harness import evidence, files, stats, store
 from harness.cells import number, percent
 from harness.errors import one_line
+from harness.evidence import Pair
 from harness.stats import Estimate
-from harness.summary import Arm, Group, Sweep, compare, estimate_columns
+from harness.summary import Arm, Group, Sweep, estimate_columns, paired
 
 _ESCAPED = {ord(sign): f"&#{ord(sign)};" for sign in "&\\`*_[]<>|#"}
 # Fewer starts than these say nothing of a difference that they do not show.
@@ -27,7 +28,9 @@ RULE = (
     "its farther end; otherwise, and wherever a side has one training seed only, there is **not "
     "enough evidence**. The intervals are for other starts and other training seeds, and those of "
     "a question's arms hold together (Bonferroni). Differences are on the selection's starts, "
-    "unless all arms were evaluated on report starts."
+    "unless all arms were evaluated on report starts. *middle half*: the mean of the middle half "
+    "of the scores (interquartile mean); *better*: how often a training run of the arm beats one "
+    "of the first on a start, ties half; *seeds*: training seeds."
 )
 
 
@@ -44,8 +47,9 @@ class Verdict:
     text: str
     score: Estimate
     success: Estimate
-    train_seeds: int
+    train_seeds: int  # of the side that has fewer
     n: int
+    pair: Pair  # interquartile means, how often the arm is better, what would be detectable
 
 
 @dataclass(frozen=True)
@@ -81,12 +85,14 @@ class Answer:
 
 
 def answers(sweep: Sweep, arms: Sequence[Arm] | None = None) -> list[Answer]:
-    """Return the answer to every question; a search has none."""
-    if sweep.plan.get("search"):
-        return []
+    """Return the answer to every question; of a search only that of its confirmation."""
     found = sweep.arms() if arms is None else arms
     result = []
-    for name in dict.fromkeys(arm.question for arm in found):
+    asked = {arm.question: None for arm in found}
+    if sweep.plan.get("search"):  # its points answer nothing; its winners trained anew do
+        planned = {question.get("question") for question in sweep.plan.get("questions") or []}
+        asked = {name: None for name in asked if name in planned}
+    for name in asked:
         of_question = tuple(arm for arm in found if arm.question == name)
         first, others = of_question[0], of_question[1:]
         others = tuple(arm for arm in others if arm.config_hash != first.config_hash)
@@ -107,10 +113,11 @@ def _judge(arm: Arm, first: Arm, comparisons: int, seeds: range) -> Verdict:
     level = evidence.shared_level(comparisons)
     grids = stats.common(arm.group.grid("score", seeds), first.group.grid("score", seeds))
     score = stats.paired_difference(grids[0].values, grids[1].values, level)
-    success = compare(arm.group, first.group, "success", seeds).difference
+    success = paired(arm.group, first.group, "success", seeds)
     train_seeds = min(len(grid.train_seeds) for grid in grids)
     word, text = _words(score, grids[0].values, grids[1].values, level)
-    return Verdict(arm.arm, word, text, score, success, train_seeds, score.n)
+    pair = evidence.pair(grids[0].values, grids[1].values, level)
+    return Verdict(arm.arm, word, text, score, success, train_seeds, score.n, pair)
 
 
 def _words(
@@ -142,18 +149,17 @@ def _words(
     return "not enough evidence", f"{text}; {more} would tell a difference of {SMALL:g}"
 
 
-def markdown(sweep: Sweep) -> str:
+def markdown(sweep: Sweep, found: Sequence[Answer] | None = None) -> str:
     """Return answers.md: a sentence and a table for every question, and the rule behind them."""
-    lines = [f"# {_safe(sweep.folder.name)}", ""]
-    found = answers(sweep)
+    lines = [f"# {safe(sweep.folder.name)}", ""]
+    found = answers(sweep) if found is None else found
     if not found:
         return "\n".join([*lines, "A search asks no question; see its best trials.", ""])
-    lines += [f"- **{_safe(answer.question)}** {_safe(answer.summary)}" for answer in found]
+    lines += [f"- **{safe(answer.question)}** {safe(answer.summary)}" for answer in found]
     lines += ["", RULE, ""]
     for answer in found:
-        lines += [f"## {_safe(answer.question)}", "", _safe(answer.text), ""]
-        lines += ["| arm | score | success | against the first | success | n | verdict |"]
-        lines += ["|---|---|---|---|---|--:|---|"]
+        lines += [f"## {safe(answer.question)}", "", safe(answer.text), ""]
+        lines += [f"| {' | '.join(_HEAD)} |", "|---|---|---|---|---|---|---|--:|--:|---|"]
         by_arm = {verdict.arm: verdict for verdict in answer.verdicts}
         for arm in answer.arms:
             lines.append(_row(arm, by_arm.get(arm.arm), reported=answer.reported))
@@ -161,18 +167,34 @@ def markdown(sweep: Sweep) -> str:
     return "\n".join(lines)
 
 
+_HEAD = (
+    "arm",
+    "score",
+    "middle half",
+    "success",
+    "against the first",
+    "success",
+    "better",
+    "seeds",
+    "starts",
+    "verdict",
+)
+
+
 def _row(arm: Arm, verdict: Verdict | None, *, reported: bool) -> str:
     group: Group = arm.group
     score, success = (arm.report, arm.report_success) if reported else (arm.select, arm.success)
-    cells = [_safe(arm.arm), number(score), percent(success)]
+    seeds = store.REPORT_SEEDS if reported else store.SELECT_SEEDS
+    grid = group.grid("score", seeds)
+    middle = evidence.interquartile_mean(grid.values) if grid.values.size else None
+    cells = [safe(arm.arm), number(score), number(middle), percent(success)]
+    trained = str(len(grid.train_seeds))
     if verdict is None:
-        cells += ["", "", str(score.n), ""]
+        cells += ["", "", "", trained, str(score.n), ""]
     else:
         cells += [_signed(verdict.score, 3), _signed(verdict.success, 2)]
-        cells += [str(verdict.n), _safe(verdict.text)]
-    seeds = f" ({group.finished} of {len(group.trials)} training seeds)"
-    cells[0] += seeds
-    return "| " + " | ".join(cells) + " |"
+        cells += [percent(verdict.pair.better), trained, str(verdict.n), verdict.text]
+    return f"| {' | '.join(cells)} |"
 
 
 def _signed(estimate: Estimate, digits: int) -> str:
@@ -183,7 +205,7 @@ def _signed(estimate: Estimate, digits: int) -> str:
     return f"{estimate.value:+.{digits}f} [{estimate.low:+.2f}, {estimate.high:+.2f}]"
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
     """Return foreign text as one line that Markdown and HTML take for text."""
     return one_line(text).translate(_ESCAPED)
 
@@ -208,6 +230,7 @@ def rows(found: Sequence[Answer]) -> list[dict[str, Any]]:
             **estimate_columns("score_difference", verdict.score),
             **estimate_columns("success_difference", verdict.success),
             "train_seeds": verdict.train_seeds,
+            **verdict.pair.columns(),
         }
         for answer in found
         for verdict in answer.verdicts

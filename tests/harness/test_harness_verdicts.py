@@ -141,7 +141,8 @@ def test_foreign_text_stays_text(tiny_results: Path) -> None:
 
 def test_a_search_asks_no_question(tiny_results: Path) -> None:
     path = tiny_results / "tiny" / "plan.json"
-    store.write_json({**store.read_json(path), "search": {"text": "?"}}, path)
+    plan = {**store.read_json(path), "questions": [], "search": {"text": "?"}}
+    store.write_json(plan, path)
     assert "asks no question" in verdicts.write(tiny_results / "tiny").read_text()
     with pytest.raises(UserError, match="is a search and asks no question"):
         results.main(["answers", "tiny", "--results", str(tiny_results)])
