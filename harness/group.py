@@ -29,6 +29,10 @@ class Group:
         default_factory=dict, init=False, repr=False, compare=False
     )
 
+    _seeds: dict[range, NDArray[np.int64]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
     @property
     def finished(self) -> int:
         """How many of its trials are finished."""
@@ -40,6 +44,13 @@ class Group:
         if at not in self._grids:
             self._grids[at] = self._crossed(column, seeds)
         return self._grids[at]
+
+    def env_seeds(self, seeds: range) -> NDArray[np.int64]:
+        """Return the environment seeds in the range on which any of its trials has an episode."""
+        if seeds not in self._seeds:
+            env = self.episodes["env_seed"].to_numpy()
+            self._seeds[seeds] = np.unique(env[(env >= seeds.start) & (env < seeds.stop)])
+        return self._seeds[seeds]
 
     def _crossed(self, column: str, seeds: range) -> Crossed:
         env = self.episodes["env_seed"].to_numpy()

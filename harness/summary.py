@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from harness import episode_rows, stats, store
 from harness.errors import UserError
@@ -232,13 +231,8 @@ def compare(a: Group, b: Group, column: str, seeds: range) -> Comparison:
         stats.paired_difference(cut_a.values, cut_b.values),
         len(cut_a.train_seeds),
         len(cut_b.train_seeds),
-        len(np.union1d(*(_env_seeds(group, seeds) for group in (a, b)))) - len(cut_a.env_seeds),
+        len(np.union1d(a.env_seeds(seeds), b.env_seeds(seeds))) - len(cut_a.env_seeds),
     )
-
-
-def _env_seeds(group: Group, seeds: range) -> NDArray[np.int64]:
-    found: NDArray[np.int64] = store.within(group.episodes, seeds)["env_seed"].to_numpy()
-    return found
 
 
 def evaluation_group(folder: Path) -> Group:
