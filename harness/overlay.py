@@ -22,7 +22,7 @@ HIGHEST = 30.0  # nats above the lowest energy, from where on nothing is drawn
 CANDIDATES, FEW = 256, 40  # how many are drawn at most, and up to how many with an edge
 TRAIL = 60  # steps
 STRIP, SMALL_STRIP = 92, 26  # px under the board: with the meaning of the colours, and without
-LEGEND_SIZE, WORDS_SIZE = 320, 160  # px of a board under which a legend, or any words, fit
+LEGEND_SIZE, WORDS_SIZE = 352, 160  # px of a board under which a legend, or any words, fit
 
 INK, FAINT, PAPER = (40, 44, 52), (120, 126, 138), (255, 255, 255)
 CHOSEN, PLANNED, WAY, EDGE = (214, 25, 25), (240, 140, 60), (30, 70, 200), (70, 50, 20)
@@ -207,7 +207,10 @@ def _legend(words: Words, size: int) -> Image.Image:
     strip = Image.new("RGB", (size, STRIP), PAPER)
     pen, font = ImageDraw.Draw(strip), _font(12)
     pen.text((8, 13), words.title, INK, _font(13), anchor="lm")
-    pen.text((size - 8, 13), words.note, FAINT, font, anchor="rm")
+    if words.energy is None:  # a sentence, with a line to itself
+        pen.text((8, 79), words.note, FAINT, font, anchor="lm")
+    else:
+        pen.text((size - 8, 13), words.note, FAINT, font, anchor="rm")
     signs = [("chosen action", _cross_sign), ("agent's way", _way_sign)]
     if words.energy is not None:
         _ramp_sign(strip, 8, 57)
