@@ -71,6 +71,19 @@ class Search:
         """Return the config of one point of the search."""
         return resolve(self.fixed, parameters)
 
+    def describe(self) -> dict[str, Any]:
+        """Return what plan.json keeps of the search; rungs in optimiser steps."""
+        halving, confirm = self.halving, self.confirm
+        return {
+            "text": self.text,
+            "sampler": self.sampler,
+            "trials": self.trials,
+            "axes": {key: vars(axis) for key, axis in self.axes.items()},
+            "rungs": [] if halving is None else list(halving.rungs(self.config({}))),
+            "factor": None if halving is None else halving.factor,
+            "confirm": None if confirm is None else vars(confirm),
+        }
+
 
 def read_search(
     file: SpaceFile,

@@ -147,14 +147,7 @@ class SweepFolder:
             "baseline": next(iter(plan.baselines.values()), None),
             "baselines": dict(plan.baselines),
             "trials": [_planned(job) for job in jobs],
-            "search": None
-            if plan.search is None
-            else {
-                "text": plan.search.text,
-                "sampler": plan.search.sampler,
-                "trials": plan.search.trials,
-                "axes": {key: vars(axis) for key, axis in plan.search.axes.items()},
-            },
+            "search": None if plan.search is None else plan.search.describe(),
         }
         files.write_json(content, self.path / "plan.json")
 
