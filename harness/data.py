@@ -5,6 +5,7 @@ Paths of our own (data/, data/cache) hang on the repository, never on the workin
 
 import hashlib
 import os
+import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,15 @@ def open_demos(source: Source | str | Path, obs_mode: str | Iterable[str] = "key
 def fingerprint(source: Source | str | Path) -> str:
     """The hash over a data set's decoded arrays; quick once this machine has read it."""
     return open_demos(source, ()).fingerprint
+
+
+def check_fingerprint(demos: Demos, expected: str | None) -> None:
+    """UserError when the demonstrations are not those expected; None expects nothing."""
+    if expected is not None and demos.fingerprint != expected:
+        raise UserError(
+            f"the demonstrations must be those of the sweep, fingerprint {expected[:12]}; "
+            f"{demos.path} on {platform.node()} has {demos.fingerprint[:12]}"
+        )
 
 
 def cache_folder() -> Path:

@@ -69,6 +69,19 @@ class Jobs(Protocol):
         """Take note of how a job ended: the content of its status.json."""
 
 
+class Listener(Protocol):
+    """Who hears of jobs as they are run."""
+
+    def start(self, job: Job) -> None:
+        """A job begins, or begins again."""
+
+    def epoch(self, job: Job, metrics: Mapping[str, Any]) -> None:
+        """An epoch has ended; a job that began again may tell of one twice."""
+
+    def end(self, job: Job, status: Mapping[str, Any]) -> None:
+        """A job is over: the content of its status.json."""
+
+
 class PlannedJobs:
     """Jobs in a fixed order."""
 

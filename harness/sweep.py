@@ -15,6 +15,7 @@ from harness.space import DEFAULT_BUDGET, Plan
 from harness.sweep_folder import SweepFolder
 from harness.sweep_report import print_counts, print_plan
 from harness.sweep_work import Work
+from harness.trial_work import Setting
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 MANY_TRIALS = 1_000
@@ -146,12 +147,19 @@ def _execute(
     if isinstance(jobs, PlannedJobs):
         jobs = PlannedJobs(sort_longest_first(work.left, lambda job: found.seconds[job.id]))
     guarded = StopOnSameError(jobs)
+    setting = Setting(
+        folder=str(folder.path),
+        data=str(source.path),
+        fingerprint=data.fingerprint(source),
+        threads=max(1, int(resources.cpus)),
+        seconds=3600 * options.hours_per_trial,
+    )
     with workers.ray_session(address=options.address) as scratch:
         from harness import tuning  # imports Ray, which looks at its environment when imported
 
         slots = workers.cluster_slots(resources)
         with Progress(console, work.total, slots, found.seconds) as progress:
-            tuning.execute(guarded, folder, source.path, resources, progress, scratch)
+            tuning.execute(guarded, folder, setting, resources, progress, [], scratch)
     if guarded.reason is not None:
         console.print(guarded.reason, soft_wrap=True, markup=False, style="red")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from harness import checkpoint, files, provenance, seeding
 from harness.config import TrialConfig, config_hash, to_dict
-from harness.data import open_demos, resolve_source
+from harness.data import check_fingerprint, open_demos, resolve_source
 from harness.evaluate import evaluate_block
 from harness.protocol import Protocol, blocks
 from harness.trial_folder import TrialFolder
@@ -61,6 +61,7 @@ def run_trial(
     device: str = "auto",
     info: Mapping[str, Any] | None = None,
     until: int | None = None,
+    fingerprint: str | None = None,
 ) -> TrialResult:
     """Run the trial in `directory`, or what is missing of it, and return its result.
 
@@ -68,6 +69,7 @@ def run_trial(
     for those that a sweep would take. info: further entries of config.json (question, arm, ...).
     until: pause with the status "stopped" at the first selection at or after so many optimiser
     steps; a later call goes on from there, to the bit as if there had been no pause.
+    fingerprint: what the demonstrations must be, where the caller knows.
     An exception leaves error.txt and the status "failed" and is raised; UserError says that the
     folder holds another trial, or this one trained on other data.
     """
@@ -82,7 +84,7 @@ def run_trial(
     }
     folder = TrialFolder(directory)
     with folder.lock():
-        _run_what_is_missing(config, folder, report, described, demos, device, until)
+        _run_what_is_missing(config, folder, report, described, demos, device, until, fingerprint)
     return _result(folder, described)
 
 
@@ -94,6 +96,7 @@ def _run_what_is_missing(
     demos: Demos,
     device: str,
     until: int | None,
+    fingerprint: str | None,
 ) -> None:
     before = folder.claim(described, demos.fingerprint)
     stopped = before.get("status") == "stopped"
@@ -101,16 +104,17 @@ def _run_what_is_missing(
         folder.state = before
         return
     device = provenance.choose_device(device)
-    folder.write_status(
-        status="running",
-        # Going on after a pause is no further attempt.
-        attempts=before.get("attempts", 0) + (not stopped),
-        started=before.get("started", time.time()),
-        steps=config.train.steps,
-        dataset_fingerprint=demos.fingerprint,
-        **provenance.collect(device),
-    )
     try:
+        check_fingerprint(demos, fingerprint)
+        folder.write_status(
+            status="running",
+            # Going on after a pause is no further attempt.
+            attempts=before.get("attempts", 0) + (not stopped),
+            started=before.get("started", time.time()),
+            steps=config.train.steps,
+            dataset_fingerprint=demos.fingerprint,
+            **provenance.collect(device),
+        )
         ended = _Run(config, folder, report, described, device).train(demos, until)
     except Exception as error:
         folder.write_failure(error)
@@ -145,7 +149,7 @@ class _Run:
         self.resume(trainer)
         wrong = probes.inspect(trainer, split)
         if wrong:  # what is wired wrongly is worth knowing before hours of training
-            self.write_health(wrong)
+            self.folder.write_health(wrong)
         while True:
             due = self.select_due(trainer)
             if due:
@@ -156,7 +160,7 @@ class _Run:
                 return False
             self.epoch(trainer)
         facts = {**trainer.facts, "unclipped": not self.config.policy.inference.clip}
-        self.write_health(
+        self.folder.write_health(
             [
                 *health.diagnose(self.history, facts),
                 *probes.inspect(trainer, split),
@@ -164,12 +168,6 @@ class _Run:
             ]
         )
         return True
-
-    def write_health(self, findings: Sequence[health.Finding]) -> None:
-        """Write every finding once, by its name."""
-        unique = {f.name: f for f in reversed(findings)}
-        content = [dataclasses.asdict(f) for f in reversed(unique.values())]
-        files.write_json(content, self.folder.path / "health.json")
 
     def trainer(self, demos: Demos, split: ibc_demos.Split) -> Trainer:
         policy, seeds = self.config.policy, seeding.streams(self.identity["train_seed"])

@@ -1,15 +1,20 @@
 """The files of one trial: what it is, how far it is, what it measured; whole at any instant."""
 
+import dataclasses
+import faulthandler
 import fcntl
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness import checkpoint, files, schemas
+from harness import checkpoint, files, memory, schemas
 from harness.errors import UserError, one_line
+
+if TYPE_CHECKING:  # brings torch along, which readers of folders can do without
+    from ibc.health import Finding
 
 SCHEMA = 1
 MAX_ERROR = 400
@@ -45,7 +50,33 @@ class TrialFolder:
                         ) from None
                     time.sleep(0.1)
             files.remove_temporaries(self.path)
+            checkpoint.remove_old(self.checkpoints)
             yield
+
+    @contextmanager
+    def time_limit(self, seconds: float) -> Iterator[None]:
+        """End this process when it is still at it after so many seconds.
+
+        The stacks of its threads are in a file then, see `time_out`. A thread of faulthandler's own
+        sees to it, without Python: code that never gives it back is ended too.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self._stacks.open("w") as file:
+            faulthandler.dump_traceback_later(seconds, exit=True, file=file)
+            try:
+                yield
+            finally:
+                faulthandler.cancel_dump_traceback_later()
+        self._stacks.unlink(missing_ok=True)
+
+    def time_out(self) -> str:
+        """Return the stacks of the process that `time_limit` ended, "" when it ended none."""
+        try:
+            stacks = self._stacks.read_text("utf-8", "backslashreplace")
+        except FileNotFoundError:
+            return ""
+        self._stacks.unlink(missing_ok=True)
+        return stacks
 
     def read_status(self) -> dict[str, Any]:
         """Return status.json, {} where there is none; a torn one is set aside."""
@@ -82,12 +113,16 @@ class TrialFolder:
         self.state.update(changes, schema=SCHEMA, updated=time.time())
         files.write_json(self.state, self.path / "status.json")
 
-    def write_failure(self, error: BaseException) -> None:
-        """Keep the traceback in error.txt and the status "failed" with one line of it."""
-        text = "".join(traceback.format_exception(error))
+    def write_failure(self, error: BaseException, details: str = "") -> None:
+        """Keep the traceback and details in error.txt, the status "failed" with one line of it."""
+        text = "".join(traceback.format_exception(error)) + details
         with files.atomic(self.path / "error.txt") as file:
             file.write(text.encode("utf-8", "backslashreplace"))
         line = one_line(f"{type(error).__name__}: {error}")[:MAX_ERROR]
+        if memory.ran_out(error):
+            line = f"out of memory: {line}; {memory.HINT}"
+        if not self.state:
+            self.state = self.read_status()
         self.write_status(status="failed", error=line)
 
     def write_success(self, status: str = "finished") -> None:
@@ -95,6 +130,12 @@ class TrialFolder:
         (self.path / "error.txt").unlink(missing_ok=True)
         ended = {"finished": time.time()} if status == "finished" else {}
         self.write_status(status=status, error=None, **ended)
+
+    def write_health(self, findings: Sequence["Finding"]) -> None:
+        """Write every finding once, by its name."""
+        unique = {f.name: f for f in reversed(findings)}
+        content = [dataclasses.asdict(f) for f in reversed(unique.values())]
+        files.write_json(content, self.path / "health.json")
 
     def write_curves(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write one row an epoch."""
@@ -120,6 +161,10 @@ class TrialFolder:
     def checkpoint(self, name: str) -> Path | None:
         """Return the whole checkpoint of this name, None without one."""
         return checkpoint.find(self.checkpoints, name)
+
+    @property
+    def _stacks(self) -> Path:
+        return self.path / ".stacks.txt"
 
     def _select_path(self, step: int) -> Path:
         return self.path / "episodes" / f"select-{step:08d}.parquet"

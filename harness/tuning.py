@@ -5,55 +5,57 @@ All state is in the trials' own folders; Tune's goes to a temporary folder and i
 
 import logging
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+import ray
 from ray import tune
 from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig
 from ray.tune.search import Searcher
 
-from harness.errors import one_line
-from harness.jobs import WAIT, Job, StopOnSameError
+from harness.dispatch import Dispatch
+from harness.errors import UserError
+from harness.jobs import WAIT, Listener, StopOnSameError
 from harness.progress import Progress
 from harness.sweep_folder import SweepFolder
-from harness.trial import RolloutError, run_trial
-from harness.trial_folder import TrialFolder
-from harness.workers import Resources
-from ibc.train import NonFiniteError
+from harness.trial_work import Setting, run_job
+from harness.watchdog import kill
+from harness.workers import Resources, cluster_room
 
-ATTEMPTS = 2
-WORKER_DEATHS = 2
-
-# These come out the same however often they are tried.
-_DETERMINISTIC = (NonFiniteError, RolloutError, ValueError)
+# Each report waits for the driver, so the epochs of short ones travel together.
+REPORT_SECONDS = 1.0
+ROOM_SECONDS = 5.0  # between two looks at the cluster's size
+PATIENCE_SECONDS = 300.0  # for a node that is to come back
 
 
 def execute(
     jobs: StopOnSameError,
     folder: SweepFolder,
-    data: Path,
+    setting: Setting,
     resources: Resources,
     progress: Progress,
+    listeners: Sequence[Listener],
     scratch: Path | None,
 ) -> None:
     """Run all jobs on the Ray that is connected; returns when none is left.
 
-    A trial whose worker dies is started again, up to WORKER_DEATHS times, and goes on from its
-    last checkpoint. KeyboardInterrupt comes through at once; the folder can be resumed then.
+    A trial whose worker dies is begun again from its last checkpoint, as `deaths` says.
+    KeyboardInterrupt comes through at once; the folder can be resumed then.
     """
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    searcher = _Searcher(jobs, folder, progress)
+    dispatch = Dispatch(jobs, folder, [progress, *listeners], progress.note, setting.seconds)
+    searcher = _Searcher(dispatch, resources)
     with tempfile.TemporaryDirectory(
         prefix="tune-", dir=scratch, ignore_cleanup_errors=True
     ) as storage:
-        trainable = tune.with_parameters(
-            _work, folder=str(folder.path), data=str(data), threads=max(1, int(resources.cpus))
-        )
         tune.Tuner(
-            tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
+            tune.with_resources(
+                tune.with_parameters(_work, setting=vars(setting)),
+                {"cpu": resources.cpus, "gpu": resources.gpus},
+            ),
             tune_config=TuneConfig(
                 search_alg=searcher,
                 num_samples=-1,
@@ -66,7 +68,7 @@ def execute(
                 storage_path=storage,
                 verbose=0,
                 callbacks=[_Watch(searcher, progress)],
-                failure_config=FailureConfig(max_failures=WORKER_DEATHS),
+                failure_config=FailureConfig(max_failures=0),  # see `deaths`
             ),
         ).fit()
 
@@ -75,35 +77,22 @@ def _trial_name(trial: Any) -> str:
     return str(trial.trial_id)
 
 
-def _work(config: dict[str, Any], folder: str, data: str, threads: int) -> None:
+def _work(config: dict[str, Any], setting: dict[str, Any]) -> None:
     """Run one job in a worker; its end is told by its folder, not by this function."""
-    try:
-        job = Job.loads(config["job"])
-    except ValueError as error:
-        TrialFolder(Path(folder) / "trials" / config["id"]).write_failure(error)
-        tune.report({"over": True})
-        return
-    torch.set_num_threads(threads)
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            run_trial(
-                job.config,
-                Path(folder) / "trials" / job.id,
-                tune.report,
-                demos=data,
-                train_seed=job.train_seed,
-                info=job.info,
-                until=job.until,
-            )
-        except _DETERMINISTIC:
-            break  # error.txt has it
-        except Exception:
-            if attempt == ATTEMPTS:
-                break
-        else:
-            break
-    # Tune takes a function that never reports for one that failed.
-    tune.report({"over": True})
+    epochs: list[Mapping[str, Any]] = []
+    spoke = time.monotonic()
+
+    def report(metrics: Mapping[str, Any]) -> None:
+        nonlocal spoke
+        epochs.append(metrics)
+        if time.monotonic() - spoke >= REPORT_SECONDS:
+            tune.report({"epochs": epochs.copy()})
+            epochs.clear()
+            spoke = time.monotonic()
+
+    tune.report({"epochs": []})  # says which process it is
+    run_job(config["id"], config["job"], Setting(**setting), report)
+    tune.report({"epochs": epochs})
 
 
 class _NotSaved:
@@ -114,38 +103,47 @@ class _NotSaved:
 
 
 class _Searcher(_NotSaved, Searcher):
-    """Hands Tune the next job whenever there is room, and the jobs how each of them ended."""
+    """Hands Tune the next job whenever there is room for it, and hears of its end."""
 
-    def __init__(self, jobs: StopOnSameError, folder: SweepFolder, progress: Progress) -> None:
+    def __init__(self, dispatch: Dispatch, resources: Resources) -> None:
         super().__init__()
-        self.jobs, self.folder, self.progress = jobs, folder, progress
-        self.running: dict[str, Job] = {}
-        self.errors: dict[str, str] = {}
+        self.dispatch, self.resources = dispatch, resources
+        self.trials: list[Any] = []  # Tune's own, which knows what a worker died of
+        self._room, self._looked = 0, float("-inf")
+        self._had_room = time.monotonic()
 
     def suggest(self, trial_id: str) -> Any:
-        job = self.jobs.next()
+        # Tune would ask for one more than there is room for, before a search knows what it needs.
+        if len(self.dispatch.running) >= self.room():
+            return None
+        job = self.dispatch.next(trial_id)
         if job is WAIT:
-            if not self.running:
-                raise RuntimeError("the search waits for a trial to end, and none runs")
             return None  # Tune asks again at its next step
-        if job is None:
-            return Searcher.FINISHED
-        self.running[trial_id] = job
-        return {"job": job.dumps(), "id": job.id}
+        return Searcher.FINISHED if job is None else {"job": job.dumps(), "id": job.id}
+
+    def room(self) -> int:
+        """Return how many trials the cluster can run at once; nodes come and go."""
+        now = time.monotonic()
+        if now - self._looked > ROOM_SECONDS:
+            self._room, self._looked = cluster_room(self.resources), now
+        if self._room or self.dispatch.running:
+            self._had_room = now
+        elif now - self._had_room > PATIENCE_SECONDS:
+            raise UserError(
+                "the cluster must have a node with room for a trial, and for "
+                f"{PATIENCE_SECONDS:.0f} s it had none; run the same command again to continue"
+            )
+        return self._room
 
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
     ) -> None:
-        job = self.running.pop(trial_id)
-        trial = self.folder.trial(job.id)
-        status = trial.read_status()
-        if status.get("status") not in ("finished", "stopped", "failed"):
-            # The worker died too often to say so itself.
-            trial.state = status
-            trial.write_failure(RuntimeError(self.errors.pop(trial_id, "its worker process died")))
-            status = trial.state
-        self.jobs.done(job, status)
-        self.progress.end(job, status)
+        said = str(self.trial(trial_id).get_error()) if error else None
+        self.dispatch.ended(trial_id, said)
+
+    def trial(self, trial_id: str) -> Any:
+        """Return Tune's trial of this id."""
+        return next(trial for trial in reversed(self.trials) if trial.trial_id == trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing is kept: the trials' folders say it all."""
@@ -155,13 +153,17 @@ class _Searcher(_NotSaved, Searcher):
 
 
 class _Watch(_NotSaved, Callback):
-    """Shows what Tune hears from its workers."""
+    """Passes on what Tune hears from its workers, and ends those that are beyond hearing."""
 
     def __init__(self, searcher: _Searcher, progress: Progress) -> None:
         self.searcher, self.progress = searcher, progress
+        self._address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self.searcher.trials = trials
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.progress.start(self.searcher.running[trial.trial_id])
+        self.searcher.dispatch.started(trial.trial_id)
 
     def on_trial_result(
         self,
@@ -171,19 +173,15 @@ class _Watch(_NotSaved, Callback):
         result: Mapping[str, Any],
         **info: Any,
     ) -> None:
-        job = self.searcher.running.get(trial.trial_id)
-        if job is not None and "steps" in result:
-            self.progress.epoch(job, result)
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.searcher.errors[trial.trial_id] = _explain(trial)
+        if result["node_ip"] == self._address:
+            self.searcher.dispatch.here(trial.trial_id, result["pid"])
+        for metrics in result["epochs"]:
+            self.searcher.dispatch.epoch(trial.trial_id, metrics)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        for key, pid in self.searcher.dispatch.to_kill():
+            if pid is not None:
+                kill(pid)
+            else:
+                ray.kill(self.searcher.trial(key).temporary_state.ray_actor)
         self.progress.tick()
-
-
-def _explain(trial: Any) -> str:
-    text = one_line(trial.get_error() or "its worker process died")
-    if "OutOfMemory" in text or "OOM" in text:
-        return f"its worker ran out of memory; give fewer trials at once more of it: {text}"
-    return f"its worker process died: {text}"

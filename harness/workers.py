@@ -91,23 +91,52 @@ def slots(
         raise UserError(f"{what} must fit into the {have_cpus:g} CPUs of {where}, given {cpus:g}")
     if gpus > have_gpus:
         raise UserError(f"{what} must fit into the {have_gpus:g} GPUs of {where}, given {gpus:g}")
+    return _fit(cpus, gpus, have_cpus, have_gpus)
+
+
+def _fit(cpus: float, gpus: float, have_cpus: float, have_gpus: float) -> int:
     fit = math.floor(have_cpus / cpus + 1e-9)
-    return min(fit, math.floor(have_gpus / gpus + 1e-9)) if gpus else fit
+    if not gpus:
+        return fit
+    if gpus > 1:
+        return min(fit, math.floor(have_gpus / gpus))
+    # A share lies on one GPU: two thirds leave a third that no other two thirds can take.
+    return min(fit, math.floor(1 / gpus + 1e-9) * math.floor(have_gpus))
 
 
 def cluster_slots(resources: Resources) -> int:
-    """Return how many trials fit into the Ray that is connected; UserError when none does."""
+    """Return how many trials fit into the Ray that is connected; UserError when none does.
+
+    A trial lies on one node: two nodes of one CPU each do not run a trial of two.
+    """
+    nodes = _nodes()
+    if not nodes:
+        raise UserError("the cluster must have a living node, it has none")
+    # The one that comes nearest says best what is wrong.
+    largest = max(nodes, key=lambda node: (min(node[0], resources.cpus), node[1], node[0]))
+    where = f"the cluster's largest node ({len(nodes)} in all)" if len(nodes) > 1 else "the cluster"
+    slots(resources.cpus, resources.gpus, *largest, what="a trial", where=where)
+    return cluster_room(resources)
+
+
+def cluster_room(resources: Resources) -> int:
+    """Return how many trials fit into the Ray that is connected, node by node; perhaps none."""
+    return sum(
+        _fit(resources.cpus, resources.gpus, *node)
+        for node in _nodes()
+        if resources.cpus <= node[0] and resources.gpus <= node[1]
+    )
+
+
+def _nodes() -> list[tuple[float, float]]:
+    """Return the CPUs and GPUs of each living node of the cluster."""
     import ray
 
-    have = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return slots(
-        resources.cpus,
-        resources.gpus,
-        have.get("CPU", 0),
-        have.get("GPU", 0),
-        what="a trial",
-        where="the cluster",
-    )
+    return [
+        (node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"]
+    ]
 
 
 @contextmanager

@@ -1,0 +1,76 @@
+"""What a worker does with a job: on the right data, within its time, again where that may help."""
+
+import gc
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.jobs import Job
+from harness.trial import RolloutError, run_trial
+from harness.trial_folder import TrialFolder
+from ibc.train import NonFiniteError
+
+ATTEMPTS = 2
+ENDED = ("finished", "stopped", "failed")
+
+# These come out the same however often they are tried.
+_DETERMINISTIC = (NonFiniteError, RolloutError, ValueError)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all jobs of a sweep share, in plain values that travel to a worker.
+
+    folder: the sweep's. data: the path of the demonstrations; fingerprint: what they must be.
+    threads: of a trial. seconds: how long one may take.
+    """
+
+    folder: str
+    data: str
+    fingerprint: str
+    threads: int
+    seconds: float
+
+    def trial(self, id_: str) -> TrialFolder:
+        """Return the folder of a trial."""
+        return TrialFolder(Path(self.folder) / "trials" / id_)
+
+
+def run_job(
+    id_: str, text: str, setting: Setting, report: Callable[[Mapping[str, Any]], None]
+) -> None:
+    """Run the job `text` (of `Job.dumps`); how it ended is told by the folder of the trial `id_`.
+
+    OSError when the folder could not be told. A trial that takes too long ends this process.
+    """
+    folder = setting.trial(id_)
+    try:
+        job = Job.loads(text)
+    except ValueError as error:
+        folder.write_failure(error)
+        return
+    torch.set_num_threads(setting.threads)
+    with folder.time_limit(setting.seconds):
+        for _ in range(ATTEMPTS):
+            try:
+                run_trial(
+                    job.config,
+                    folder.path,
+                    report,
+                    demos=setting.data,
+                    train_seed=job.train_seed,
+                    info=job.info,
+                    until=job.until,
+                    fingerprint=setting.fingerprint,
+                )
+            except Exception as error:
+                if folder.read_status().get("status") != "failed":
+                    folder.write_failure(error)  # it was refused before it began
+                if isinstance(error, _DETERMINISTIC):
+                    return
+            else:
+                return
+            gc.collect()  # what a failed attempt held may be what the next one lacks
