@@ -117,6 +117,16 @@ def find(directory: Path, name: str) -> Path | None:
     return None
 
 
+def remove_old(directory: Path) -> None:
+    """Remove what a kill at the end of `save` left beside whole checkpoints.
+
+    Only for the folder's only writer.
+    """
+    for old in directory.glob(".*.old"):
+        if (directory / old.name[1 : -len(".old")] / _CONFIG).is_file():
+            shutil.rmtree(old)
+
+
 def load_training_state(path: Path) -> Any:
     """Return the training state of a checkpoint's folder; FileNotFoundError when it has none."""
     from harness import state
@@ -147,7 +157,7 @@ def resolve(
     spec: str,
     results: Path,
     sweep: str | None = None,
-    fetch: Callable[[Path], None] = lambda trial_dir: None,
+    fetch: Callable[[Path], None] | None = None,
 ) -> Checkpoint:
     """Return what `best`, a trial's id (or its unambiguous start) or a folder stands for.
 
@@ -184,7 +194,7 @@ def sweep_dir(results: Path, sweep: str | None = None) -> Path:
     return found[-1]
 
 
-def _best(folder: Path, fetch: Callable[[Path], None]) -> Checkpoint:
+def _best(folder: Path, fetch: Callable[[Path], None] | None) -> Checkpoint:
     trials = store.read(folder, "trials")
     scored = pc.and_(pc.equal(trials["status"], "finished"), pc.is_finite(trials["select_score"]))
     finished = trials.filter(scored).sort_by(
@@ -204,7 +214,7 @@ def _best(folder: Path, fetch: Callable[[Path], None]) -> Checkpoint:
 
 
 def _trial(
-    spec: str, results: Path, sweep: str | None, fetch: Callable[[Path], None]
+    spec: str, results: Path, sweep: str | None, fetch: Callable[[Path], None] | None
 ) -> Checkpoint:
     folders = [sweep_dir(results, sweep)] if sweep is not None else sweeps(results)
     matches = []
@@ -226,12 +236,15 @@ def _trial(
     return _of_trial(*matches[0], note="", fetch=fetch)
 
 
-def _of_trial(folder: Path, row: pa.Table, note: str, fetch: Callable[[Path], None]) -> Checkpoint:
+def _of_trial(
+    folder: Path, row: pa.Table, note: str, fetch: Callable[[Path], None] | None
+) -> Checkpoint:
     trial_dir = folder / "trials" / row["trial"][0].as_py()
     # A folder from a stranger may link elsewhere; what counts as this trial lies inside it.
     if not trial_dir.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{trial_dir} links to a place outside its sweep, and is not followed")
-    fetch(trial_dir)
+    if fetch is not None:
+        fetch(trial_dir)
     path = find(trial_dir / "checkpoints", "best")
     if path is None:
         status = row["status"][0].as_py()
@@ -264,6 +277,12 @@ def _checkpoint(
     path: Path, kind: str, sweep: str | None, trial_dir: Path | None, note: str
 ) -> Checkpoint:
     described = describe(path) if (path / _CONFIG).is_file() else {}
+    policy_hash = weights_hash(path)
+    if described.get("policy_hash", policy_hash) != policy_hash:
+        raise UserError(
+            f"{path / WEIGHTS} must hold the weights that were saved, {described['policy_hash']} "
+            f"by {_CONFIG}; it holds {policy_hash}"
+        )
     return Checkpoint(
         path=path,
         kind=kind,
@@ -272,7 +291,7 @@ def _checkpoint(
         config_hash=described.get("config_hash"),
         train_seed=described.get("train_seed"),
         step=described.get("step"),
-        policy_hash=weights_hash(path),
+        policy_hash=policy_hash,
         note=note,
     )
 

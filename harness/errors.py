@@ -4,6 +4,7 @@
 """
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141
 TERMINATED = 143
 
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _OWN_CODE = Path(__file__).resolve().parent.parent
 _WINGS = frozenset({"envs", "harness", "ibc"})
 
@@ -52,6 +54,7 @@ def run(main: Callable[[], int]) -> int:
 
     A user's mistake becomes one line on stderr and 2: any UserError, or a ValueError that this
     project's own code raised. A ValueError from inside a library is a bug and keeps its traceback.
+    A full disk is one line and 1: nothing that was written before is lost.
     The first SIGINT or SIGTERM unwinds the stack as KeyboardInterrupt, the next SIGINT leaves at
     once.
     """
@@ -86,6 +89,11 @@ def run(main: Callable[[], int]) -> int:
         # The reader left (`| head`). Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        _say(f"error: {one_line(error)}; make room and run the same command again to continue")
+        return SOME_FAILED
     finally:
         for signum, handler in zip(signals, previous, strict=True):
             signal.signal(signum, handler)

@@ -1,9 +1,12 @@
 """A training state as one safetensors file: tensors by number, the tree around them as JSON.
 
-`torch.save` would pickle the tree; this format can hold nothing that runs when it is read.
+`torch.save` would pickle the tree; this format can hold nothing that runs when it is read. It has
+no checksum of its own, so one of all that was given lies in the metadata.
 """
 
 import json
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from safetensors.torch import save_file
 
 from harness.files import TornFileError
 
-_TREE, _VERSION = "tree", "version"
+_TREE, _VERSION, _SUM = "tree", "version", "crc32"
 
 
 def write(state: object, path: Path) -> None:
@@ -23,7 +26,9 @@ def write(state: object, path: Path) -> None:
     """
     tensors: dict[str, torch.Tensor] = {}
     tree = _pack(state, tensors, "state")
-    save_file(tensors, path, metadata={_TREE: json.dumps(tree), _VERSION: "1"})
+    text = json.dumps(tree)
+    metadata = {_TREE: text, _VERSION: "1", _SUM: _checksum(text, tensors)}
+    save_file(tensors, path, metadata=metadata)
 
 
 def read(path: Path) -> Any:
@@ -36,6 +41,9 @@ def read(path: Path) -> Any:
                     f"{path} must be a training state of version 1, given {metadata.get(_VERSION)}"
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        # Files of the first days have no sum.
+        if metadata.get(_SUM, found := _checksum(metadata[_TREE], tensors)) != found:
+            raise TornFileError(f"{path} is not what was written: its checksum differs")
         return _unpack(json.loads(metadata[_TREE]), tensors)
     except FileNotFoundError:
         raise
@@ -43,6 +51,15 @@ def read(path: Path) -> Any:
         raise
     except Exception as error:  # safetensors has no public class for a broken file
         raise TornFileError(f"{path} is not a whole training state: {error}") from error
+
+
+def _checksum(tree: str, tensors: Mapping[str, torch.Tensor]) -> str:
+    found = zlib.crc32(tree.encode())
+    for name in sorted(tensors, key=int):
+        tensor = tensors[name]
+        found = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), found)
+        found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), found)
+    return f"{found:08x}"
 
 
 def _pack(value: object, tensors: dict[str, torch.Tensor], where: str) -> Any:
