@@ -1,7 +1,6 @@
 """Door 2: evaluate a policy over many seeds. See `python run_eval.py --help`."""
 
 import sys
-from pathlib import Path
 
 from harness import errors
 
@@ -31,7 +30,10 @@ def main() -> int:
     )
     parser.add_argument("--gif", action="store_true", help="a small GIF beside each film")
     parser.add_argument("--policy", metavar="module:factory", help="evaluate any object instead")
-    parser.add_argument("--results", type=Path, metavar="DIR", help="where sweeps lie (results/)")
+    parser.add_argument(
+        "--results", metavar="DIR|URI", help="where sweeps lie (results/), also s3://bucket/prefix"
+    )
+    parser.add_argument("--address", metavar="ADDR", help="workers of a Ray cluster")
     parser.add_argument("--redo", action="store_true", help="also what is stored already")
     given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
 

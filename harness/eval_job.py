@@ -5,27 +5,29 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from harness import eval_report, provenance, store
+from harness import eval_report, files, provenance, store
 from harness.cells import plain, table
 from harness.errors import OK, SOME_FAILED, UserError
 from harness.eval_pool import Block, Outcome, Pool, Task
 from harness.eval_progress import EvalProgress
 from harness.eval_target import Target, find_targets
-from harness.files import temporary_beside
 from harness.filming import Films, film
 from harness.protocol import Protocol, blocks, caution, parse_seeds, span
 from harness.workers import available_cpus
 
+if TYPE_CHECKING:
+    from harness.mirror import Mirror
+
 
 @dataclass(frozen=True)
 class Options:
-    """What door 2 was given; results: the folder that sweeps lie in."""
+    """What door 2 was given; results: the folder that sweeps lie in, or a store's URI."""
 
     seeds: str
     ckpt: str | Sequence[str] = ()
@@ -35,8 +37,9 @@ class Options:
     video: int = 0
     overlay: str | None = None
     gif: bool = False
-    results: Path = store.RESULTS
+    results: Path | str = store.RESULTS
     redo: bool = False
+    address: str | None = None
 
 
 def evaluate(options: Options, console: Console) -> int:
@@ -48,36 +51,48 @@ def evaluate(options: Options, console: Console) -> int:
     began = time.perf_counter()
     seeds = parse_seeds(options.seeds)
     protocol = Protocol()
-    workers = _check_workers(options.workers)
+    workers = options.workers if options.address else _check_workers(options.workers)
     films = Films(options.video, options.overlay, options.gif)
     films.check(len(seeds))
     ckpts = (options.ckpt,) if isinstance(options.ckpt, str) else tuple(options.ckpt)
-    targets = find_targets(ckpts, options.policy, options.results, options.sweep)
+    mirror = _mirror(options)
+    results = Path(options.results) if mirror is None else mirror.path
+    fetch = None if mirror is None else mirror.fetch
+    targets = find_targets(ckpts, options.policy, results, options.sweep, fetch)
     runs = {target.source: _Run(target, protocol, seeds, redo=options.redo) for target in targets}
     for run in runs.values():
         run.check()
     tasks = [task for run in runs.values() for task in run.tasks]
-    workers = max(1, min(workers, len(tasks)))
-    _announce(console, list(runs.values()), protocol, seeds, workers)
+    workers = None if workers is None else max(1, min(workers, len(tasks)))
+    place = "all CPUs" if workers is None else f"{workers} worker(s)"
+    place += f" of the cluster at {options.address}" if options.address else ""
+    _announce(console, list(runs.values()), protocol, seeds, place)
+    address = options.address if tasks or films.count else None
 
     with (
         EvalProgress(sum(len(task.block) for task in tasks)) as progress,
-        Pool(protocol, workers, progress.tick) as pool,
+        Pool(protocol, workers, progress.tick, address=address) as pool,
     ):
         for task, outcome in pool.run(tasks):
-            progress.advance(runs[task.source].add(task, outcome))
+            run = runs[task.source]
+            progress.advance(run.add(task, outcome))
+            if mirror is not None:
+                with mirror.once():
+                    mirror.push_episodes(run.target.folder)
         took = time.perf_counter() - began
         for run in runs.values():
             run.film(films, pool)
-    spent = eval_report.TimeSpent(took, workers, sum(len(task.block) for task in tasks))
-    results = [(run.target.title, run.episodes) for run in runs.values()]
-    shown = eval_report.evaluation(results[0][1], spent, console.width)
-    if len(results) > 1:
-        shown = eval_report.evaluations(results, spent)
+    spent = eval_report.TimeSpent(took, pool.workers, sum(len(task.block) for task in tasks))
+    found = [(run.target.title, run.episodes) for run in runs.values()]
+    shown = eval_report.evaluation(found[0][1], spent, console.width)
+    if len(found) > 1:
+        shown = eval_report.evaluations(found, spent)
     console.print(shown)
     for run in runs.values():
         run.say_paths(console)
-    failed = sum(rows.num_rows - rows["error"].null_count for _, rows in results)
+        if mirror is not None:
+            mirror.push_episodes(run.target.folder, run.parts.merged)
+    failed = sum(rows.num_rows - rows["error"].null_count for _, rows in found)
     return SOME_FAILED if failed else OK
 
 
@@ -138,6 +153,18 @@ class _Run:
             _say_path(console, "gif" if path.suffix == ".gif" else "video", path)
 
 
+def _mirror(options: Options) -> "Mirror | None":
+    """Return the local copy of a store, with what its small files say by now."""
+    if not files.is_uri(options.results):
+        return None
+    from harness.mirror import Mirror  # the import takes a while that folders need not wait
+
+    mirror = Mirror(str(options.results))
+    mirror.check()
+    mirror.pull(options.sweep)
+    return mirror
+
+
 def _check_workers(workers: int | None) -> int:
     cpus = available_cpus()
     if workers is None:
@@ -150,7 +177,7 @@ def _check_workers(workers: int | None) -> int:
 def _check_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = temporary_beside(folder / "probe")
+        probe = files.temporary_beside(folder / "probe")
         probe.touch()
         probe.unlink()
     except OSError as error:
@@ -182,7 +209,7 @@ def _announce(
     runs: Sequence[_Run],
     protocol: Protocol,
     seeds: tuple[int, ...],
-    workers: int,
+    place: str,
 ) -> None:
     missing = sum(len(run.missing) for run in runs)
     total = len(runs) * len(seeds)
@@ -190,7 +217,7 @@ def _announce(
     lines = [("evaluating" if i == 0 else " ", run.target.title) for i, run in enumerate(runs)]
     lines += [("chosen as", run.target.note) for run in runs]
     lines += [
-        ("episodes", f"{count}, from seeds {span(seeds)}, on {workers} worker(s)"),
+        ("episodes", f"{count}, from seeds {span(seeds)}, on {place}"),
         ("protocol", f"{protocol.hash}: {protocol.describe()}"),
     ]
     if missing < total:
@@ -226,6 +253,7 @@ class _Parts:
         run = f"eval-{max(numbers, default=0) + 1:04d}-{secrets.token_hex(2)}"
         self.stem = f"{run}-{protocol.hash}" + ("" if step is None else f"-step{step}")
         self.paths: list[Path] = []
+        self.merged: list[Path] = []
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         path = self.folder / f"{self.stem}-part{rows[0]['env_seed']}.parquet"
@@ -238,6 +266,7 @@ class _Parts:
         store.write(store.table("episodes", by_seed), path)
         for part in self.paths:
             part.unlink()
+        self.merged = self.paths
         if self.folder.parent.parent.name == "evaluations":
             described = {"policy": rows[0]["config_hash"], **provenance.collect()}
             store.write_json(described, self.folder.parent / "evaluation.json")

@@ -1,7 +1,7 @@
 """What an evaluation is of: checkpoints by name, by trial or by folder, or any object that acts."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,16 @@ class Target:
 
 
 def find_targets(
-    ckpts: Sequence[str], policy: str | None, results: Path, sweep: str | None
+    ckpts: Sequence[str],
+    policy: str | None,
+    results: Path,
+    sweep: str | None,
+    fetch: Callable[[Path], None] | None = None,
 ) -> list[Target]:
     """Return what --ckpt or --policy names; UserError when it is not exactly one of them.
 
-    `all` is every finished trial of the sweep. What is named twice counts once.
+    `all` is every finished trial of the sweep. What is named twice counts once. `fetch`: see
+    `checkpoint.resolve`.
     """
     if (not ckpts) == (policy is None):
         raise UserError("one of --ckpt and --policy is needed, and only one of them")
@@ -46,7 +51,7 @@ def find_targets(
     for name in ckpts:
         specs = _finished(results, sweep) if name == EVERY else [(name, sweep)]
         for spec, of in specs:
-            target = _checkpoint_target(spec, results, of)
+            target = _checkpoint_target(spec, results, of, fetch)
             assert target.source.checkpoint is not None
             found.setdefault(target.source.checkpoint, target)
     return list(found.values())
@@ -64,8 +69,10 @@ def _finished(results: Path, sweep: str | None) -> list[tuple[str, str]]:
     return [(name, folder.name) for name in sorted(names)]
 
 
-def _checkpoint_target(spec: str, results: Path, sweep: str | None) -> Target:
-    found = checkpoint.resolve(spec, results, sweep)
+def _checkpoint_target(
+    spec: str, results: Path, sweep: str | None, fetch: Callable[[Path], None] | None
+) -> Target:
+    found = checkpoint.resolve(spec, results, sweep, fetch)
     columns = {
         "sweep": found.sweep,
         "config_hash": found.config_hash or found.policy_hash,

@@ -1,5 +1,6 @@
 """Files that are whole or absent: atomic writes, JSON, names that cannot leave their folder."""
 
+import fcntl
 import json
 import os
 import re
@@ -79,6 +80,19 @@ def readable_results(results: Path | str, sweep: str | None = None) -> Path:
     from harness import remote  # half a second of import that folders do not need
 
     return remote.local(str(results), sweep)
+
+
+@contextmanager
+def unless_held(folder: Path) -> Iterator[bool]:
+    """Hold a folder's lock for a moment; yields False where another process works in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def sync_folder(folder: Path) -> None:

@@ -9,7 +9,6 @@ the hash of its files, and becomes visible by one object that names them.
     <uri>/<sweep>/trials/<trial>/checkpoints/{last,best}.json, {last,best}-<hash>/<file>
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -17,14 +16,14 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness import checkpoint, files, remote_lock
 from harness.data import cache_folder
 from harness.errors import UserError
-from harness.objects import Entry, Objects
+from harness.objects import Entry, Objects, RemoteError
 from harness.remote_checkpoints import RemoteCheckpoints
 from harness.trial_folder import TrialFolder
 
@@ -59,6 +58,16 @@ class Mirror:
         try:
             self.objects.write(key, b"")
             self.objects.delete(key)
+        finally:
+            self.objects.waits = waits
+
+    @contextmanager
+    def once(self) -> Iterator[None]:
+        """Try everything once, and bear it when the store is out of reach for now."""
+        waits, self.objects.waits = self.objects.waits, ()
+        try:
+            with suppress(RemoteError):
+                yield
         finally:
             self.objects.waits = waits
 
@@ -153,7 +162,7 @@ class Mirror:
         self, pool: ThreadPoolExecutor, sweep: str, found: dict[str, Entry], held: bool
     ) -> None:
         folder = self.path / sweep
-        with unless_held(folder) as free:
+        with files.unless_held(folder) as free:
             if free or held:  # otherwise a sweep runs here, and its own files are newer
                 self._bring(pool, [e for name, e in found.items() if _is_top(name)])
         trials: dict[str, dict[str, Entry]] = {}
@@ -179,7 +188,7 @@ class Mirror:
         else:
             content, status = self._read_status(status_key)
         newer = rank(status) > rank(local)
-        with unless_held(trial_dir) as free:
+        with files.unless_held(trial_dir) as free:
             for key, each in entries.items():
                 name = key.removeprefix(f"{prefix}/")
                 path = self.path / key
@@ -265,7 +274,7 @@ class Mirror:
     def _set_aside(self, folder: Path, held: bool) -> None:
         if not (folder / "plan.json").exists():
             return
-        with unless_held(folder) as free:
+        with files.unless_held(folder) as free:
             if not (free or held):
                 return
             aside = (
@@ -286,19 +295,6 @@ def rank(status: Mapping[str, Any]) -> tuple[int, int, int]:
 
     name = status.get("status")
     return number("attempts"), number("step"), _ORDER.index(name) if name in _ORDER else -1
-
-
-@contextmanager
-def unless_held(folder: Path) -> Iterator[bool]:
-    """Hold a folder's lock for a moment; yields False where another process works in it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 def _is_top(name: str) -> bool:

@@ -1,6 +1,5 @@
 """Results under a URI: the folder that all code works on then, and a trial's way there and back."""
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,7 +42,6 @@ def carried(mirror: Mirror | None, trial_dir: Path) -> Iterator[Callable[[], Non
         yield lambda: None
         return
     mirror.pull_trial(trial_dir, whole=True)
-    waits = mirror.objects.waits
     pushed_at, took = time.monotonic(), 0.0
 
     def push() -> None:
@@ -51,11 +49,8 @@ def carried(mirror: Mirror | None, trial_dir: Path) -> Iterator[Callable[[], Non
         began = time.monotonic()
         if (began - pushed_at) * PUSHING_SHARE < took:
             return
-        mirror.objects.waits = ()
-        # Out of reach: the trial goes on, and at its end the store has to answer.
-        with contextlib.suppress(RemoteError):
+        with mirror.once():  # at the trial's end the store has to answer
             mirror.push_trial(trial_dir)
-        mirror.objects.waits = waits
         pushed_at = time.monotonic()
         took = pushed_at - began
 
