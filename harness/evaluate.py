@@ -6,6 +6,7 @@ Legend: B episodes of the block, b those still running, T obs horizon, H action 
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from typing import Protocol as Structural
@@ -61,9 +62,11 @@ def evaluate_block(
     (px per step cubed). idle_share: steps that moved the agent by less than 1 px. policy_ms,
     env_ms, render_ms: this episode's share of the block's time in milliseconds, in all.
     """
-    block = _Block(policy, seeds, protocol, video)
-    while block.running.any():
-        block.act()
+    # A policy of ours may keep what stays the same from step to step.
+    with getattr(policy, "acting", nullcontext)():
+        block = _Block(policy, seeds, protocol, video)
+        while block.running.any():
+            block.act()
     return [block.row(i) for i in range(len(seeds))]
 
 

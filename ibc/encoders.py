@@ -10,6 +10,7 @@ from ibc.encoder_config import EncoderConfig
 from ibc.low_dim import LOW_DIM, PER_MOVE, StateEncoder
 from ibc.normalize import normalize_positions
 from ibc.pooling import SoftArgmax, add_coordinates, crop_frames
+from ibc.recall import Recall
 from ibc.temporal import build_fusion
 from ibc.trunks import build_trunk
 
@@ -25,6 +26,7 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, config: EncoderConfig, obs_horizon: int) -> None:
         super().__init__()
+        self.recall: Recall | None = None
         self.crop, self.stacked = config.crop, config.stacking == "channels"
         self.coordinates, self.reduce_relu = config.coordinates, config.reduce_relu
         inputs = 3 * obs_horizon if self.stacked else 3
@@ -54,11 +56,12 @@ class ImageEncoder(nn.Module):
             frames = frames_BTHWC.permute(0, 2, 3, 1, 4).reshape(B, H, W, T * C)
         else:
             frames = frames_BTHWC.reshape(B * T, H, W, C)
-        # Still uint8 up to here; the permuted view is channels-last without another copy.
-        x = frames.permute(0, 3, 1, 2).float().mul_(2.0 / 255.0).sub_(1.0)
-        features = self.project(
-            self._pool(self.trunk(add_coordinates(x) if self.coordinates else x))
-        )
+        recall = self.recall if augment is None and frames.device.type == "cpu" else None
+        if recall is None or torch.is_grad_enabled():
+            pooled = self._see(frames)
+        else:  # an older frame was the newest one before
+            pooled = recall.rows(frames, self._see)
+        features = self.project(pooled)
         if self.fusion is not None:
             features_BF = self.fusion(features.unflatten(0, (B, T)))
         else:
@@ -66,6 +69,12 @@ class ImageEncoder(nn.Module):
         agent_BTA = normalize_positions(obs["agent_pos"])
         moves_BX = (agent_BTA[:, 1:] - agent_BTA[:, :-1]).flatten(1) * PER_MOVE
         return torch.cat([features_BF, agent_BTA[:, -1], moves_BX], 1)
+
+    def _see(self, frames: Tensor) -> Tensor:
+        """Frames uint8 (N, H, W, C) to what is pooled of each."""
+        # Still uint8 up to here; the permuted view is channels-last without another copy.
+        x = frames.permute(0, 3, 1, 2).float().mul_(2.0 / 255.0).sub_(1.0)
+        return self._pool(self.trunk(add_coordinates(x) if self.coordinates else x))
 
     def _pool(self, maps: Tensor) -> Tensor:
         """The trunk's maps (B, C, H, W) to (B, M), or (B, 2 M) for positions."""

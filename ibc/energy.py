@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ibc.checks import check, check_choice, check_float, check_int
+from ibc.recall import Recall
 from ibc.spectral import advance, dense
 
 BLOCK = 2**18  # hidden units of one layer computed at once where that is free: 1 MiB
@@ -176,6 +177,7 @@ class ProductEnergy(nn.Module):
 
     def __init__(self, features: int, action_dim: int, config: EnergyConfig) -> None:
         super().__init__()
+        self.recall: Recall | None = None
         width, normed = config.width, config.spectral_norm
         hidden = [width] * config.depth
         self.spectral = normed
@@ -198,19 +200,27 @@ class ProductEnergy(nn.Module):
 
         Dropout is applied to observations only. First layer and product stay in float32.
         """
-        with torch.autocast(actions_BND.device.type, enabled=False):
-            # Rows in one dimension: ReLU in place on a view would cost a copy of the gradient.
-            v = self.action(actions_BND.flatten(0, 1)).relu_()
-        for layer in self.hidden:
-            v = layer(v).relu_()
+        shared = len(actions_BND) == 1
+        if self.recall is None or not shared or torch.is_grad_enabled():
+            v = self._tower(actions_BND)
+        else:  # a lattice is the same at every step
+            v = self.recall.whole(actions_BND, self._tower)
         with torch.autocast(actions_BND.device.type, enabled=False):
             u_BW = context_BW.float() * -self.scale
-            v_BNW = v.float().unflatten(0, actions_BND.shape[:2])
-            shared = len(actions_BND) == 1
+            v_BNW = v.float().view(*actions_BND.shape[:2], -1)
             energies: Tensor = (
                 u_BW @ v_BNW[0].T if shared else torch.bmm(v_BNW, u_BW.unsqueeze(2)).squeeze(2)
             )
         return energies
+
+    def _tower(self, actions_BND: Tensor) -> Tensor:
+        """v(a), (B * N, W)."""
+        with torch.autocast(actions_BND.device.type, enabled=False):
+            # Rows in one dimension: ReLU in place on a view would cost a copy of the gradient.
+            v: Tensor = self.action(actions_BND.flatten(0, 1)).relu_()
+        for layer in self.hidden:
+            v = layer(v).relu_()
+        return v
 
 
 EnergyModel = ConcatEnergy | ProductEnergy

@@ -1,0 +1,103 @@
+"""Acting with a memory gives the same bits as acting without one, and forgets."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from ibc.energy import EnergyConfig
+from ibc.inference import InferenceConfig
+from ibc.normalize import ActionConfig, Normalizer
+from ibc.policy import Policy, PolicyConfig, build_policy
+from ibc.policy_config import config_from_plain
+from ibc.recall import Recall
+
+
+def _policy(**settings: object) -> Policy:
+    config = config_from_plain(PolicyConfig, {"action": {"frame": "board", "bounds": "board"}})
+    config = PolicyConfig(**{**vars(config), **settings})  # type: ignore[arg-type]
+    bounds = torch.zeros(2), torch.full((2,), 512.0)
+    normalizer = Normalizer(ActionConfig(frame="board", bounds="board"), *bounds)
+    return build_policy(config, normalizer, generator_seed=0).eval()
+
+
+def _episode(policy: Policy, steps: int = 4) -> list[Tensor]:
+    """Act for some steps of frames that follow on each other, losing an episode on the way."""
+    random = torch.Generator().manual_seed(0)
+    T, B = policy.obs_horizon, 3
+    images = torch.randint(0, 256, (B, steps + T, 96, 96, 3), dtype=torch.uint8, generator=random)
+    images[:, 2] = images[:, 1]  # a frame may come twice
+    places = torch.rand(B, steps + T, 20, generator=random) * 512
+    generators = [torch.Generator().manual_seed(row) for row in range(B)]
+    found = []
+    for step in range(steps):
+        rows = [0, 1, 2] if step < 2 else [0, 2]
+        obs = {
+            "image": images[rows, step : step + T],
+            "agent_pos": places[rows, step : step + T, :2],
+            "keypoints": places[rows, step : step + T],
+        }
+        found.append(policy.predict_action(obs, [generators[row] for row in rows]))
+    return found
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"obs_mode": "image"},
+        {"obs_mode": "keypoints"},
+        {"obs_mode": "keypoints", "energy": EnergyConfig(fusion="concat", width=32)},
+        {"obs_mode": "keypoints", "inference": InferenceConfig(sampler="dfo", samples=16)},
+    ],
+)
+def test_acting_gives_the_same_bits(settings: dict[str, object]) -> None:
+    policy = _policy(obs_horizon=2, **settings)
+    plain = _episode(policy)
+    with policy.acting():
+        kept = _episode(policy)
+    for a, b in zip(plain, kept, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_frame_seen_before_is_not_encoded_again() -> None:
+    policy = _policy(obs_mode="image", obs_horizon=2)
+    seen: list[int] = []
+    policy.encoder.trunk.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    with policy.acting():
+        _episode(policy)
+    assert seen == [6, 2, 2]  # the second step brings nothing new
+    seen.clear()
+    _episode(policy)
+    assert seen == [6, 6, 4, 4]
+
+
+def test_new_weights_are_used_once_it_is_over() -> None:
+    policy = _policy(obs_mode="keypoints", obs_horizon=2)
+    with policy.acting():
+        before = _episode(policy)
+    with torch.no_grad():
+        for weight in policy.parameters():
+            weight.mul_(1.5)
+    expected = _episode(policy)
+    with policy.acting():
+        after = _episode(policy)
+    assert torch.equal(after[0], expected[0])
+    assert not torch.equal(after[0], before[0])
+
+
+def test_recall_keeps_the_last_call_only() -> None:
+    calls: list[int] = []
+
+    def double(rows: Tensor) -> Tensor:
+        calls.append(len(rows))
+        return rows * 2
+
+    recall = Recall()
+    a = torch.arange(6.0).view(3, 2)
+    assert torch.equal(recall.rows(a, double), a * 2)
+    assert torch.equal(recall.rows(a[1:], double), a[1:] * 2)
+    assert torch.equal(recall.rows(a, double), a * 2)  # the first row was forgotten
+    assert calls == [3, 1]
+    assert torch.equal(recall.whole(a, double), a * 2)
+    a += 1.0  # the caller may write into what was given
+    assert torch.equal(recall.whole(a, double), a * 2)
+    assert calls == [3, 1, 3, 3]
