@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 from rich.console import Console, RenderableType
+from rich.text import Text
 
 from harness.errors import one_line
 
@@ -28,7 +29,8 @@ def put(content: pa.Table, shown: RenderableType, *, as_json: bool, as_csv: bool
         pyarrow.csv.write_csv(for_csv(content), sys.stdout.buffer)
         sys.stdout.buffer.flush()
     else:
-        console().print(shown)
+        # A text alone is a file's content: its lines stay lines.
+        console().print(shown, soft_wrap=isinstance(shown, Text))
 
 
 def console() -> Console:

@@ -51,7 +51,7 @@ def latex(sweep: Sweep, answers: Sequence[Answer]) -> str:
             r"    \midrule",
             rf"    \multicolumn{{6}}{{l}}{{\emph{{{escaped(title)}}}}} \\",
         ]
-        lines += ["    " + " & ".join(_tex(cell) for cell in row) + r" \\" for row in rows]
+        lines += ["    " + " & ".join(_tex(row)) + r" \\" for row in rows]
     return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}", ""])
 
 
@@ -123,10 +123,9 @@ def _signed(estimate: Estimate) -> str:
     return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
 
 
-def _tex(cell: str) -> str:
-    text = escaped(cell)
-    # A hyphen is no minus sign.
-    return text.replace("[-", "[$-$").replace(" -", " $-$") if "[" in text else text
+def _tex(row: Sequence[str]) -> list[str]:
+    name, *numbers = (escaped(cell) for cell in row)
+    return [name, *(cell.replace("-", "$-$") for cell in numbers)]  # a hyphen is no minus sign
 
 
 def escaped(text: str) -> str:

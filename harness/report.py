@@ -1,7 +1,7 @@
 """What is printed of sweeps, trials, episodes and comparisons: 80 columns wide or as many more."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from harness.errors import one_line
 from harness.progress import duration
 from harness.stats import Estimate
 from harness.summary import Arm, Sweep
+from harness.verdicts import Answer
 
 
 def sweep_head(sweep: Sweep) -> RenderableType:
@@ -41,23 +42,27 @@ def states(counts: Mapping[str, int]) -> str:
 
 
 def arms(
-    found: Sequence[Arm], width: int, answers: Mapping[str, str] | None = None
+    found: Sequence[Arm], width: int, answers: Mapping[str, Answer] | None = None
 ) -> RenderableType:
     """Return a table for each question, its first arm the one that the others are compared with.
 
-    answers: a sentence by question, shown under its table.
+    answers: by question; their sentences stand under the tables, and only what they call a help
+    or a hurt is coloured: a table's own intervals stand each alone.
     """
+    answers = answers or {}
     blocks: list[RenderableType] = []
     for name in dict.fromkeys(arm.question for arm in found):
         of_question = [arm for arm in found if arm.question == name]
         title = Text.assemble((one_line(name), "bold"), f"  {one_line(of_question[0].text)}")
-        blocks += [Text(""), title, Padding(_question(of_question, width), (0, 0, 0, 2))]
-        if answers and name in answers:
-            blocks.append(Padding(plain(answers[name]), (0, 0, 0, 2)))
+        answer = answers.get(name)
+        shown = {v.arm for v in answer.verdicts if v.shown} if answer else set()
+        blocks += [Text(""), title, Padding(_question(of_question, shown, width), (0, 0, 0, 2))]
+        if answer:
+            blocks.append(Padding(plain(answer.summary), (0, 0, 0, 2)))
     return Group(*blocks)
 
 
-def _question(found: Sequence[Arm], width: int) -> Table:
+def _question(found: Sequence[Arm], shown: Collection[str], width: int) -> Table:
     wide = width >= WIDE
     reported = any(not math.isnan(arm.report.value) for arm in found)
     against = f"against {one_line(found[0].arm)[:16]}"
@@ -76,7 +81,7 @@ def _question(found: Sequence[Arm], width: int) -> Table:
             "arm": plain(arm.arm),
             "done": Text(f"{arm.group.finished}/{len(arm.group.trials)}"),
             "select score": Text(number(arm.select)),
-            against: _difference(arm, found[0]),
+            against: _difference(arm, found[0], coloured=arm.arm in shown),
             "success": Text(percent(arm.success)),
             "report score": Text(number(arm.report)),
             "report success": Text(percent(arm.report_success)),
@@ -86,11 +91,12 @@ def _question(found: Sequence[Arm], width: int) -> Table:
     return made
 
 
-def _difference(arm: Arm, first: Arm) -> Text:
+def _difference(arm: Arm, first: Arm, *, coloured: bool) -> Text:
     """Return the difference to a question's first arm; the same config under two names has none."""
     if arm is not first and arm.config_hash == first.config_hash:
         return plain(f"= {one_line(first.arm)[:16]}", "dim")
-    return signed(arm.difference)
+    text = signed(arm.difference)
+    return text if coloured else Text(text.plain)
 
 
 def _health(arm: Arm) -> Text:
@@ -106,8 +112,9 @@ def legend(sweep: Sweep) -> Text:
     episodes = max((trial["select_n"] or 0 for trial in sweep.trials), default=0)
     return Text(
         "mean [95 % interval] over training seeds and the selection's "
-        f"{episodes} starts; differences are paired by start, and one whose interval leaves 0 out "
-        "is shown. A single training seed says nothing of others.",
+        f"{episodes} starts; differences are paired by start, each interval for itself: `answers` "
+        "has those that hold together, and the verdicts. A single training seed says nothing of "
+        "others.",
         style="dim",
     )
 
@@ -257,8 +264,8 @@ def cut(shown: RenderableType, lines: int, total: int) -> RenderableType:
 
 def sweep(of: Sweep, found: Sequence[Arm], width: int) -> RenderableType:
     """Return all that `show` prints: the head, a table for each question, how to read it."""
-    sentences = {answer.question: answer.summary for answer in verdicts.answers(of, found)}
-    parts = [sweep_head(of), arms(found, width, sentences), Text(""), legend(of)]
+    answers = {answer.question: answer for answer in verdicts.answers(of, found)}
+    parts = [sweep_head(of), arms(found, width, answers), *_importances(of), Text(""), legend(of)]
     best = of.best()
     if best is not None:
         score = number(of_row(best, "select_score"))
@@ -268,6 +275,21 @@ def sweep(of: Sweep, found: Sequence[Arm], width: int) -> RenderableType:
         )
         parts += [Text(""), plain(text), plain(evaluate)]
     return Group(*parts)
+
+
+def _importances(of: Sweep) -> list[RenderableType]:
+    """Return which settings of a search mattered; nothing for other sweeps."""
+    if not of.plan.get("search"):
+        return []
+    from harness.importance import importances  # Optuna takes a second that others need not wait
+
+    found = importances(of.folder)
+    made = table("setting", "share of importance", BAR_HEAD, fold=("setting",))
+    for row in found.rows:
+        share = Estimate(row.value, row.low, row.high, row.n)
+        made.add_row(plain(row.key), percent(share), bar(share))
+    head = [Text(""), Text("which settings mattered", "bold")]
+    return [*head, *([made] if found.rows else []), plain(found.note, "dim")]
 
 
 def print_sweep(console: Console, folder: Path) -> None:

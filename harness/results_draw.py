@@ -27,7 +27,8 @@ def pictures(given: argparse.Namespace) -> Answer:
     from harness import pictures as made  # brings torch and the world along
 
     folder = checkpoint.sweep_dir(given.results, given.sweep)
-    return _files(made.make(folder, given.trial))
+    entries = made.make(folder, given.trial or ())
+    return _files([folder / "pictures" / entry["file"] for entry in entries])
 
 
 def landscape_options(parser: argparse.ArgumentParser) -> None:

@@ -1,13 +1,12 @@
 """The commands that read results: list, show, answers, trials, episodes, compare, best."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from rich.markdown import Markdown
+from rich.console import RenderableType
 from rich.text import Text
 
 from harness import (
@@ -15,6 +14,7 @@ from harness import (
     checkpoint,
     evidence,
     report,
+    report_answers,
     report_compare,
     stats,
     store,
@@ -100,8 +100,10 @@ def answers(given: argparse.Namespace) -> Answer:
     if not found:
         what = "is a search and asks no question" if sweep.plan.get("search") else "has no arms"
         raise UserError(f"{sweep.folder.name} {what}; see `show`")
-    text = verdicts.markdown(sweep, found)
-    shown = Markdown(text) if sys.stdout.isatty() else Text(text)
+    screen = console()
+    shown: RenderableType = Text(verdicts.markdown(sweep, found))  # into a pipe, answers.md
+    if screen.is_terminal:
+        shown = report_answers.answers(sweep.folder.name, found, screen.width)
     return pa.Table.from_pylist(verdicts.rows(found)), shown
 
 

@@ -115,8 +115,10 @@ def shown(state: State, width: int) -> RenderableType:
         parts += [Text(""), made]
     if state.errors:
         parts += [Text(""), Text("newest errors", "bold")]
-        for trial, error in state.errors:
-            parts.append(plain(f"{state.names.get(trial, trial)}: {error}"[:400], "red"))
+        parts += [
+            plain(f"{state.names.get(failed, failed)}: {error}"[:400], "red")
+            for failed, error in state.errors
+        ]
     return Group(*parts)
 
 

@@ -65,10 +65,10 @@ def ask(folders: Sequence[Path], query: str) -> pa.Table:
         for setting in _SHUT:
             connection.execute(setting)
         try:
-            done = connection.execute(query)
-            if done.description is None:
-                raise UserError('a query must return rows: "SELECT ... FROM trials"')
-            return done.to_arrow_table()
+            statements = connection.extract_statements(query)
+            if [each.type for each in statements] != [duckdb.StatementType.SELECT]:
+                raise UserError('a query is one that returns rows: "SELECT ... FROM trials"')
+            return connection.sql(query).to_arrow_table()
         except duckdb.Error as error:
             raise UserError(one_line(str(error).partition("\n\n")[0])[:500]) from None
 

@@ -51,6 +51,11 @@ class Verdict:
     n: int
     pair: Pair  # interquartile means, how often the arm is better, what would be detectable
 
+    @property
+    def shown(self) -> bool:
+        """Whether a difference is shown."""
+        return self.word in ("helps", "hurts")
+
 
 @dataclass(frozen=True)
 class Answer:
