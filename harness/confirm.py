@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from harness import eval_job, files
+from harness import eval_job, files, store
 from harness.config import config_hash, trial_id
 from harness.errors import OK
 from harness.jobs import WAIT, Job, Wait
@@ -136,30 +136,40 @@ class ConfirmJobs:
 
 
 def evaluate(
-    directory: Path, confirm: Confirm, console: Console, *, workers: int | None = None
+    directory: Path,
+    confirm: Confirm,
+    console: Console,
+    *,
+    workers: int | None = None,
+    address: str | None = None,
+    uri: str | None = None,
 ) -> int:
     """Evaluate the confirmation's finished trials on the report seeds and return the exit code.
 
-    All of them share one pool of workers (one for each CPU where none are given). What is stored
-    is not rolled out again.
+    All of them share one pool of workers: one for each CPU where none are given, those of the
+    cluster at `address`. What is stored is not rolled out again. uri: where the results lie that
+    this sweep's folder is a copy of.
     """
-    trials = [
+    asked = [
         trial_id(arm["config_hash"], seed)
         for question in files.read_json(directory / "plan.json")["questions"]
         for arm in question["arms"]
         for seed in question["train_seeds"]
     ]
-    done = [
-        directory / "trials" / trial
-        for trial in trials
-        if TrialFolder(directory / "trials" / trial).read_status().get("status") == "finished"
+    finished = [
+        id_
+        for id_ in asked
+        if TrialFolder(directory / "trials" / id_).read_status().get("status") == "finished"
     ]
-    if not done:
+    if not finished:
         return OK
-    asked = eval_job.Options(
+    store.rebuild(directory)  # trials are found by their names in the table
+    options = eval_job.Options(
         seeds=str(confirm.report_seeds),
-        ckpt=[str(path) for path in done],
-        results=directory.parent,
+        ckpt=finished,
+        sweep=directory.name,
         workers=workers,
+        results=uri or directory.parent,
+        address=address,
     )
-    return eval_job.evaluate(asked, console)
+    return eval_job.evaluate(options, console)

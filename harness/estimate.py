@@ -35,7 +35,7 @@ class Estimate:
     seconds: Mapping[str, float]
     how: str
 
-    def wall(self, slots: int, jobs: int) -> float:
+    def wall(self, slots: int, jobs: float) -> float:
         """Return the seconds until so many jobs like these are done on so many slots."""
         if not self.seconds:
             return 0.0

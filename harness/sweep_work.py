@@ -24,6 +24,7 @@ class Work:
     planned: every job that is known beforehand; asked: those that this run is about; left: those
     that are to be run. further: jobs that a search has yet to find. typical: what to time.
     statuses: the status.json of each trial there is. source: where the jobs to be run come from.
+    in_trials: how many whole trials they amount to, None for one each.
     """
 
     planned: tuple[Job, ...]
@@ -33,6 +34,12 @@ class Work:
     typical: tuple[Job, ...]
     statuses: Mapping[str, Mapping[str, Any]]
     source: Jobs
+    in_trials: float | None = None
+
+    @property
+    def full_trials(self) -> float:
+        """About how many whole trials the jobs amount to; those of a search may be parts."""
+        return float(self.total) if self.in_trials is None else self.in_trials
 
     @property
     def total(self) -> int:
@@ -75,7 +82,8 @@ def _search(plan: Plan, folder: SweepFolder, retry_failed: bool) -> Work:
     search = search_jobs(plan, folder.path.name, folder.path, retry_failed=retry_failed)
     statuses = folder.statuses(folder.trial_ids())
     typical = (*search.begun, *([search.typical] if search.further else []))
-    return Work((), (), search.begun, search.further, typical, statuses, search)
+    further, in_trials = search.further, search.full_trials
+    return Work((), (), search.begun, further, typical, statuses, search, in_trials)
 
 
 def _asked(plan: Plan, questions: tuple[str, ...]) -> set[str] | None:
