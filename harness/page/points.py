@@ -1,7 +1,7 @@
 """A search's part of the page: its best points, which settings mattered, score by setting."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -42,6 +42,8 @@ def section(material: Material, arms: Sequence[Arm], key: str) -> Element:
 
 
 def _importances(material: Material) -> list[Node]:
+    if not isinstance(material.search.get("axes"), Mapping):
+        return []  # a plan from before axes were written down
     # Optuna takes a second to import, and only a search needs it.
     from harness.importance import importances
 

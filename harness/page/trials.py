@@ -15,7 +15,8 @@ from harness.page.material import Material
 from harness.page.words import estimate, plural, state
 from harness.progress import duration
 from harness.report import arm_name, of_row
-from harness.summary import Trial
+
+Trial = Mapping[str, Any]
 
 MOST_ROWS = 1000
 MOST_SETTINGS = 24
@@ -197,9 +198,10 @@ def _illness(material: Material, name: str, rows: Sequence[Trial]) -> list[Eleme
 
 def _finding(material: Material, name: str, row: Trial) -> Mapping[str, Any]:
     """Return what a trial's health.json says of an illness; {} where it no longer can be read."""
-    path = material.folder / "trials" / str(row["trial"]) / "health.json"
     try:
-        content = files.read_json(path)
+        # The name is a stranger's word as well: it must not lead out of the folder.
+        trial = files.check_name(str(row["trial"]), "a trial's name")
+        content = files.read_json(material.folder / "trials" / trial / "health.json")
     except (OSError, ValueError):
         return {}  # the name stands in the table; only the explanation is missing
     for finding in content if isinstance(content, list) else []:
