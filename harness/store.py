@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from harness import episode_rows, stats
@@ -225,6 +226,9 @@ def _health(path: Path) -> str | None:
 def _scores(episodes: pa.Table) -> dict[str, Any]:
     """Return the means of a trial's rows that count on selection and report seeds."""
     found: dict[str, Any] = {}
+    # A row from elsewhere may hold no number: it counts as absent, as in `stats.crossed`.
+    whole = pc.and_(pc.is_finite(episodes["score"]), pc.is_valid(episodes["success"]))
+    episodes = episodes.filter(whole)
     scores, reported = episodes["score"].to_numpy(), episode_rows.reported(episodes)
     select, report = scores[~reported], scores[reported]
     if len(select):
