@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument("--gpus-per-trial", type=float, metavar="X", help="1 where there is one")
     parser.add_argument("--hours-per-trial", type=float, metavar="X", help="at most (24)")
     parser.add_argument("--address", metavar="ADDR", help="join a Ray cluster")
+    parser.add_argument("--tracker", metavar="NAME", help="tensorboard, mlflow or wandb (none)")
     parser.add_argument("--retry-failed", action="store_true", help="run failed trials again")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument("--yes", action="store_true", help="agree to 1,000 trials or changed code")
