@@ -131,11 +131,13 @@ class Pool:
             if self.address is None and self.workers == 1:
                 stack.enter_context(_one_thread())
             else:
-                from harness.eval_crew import Crew
                 from harness.workers import ray_session
 
                 cpus = self.workers if self.address is None else None
                 stack.enter_context(ray_session(cpus=cpus, gpus=0, address=self.address))
+                # Imports Ray, which reads the session's token and address only then.
+                from harness.eval_crew import Crew
+
                 self._crew = Crew(self.protocol, self._asked, self.tick, far=bool(self.address))
                 self.workers = self._crew.workers
             self._stack = stack.pop_all()
