@@ -1,0 +1,159 @@
+"""Names and sizes from strangers: shown as they are, harmless, and within bounds."""
+
+import io
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from harness import results, store
+from harness.config import resolve
+from harness.errors import UserError
+from harness.sweep import Options, sweep
+
+pytestmark = [pytest.mark.bad_input, pytest.mark.timeout(120)]
+
+ROOT = Path(__file__).resolve().parents[2]
+HTML = "<img src=x onerror=alert(1)>[red]"
+
+
+def dry_run(door, **options):
+    console = Console(file=io.StringIO(), width=200)
+    given = {"space": door.space, "data": door.data, "results": door.results, "dry_run": True}
+    code = sweep(Options(**{**given, **options}), console)
+    return code, console.file.getvalue()
+
+
+@pytest.mark.parametrize("name", ["../up", "a\nb", "😀", "x" * 300, HTML, "\x1b[31mred", ".", ""])
+def test_a_sweeps_name_is_a_name_on_the_command_line_and_in_the_file(door, name):
+    with pytest.raises(UserError, match=r"1 to 100 letters|a letter or digit") as refused:
+        dry_run(door, name=name or " ")
+    assert len(str(refused.value)) < 300
+    text = door.space.read_text().replace("name: tiny", f"name: {json.dumps(name)}")
+    door.space.write_text(text)
+    with pytest.raises(UserError, match=r"1 to 100 letters|a letter or digit") as refused:
+        dry_run(door)
+    assert str(refused.value).startswith(f"{door.space}:3: ")
+    assert not door.results.exists()
+
+
+@pytest.mark.parametrize(
+    ("arm", "shown"),
+    [("../up", "../up"), ("😀 wide", "😀 wide"), (HTML, HTML), ("[bold]b", "[bold]b")],
+)
+def test_an_arms_name_is_text_and_nothing_else(door, arm, shown):
+    written = json.dumps(arm, ensure_ascii=False)
+    door.space.write_text(door.space.read_text().replace("narrow:", f"{written}:"))
+    code, out = dry_run(door)
+    assert code == 0
+    assert shown in out
+
+
+@pytest.mark.parametrize("arm", ["a\nb", "\x1b[31m", "x" * 300, "\u202egnp", ""])
+def test_an_arms_name_that_moves_the_cursor_or_fills_the_screen_is_refused(door, arm):
+    door.space.write_text(door.space.read_text().replace("narrow:", f"{json.dumps(arm)}:"))
+    with pytest.raises(UserError, match="printable characters"):
+        dry_run(door)
+
+
+EVIL = HTML + "\x1b[2J\x07\u202e\nnew line 😀 " + "x" * 300
+
+
+def test_texts_of_a_strangers_results_are_escaped_in_the_terminal_and_on_the_page(golden, capsys):
+    """Names and errors are in files that anybody may have written."""
+    from harness import page
+
+    folder = golden / "golden"
+    plan = json.loads((folder / "plan.json").read_text().replace('"regression"', json.dumps(EVIL)))
+    plan["questions"][0]["text"] = plan["questions"][0]["question"] = EVIL
+    store.write_json(plan, folder / "plan.json")
+    (failed,) = folder.glob("trials/282ae7886436-s0")
+    status = store.read_json(failed / "status.json")
+    store.write_json({**status, "error": EVIL, "device": EVIL}, failed / "status.json")
+    health = [{"name": EVIL, "text": EVIL, "severity": "warning"}]
+    (finished,) = folder.glob("trials/5490ec3bac53-s0")
+    findings = store.read_json(finished / "health.json")
+    store.write_json([{**findings[0], **health[0]}], finished / "health.json")
+    for command in ("show", "trials", "list", "best"):
+        assert results.main([command, "--results", str(golden)]) == 0
+        assert not set(capsys.readouterr().out) & {"\x1b", "\x07", "\u202e"}, command
+    text = page.write(folder).read_text()
+    assert "<img src=x" not in text
+    assert "&lt;img src=x" in text
+    assert not set(text) & {"\x1b", "\x07", "\u202e"}
+
+
+MEASURED = """
+import resource, sys
+from harness import results
+code = results.main(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+sys.exit(code)
+"""
+ROWS, MEBIBYTES = 120_000, 700
+
+
+def test_a_store_of_many_episodes_is_shown_within_bounds(tmp_path):
+    """An eighth of a million rows; benchmarks/ has the million."""
+    folder = tmp_path / "results/many"
+    seeds = (0, 1, 2)
+    configs = {f"{k:012x}": {"policy.energy.width": 8 + k} for k in range(4)}
+    trials = [
+        {
+            "config_hash": hash_,
+            "train_seed": seed,
+            "question": "width",
+            "arm": hash_,
+            "config": {"policy": {"energy": {"width": resolve(change).policy.energy.width}}},
+        }
+        for hash_, change in configs.items()
+        for seed in seeds
+    ]
+    arms = [{"arm": hash_, "config_hash": hash_} for hash_ in configs]
+    questions = [{"question": "width", "text": "How wide?", "arms": arms}]
+    plan = {"sweep": "many", "trials": trials, "questions": questions}
+    store.write_json(plan, folder / "plan.json")
+    each = ROWS // len(trials)
+    for k, trial in enumerate(trials):
+        identity = {key: trial[key] for key in ("config_hash", "train_seed")}
+        path = folder / "trials" / "-s".join(map(str, identity.values()))
+        store.write_json(trial, path / "config.json")
+        status = {"status": "finished", "attempts": 1, "best_step": 5, "select_score": 0.5}
+        store.write_json(status, path / "status.json")
+        rows = [
+            {
+                **identity,
+                "sweep": "many",
+                "checkpoint_step": 5,
+                "protocol_hash": "p",
+                "env_seed": 300_000 + i,
+                "max_coverage": (i * 37 + k) % 101 / 100,
+                "final_coverage": (i * 37 + k) % 101 / 100,
+                "score": min(1.0, (i * 37 + k) % 101 / 95),
+                "success": (i * 37 + k) % 101 > 95,
+                "length": 300,
+            }
+            for i in range(each)
+        ]
+        store.write(store.table("episodes", rows), path / "episodes/report.parquet")
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, "show", "--results", str(tmp_path / "results")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    *_, peak = done.stdout.split()
+    assert int(peak) < MEBIBYTES
+    assert "How wide?" in done.stdout
+
+
+def test_warnings_are_errors_for_the_whole_suite():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    assert settings["filterwarnings"] == ["error"]

@@ -1,0 +1,116 @@
+"""A disk that is full, and one that cannot be written to: real file systems, mounted for a test."""
+
+import json
+
+import pytest
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(280)]
+
+# Runs a trial whose disk fills up after its third epoch, and says what is left.
+FULL = """
+import errno, json, os, sys
+from pathlib import Path
+from harness import checkpoint, config, store, trial
+from harness.trial import run_trial
+
+disk, data = map(Path, sys.argv[1:3])
+settings, room = json.loads(sys.argv[3]), int(sys.argv[4])
+trial.PROTOCOL = trial.Protocol(max_episode_steps=6)
+trial.SAVING_SHARE = 1e9
+folder = disk / "sweep/trials/t"
+
+def fill(metrics):
+    if metrics["step"] != 6 or (disk / "ballast").exists():
+        return
+    with (disk / "ballast").open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+        file.truncate(max(0, file.tell() - room))
+
+said = {}
+try:
+    run_trial(config.resolve(settings), folder, fill, demos=data)
+except Exception as error:  # an OSError, or safetensors' own
+    said["error"] = str(error)
+said["status"] = store.read_json(folder / "status.json")
+said["torn"] = [path.name for path in disk.rglob("*.torn*")]
+for name in ("best", "last"):
+    path = checkpoint.find(folder / "checkpoints", name)
+    described = checkpoint.describe(path)
+    assert described["policy_hash"] == checkpoint.weights_hash(path)
+    said[name] = described["step"]
+checkpoint.load_training_state(checkpoint.find(folder / "checkpoints", "last"))
+store.read(disk / "sweep", "episodes")
+(disk / "ballast").unlink()
+run_trial(config.resolve(settings), folder, demos=data)
+said["after"] = store.read_json(folder / "status.json")
+said["left over"] = [p.name for p in disk.rglob(".*") if ".tmp-" in p.name]
+print(json.dumps(said))
+"""
+
+
+@pytest.mark.parametrize("room", [0, 16_384])
+def test_a_full_disk_fails_the_trial_and_leaves_what_was_there(
+    tmp_path, tiny_data, tiny_settings, python, mounted, room
+):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    prefix = mounted(disk, f"mount -t tmpfs -o size=600k tmpfs {disk}")
+    done = python(FULL, disk, tiny_data, json.dumps(tiny_settings), room, prefix=prefix)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert "No space left on device" in said["error"]
+    # The checkpoints of before are whole, and once there is room the trial goes on from them.
+    assert (said["best"], said["last"], said["torn"]) == (4, 6, [])
+    if room:
+        assert said["status"]["status"] == "failed"
+        assert "No space left on device" in said["status"]["error"]
+    assert (said["after"]["status"], said["after"]["step"]) == ("finished", 8)
+    assert said["left over"] == []
+
+
+def test_a_sweep_on_a_full_disk_says_so_in_one_line(door, mounted):
+    door.results.mkdir()
+    fill = (
+        f"mount -t tmpfs -o size=16k tmpfs {door.results} && "
+        f"dd if=/dev/zero of={door.results}/ballast bs=4k 2>/dev/null; true"
+    )
+    code, _, err = door.run(prefix=mounted(door.results, fill))
+    assert code == 1
+    assert err.startswith("error: ")
+    assert "No space left on device" in err
+    assert err.count("\n") == 1
+
+
+def test_a_read_only_results_folder_is_refused_before_the_start(door, mounted):
+    door.results.mkdir()
+    prefix = mounted(door.results, f"mount -t tmpfs -o ro tmpfs {door.results}")
+    code, out, err = door.run(prefix=prefix)
+    assert code == 2
+    assert "the results' folder must be writable" in err
+    assert "Read-only file system" in err
+    assert err.count("\n") == 1
+    assert "epoch" not in out
+
+
+EVALUATE = """
+import sys
+from pathlib import Path
+from rich.console import Console
+from harness import errors
+from harness.eval_job import Options, evaluate
+results = Path(sys.argv[1])
+options = Options(ckpt="best", seeds="5", results=results, workers=1)
+sys.exit(errors.run(lambda: evaluate(options, Console())))
+"""
+
+
+def test_an_evaluation_into_a_read_only_folder_is_refused_before_the_start(golden, python, mounted):
+    prefix = mounted(golden, f"mount --bind {golden} {golden} && mount -o remount,ro,bind {golden}")
+    done = python(EVALUATE, golden, prefix=prefix)
+    assert done.returncode == 2, done.stderr
+    assert "results must be writable before anything starts" in done.stderr
+    assert done.stderr.count("\n") == 1
