@@ -176,15 +176,17 @@ def resolve(
 
 def sweeps(results: Path) -> list[Path]:
     """Return the folders of all sweeps, the newest plan last."""
-    found = [path.parent for path in results.glob("*/plan.json")]
-    return sorted(found, key=lambda path: ((path / "plan.json").stat().st_mtime_ns, path.name))
+    # A torn plan is set aside; what the trials wrote is a sweep still.
+    paths = sorted([*results.glob("*/trials"), *results.glob("*/plan.json")])
+    newest = {path.parent: path.stat().st_mtime_ns for path in paths}  # the plan's, where it is
+    return sorted(newest, key=lambda folder: (newest[folder], folder.name))
 
 
 def sweep_dir(results: Path, sweep: str | None = None) -> Path:
     """Return the folder of the named sweep, or of the newest; UserError lists those there are."""
     if sweep is not None:
         folder = results / store.check_name(sweep)
-        if not (folder / "plan.json").is_file():
+        if folder not in sweeps(results):
             known = ", ".join(path.name for path in sweeps(results)) or "none"
             raise UserError(f"there is no sweep {sweep} under {results}; there are: {known}")
         return folder

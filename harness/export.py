@@ -58,7 +58,7 @@ def _write(sweep: Sweep, paths: Mapping[str, Path], form: str) -> list[Path]:
         else:
             rows = _content(sweep, name)
             if rows.num_columns == 0:
-                continue  # a search has no answers: no file is better than an empty one
+                continue  # nothing has begun: no file is better than an empty one
             with atomic(path) as file:
                 _WRITERS[form](rows, file)
         written.append(path)
@@ -71,7 +71,7 @@ def _content(sweep: Sweep, name: str) -> pa.Table:
     if name == "arms":
         return pa.Table.from_pylist([arm.as_row() for arm in sweep.arms()])
     if name == "answers":
-        return pa.Table.from_pylist(verdicts.rows(verdicts.answers(sweep)))
+        return verdicts.table(verdicts.answers(sweep))
     kind = next(kind for kind in sql.KINDS if kind == name)
     return sql.tables([sweep.folder], kind)
 

@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Group
 from rich.text import Text
 
@@ -58,7 +57,7 @@ def rebuild(given: argparse.Namespace) -> Answer:
 def _stored(folder: Path, kind: schemas.Kind) -> pa.Table | None:
     try:
         return schemas.read_file(folder / "tables" / f"{kind}.parquet", kind)
-    except (FileNotFoundError, store.TornFileError, pq.lib.ArrowException):
+    except (FileNotFoundError, store.TornFileError, pa.ArrowException):
         return None
 
 

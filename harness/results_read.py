@@ -104,7 +104,7 @@ def answers(given: argparse.Namespace) -> Answer:
     shown: RenderableType = Text(verdicts.markdown(sweep, found))  # into a pipe, answers.md
     if screen.is_terminal:
         shown = report_answers.answers(sweep.folder.name, found, screen.width)
-    return pa.Table.from_pylist(verdicts.rows(found)), shown
+    return verdicts.table(found), shown
 
 
 def trials(given: argparse.Namespace) -> Answer:

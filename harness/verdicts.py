@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from harness import evidence, files, stats, store
@@ -240,6 +241,13 @@ def rows(found: Sequence[Answer]) -> list[dict[str, Any]]:
         for answer in found
         for verdict in answer.verdicts
     ]
+
+
+def table(found: Sequence[Answer]) -> pa.Table:
+    """Return all verdicts as a table; of questions with one arm only, its first columns."""
+    empty = pa.table({name: pa.array([], pa.string()) for name in ("question", "arm", "verdict")})
+    plain = rows(found)
+    return pa.Table.from_pylist(plain) if plain else empty
 
 
 def _in_words(names: Sequence[str]) -> str:
