@@ -142,6 +142,15 @@ def typical_job(search: Search, sweep: str, train_seed: int) -> Job:
     return make_job(search, sweep, -1, point, train_seed)
 
 
+def largest_jobs(search: Search, sweep: str, train_seed: int) -> list[Job]:
+    """Return the job that wants the most of the demonstrations, where the axes leave that open."""
+    axis = search.axes.get("train.batch_size")
+    if axis is None:
+        return []
+    point = {"train.batch_size": max(axis.choices) if axis.choices else int(axis.high)}
+    return [make_job(search, sweep, -1, point, train_seed)] if _hash(search, point) else []
+
+
 def make_job(
     search: Search,
     sweep: str,

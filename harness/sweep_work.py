@@ -11,6 +11,7 @@ from harness import data
 from harness.config import nearest
 from harness.errors import UserError
 from harness.jobs import Job, Jobs, PlannedJobs, planned_job
+from harness.points import largest_jobs
 from harness.search_jobs import search_jobs
 from harness.space import Plan
 from harness.sweep_folder import SweepFolder
@@ -24,7 +25,8 @@ class Work:
     planned: every job that is known beforehand; asked: those that this run is about; left: those
     that are to be run. further: jobs that a search has yet to find. typical: what to time.
     statuses: the status.json of each trial there is. source: where the jobs to be run come from.
-    in_trials: how many whole trials they amount to, None for one each.
+    in_trials: how many whole trials they amount to, None for one each. largest: what else is to be
+    checked against the data.
     """
 
     planned: tuple[Job, ...]
@@ -35,6 +37,7 @@ class Work:
     statuses: Mapping[str, Mapping[str, Any]]
     source: Jobs
     in_trials: float | None = None
+    largest: tuple[Job, ...] = ()
 
     @property
     def full_trials(self) -> float:
@@ -79,11 +82,13 @@ def find(plan: Plan, folder: SweepFolder, questions: Iterable[str], retry_failed
 
 
 def _search(plan: Plan, folder: SweepFolder, retry_failed: bool) -> Work:
+    assert plan.search is not None, "a plan without a search knows its jobs"
     search = search_jobs(plan, folder.path.name, folder.path, retry_failed=retry_failed)
     statuses = folder.statuses(folder.trial_ids())
     typical = (*search.begun, *([search.typical] if search.further else []))
     further, in_trials = search.further, search.full_trials
-    return Work((), (), search.begun, further, typical, statuses, search, in_trials)
+    largest = tuple(largest_jobs(plan.search, folder.path.name, plan.train_seeds[0]))
+    return Work((), (), search.begun, further, typical, statuses, search, in_trials, largest)
 
 
 def _asked(plan: Plan, questions: tuple[str, ...]) -> set[str] | None:
@@ -110,7 +115,7 @@ def check_data(work: Work, source: data.Source) -> None:
     demos = data.open_demos(source, ())
     lengths = np.diff(demos.episode_ends, prepend=0)
     windows: dict[ibc_demos.SplitConfig, int] = {}
-    for job in work.typical:
+    for job in (*work.typical, *work.largest):
         config = job.config
         try:
             if config.split not in windows:
