@@ -100,7 +100,7 @@ class Progress:
         if state == "finished" and job.id in self.seconds:
             self._expected += self.seconds[job.id]
             self._taken += took
-        count = f"[{self.finished + self.failed}/{self.total}]"
+        count = f"[{self._over}/{self.total}]"
         if good:
             what = (
                 f"score {status['select_score']:.3f}, success {status['select_success_rate']:.0%}"
@@ -128,9 +128,13 @@ class Progress:
             line, soft_wrap=True, highlight=False
         )  # above the table, if there is one
 
+    @property
+    def _over(self) -> int:
+        """How many jobs have ended; a trial that stopped early may be handed out again as one."""
+        return self.finished + self.stopped + self.failed
+
     def _left(self) -> str:
         """Return the time left in words, from the estimates and how they have held so far."""
-        over = self.finished + self.failed
         unknown = sum(self.seconds.values()) / len(self.seconds) if self.seconds else None
         if unknown is None:
             return "time left unknown"
@@ -140,7 +144,7 @@ class Progress:
             max(0.0, self.seconds.get(id_, unknown) * pace - (now - r.since))
             for id_, r in self._running.items()
         )
-        waiting = max(0, self.total - over - len(self._running)) * unknown * pace
+        waiting = max(0, self.total - self._over - len(self._running)) * unknown * pace
         return f"about {duration((running + waiting) / self.slots)} left"
 
     def _render(self) -> Group:
