@@ -43,6 +43,7 @@ class Dispatch:
             job = self._later.popleft()
         if isinstance(job, Job):
             self.running[key] = job
+            self.folder.push_order()
             return job
         if self.running:
             return WAIT  # one that dies may be handed out again
@@ -69,6 +70,7 @@ class Dispatch:
         """Its worker is done with it, or died; `said` is what was heard of that then."""
         self._watchdog.end(key)
         job = self.running.pop(key)
+        self.folder.refresh_trial(job.id)
         trial = self.folder.trial(job.id)
         status = trial.read_status()
         # What a worker that died leaves may be of an earlier run, but for this.
@@ -85,6 +87,7 @@ class Dispatch:
                 trial.state.update(status="failed", error=str(death.error))
                 self.note(f"{job.label}: its failure could not be written down: {error}")
             status = trial.state
+            self.folder.push_trial(job.id)
         self.jobs.done(job, status)
         for listener in self.listeners:
             listener.end(job, status)

@@ -80,7 +80,7 @@ class Mirror:
 
         What the mirror knows better (a trial that went further here) stays. A sweep that the store
         does not have any more is set aside, never brought back to life. held: the caller has the
-        sweep's lock, so that nobody else writes its files here.
+        sweep's locks, here and there, so that what the mirror knows better goes up.
         """
         entries = self.objects.list(files.check_name(sweep) if sweep else "")
         of_sweep: dict[str, dict[str, Entry]] = {}
@@ -150,14 +150,6 @@ class Mirror:
             if path.is_file() and not path.name.startswith("."):
                 self._push(path)
 
-    def push_left_behind(self, sweep: str, trials: Iterable[str]) -> None:
-        """Send the trials that went further in this mirror than the store knows."""
-        for id_ in trials:
-            trial_dir = self.path / sweep / "trials" / id_
-            local = TrialFolder(trial_dir).read_status()
-            if local and rank(local) > rank(self._status(trial_dir)):
-                self.push_trial(trial_dir)
-
     def _pull_sweep(
         self, pool: ThreadPoolExecutor, sweep: str, found: dict[str, Entry], held: bool
     ) -> None:
@@ -170,14 +162,17 @@ class Mirror:
             parts = PurePosixPath(name).parts
             if parts[0] == "trials" and len(parts) > 2:
                 trials.setdefault(parts[1], {})[entry.key] = entry
-        pulled = [
-            pool.submit(self._pull_trial, folder / "trials" / id_, entries)
-            for id_, entries in trials.items()
-        ]
-        for each in pulled:
-            each.result()
+        here = {path.parent.name for path in folder.glob("trials/*/status.json")} if held else set()
+        pulled = {
+            id_: pool.submit(self._pull_trial, folder / "trials" / id_, trials.get(id_, {}))
+            for id_ in sorted(trials.keys() | here)
+        }
+        further = [id_ for id_, each in pulled.items() if each.result()]
+        for id_ in further if held else ():
+            self.push_trial(folder / "trials" / id_)
 
-    def _pull_trial(self, trial_dir: Path, entries: Mapping[str, Entry]) -> None:
+    def _pull_trial(self, trial_dir: Path, entries: Mapping[str, Entry]) -> bool:
+        """Bring the small files of a trial; return whether the mirror's is further than it."""
         prefix = self._key(trial_dir)
         status_key = f"{prefix}/status.json"
         # Read first and written last: whatever is read in between is at least as new.
@@ -207,6 +202,7 @@ class Mirror:
                     if f"{prefix}/{name}" not in entries:
                         (trial_dir / name).unlink(missing_ok=True)
                 self._put(status_key, content, entry)
+        return rank(local) > rank(status)
 
     def _read_status(self, key: str) -> tuple[bytes, dict[str, Any]]:
         try:
@@ -219,9 +215,6 @@ class Mirror:
                 raise
             return b"", {}  # no whole status: as if it had not begun
         return content, status if isinstance(status, dict) else {}
-
-    def _status(self, trial_dir: Path) -> dict[str, Any]:
-        return self._read_status(self._key(trial_dir / "status.json"))[1]
 
     def _bring(self, pool: ThreadPoolExecutor, entries: Iterable[Entry]) -> None:
         wanted = [entry for entry in entries if not self._is_same(entry)]

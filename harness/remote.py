@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness import files
 from harness.mirror import Mirror
-from harness.objects import RemoteError
+from harness.objects import RemoteError as RemoteError
 from harness.trial_folder import TrialFolder
 
 # Like a trial's saving of checkpoints: pushing takes at most this share of its time.
@@ -31,16 +31,22 @@ def local(results: Path | str, sweep: str | None = None) -> Path:
 
 
 @contextmanager
-def carried(mirror: Mirror | None, trial_dir: Path) -> Iterator[Callable[[], None]]:
-    """Work on a trial whose results lie on a store; a folder that is no mirror is left alone.
+def job(uri: str, sweep: str, id_: str) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """Work on a sweep's trial on any machine: yields its folder there, and what `carried` does."""
+    mirror = Mirror(uri)
+    trial_dir = mirror.path / sweep / "trials" / id_
+    with carried(mirror, trial_dir) as push:
+        yield trial_dir, push
+
+
+@contextmanager
+def carried(mirror: Mirror, trial_dir: Path) -> Iterator[Callable[[], None]]:
+    """Work on a trial whose results lie on a store.
 
     Before: the store's state is brought here, to go on from. The callable yielded is called now
     and then, and sends what has changed when it is time; a store out of reach is tried again later.
     At the end all is sent; RemoteError when that cannot be done, and everything is still here.
     """
-    if mirror is None:
-        yield lambda: None
-        return
     mirror.pull_trial(trial_dir, whole=True)
     pushed_at, took = time.monotonic(), 0.0
 

@@ -6,7 +6,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness import data, files, report, space, store, sweep_work, verdicts, workers
+from harness import (
+    confirm,
+    data,
+    files,
+    report,
+    space,
+    store,
+    sweep_work,
+    trackers,
+    verdicts,
+    workers,
+)
+from harness.confirm import ConfirmJobs
 from harness.errors import OK, SOME_FAILED, UserError
 from harness.estimate import Estimate, estimate
 from harness.jobs import PlannedJobs, StopOnSameError, sort_longest_first
@@ -57,10 +69,12 @@ def sweep(options: Options, console: Console) -> int:
     plan = space.plan(options.space, options.budget, trials=options.trials)
     name = files.check_name(options.name or f"{plan.name}-{plan.budget}", "--name")
     resources = workers.Resources(options.cpus_per_trial, _gpus(options))
+    trackers.check(options.tracker)
     slots = 1 if options.address else workers.check_resources(resources.cpus, resources.gpus)
     source = data.resolve_source(options.data)
-    folder = SweepFolder(Path(options.results).expanduser().absolute() / name)
+    folder = SweepFolder.at(options.results, name)
     if options.dry_run:
+        folder.refresh()
         _prepare(options, plan, folder, source, slots, console)
         return OK
     with folder.lock():
@@ -70,12 +84,18 @@ def sweep(options: Options, console: Console) -> int:
         if work.total:
             _check_code(work, folder, options, console)
         folder.write_plan(plan, options.space, work.planned, source, data.fingerprint(source))
+        if isinstance(work.source, ConfirmJobs):
+            work.source.note()
+        folder.push()
         if work.total:
             _open_all(work, source, console)
             _execute(options, work, folder, source, resources, found, console)
+        evaluated = _confirm(options, plan, folder, console)
         store.rebuild(folder.path)
         verdicts.write(folder.path)
-        return _conclude(work, folder, console)
+        code = max(evaluated, _conclude(work, folder, console))
+        folder.publish()
+        return code
 
 
 def _check_code(work: Work, folder: SweepFolder, options: Options, console: Console) -> None:
@@ -119,7 +139,7 @@ def _prepare(
     if work.states["failed"] and not options.retry_failed:
         console.print("failed trials are left as they are; --retry-failed runs them again")
     if work.total:
-        wall = duration(found.wall(slots, work.total))
+        wall = duration(found.wall(slots, work.full_trials))
         console.print(
             f"about {wall} on {slots} at a time ({found.how})", soft_wrap=True, highlight=False
         )
@@ -149,6 +169,7 @@ def _execute(
     guarded = StopOnSameError(jobs)
     setting = Setting(
         folder=str(folder.path),
+        uri=folder.uri,
         data=str(source.path),
         fingerprint=data.fingerprint(source),
         threads=max(1, int(resources.cpus)),
@@ -158,10 +179,23 @@ def _execute(
         from harness import tuning  # imports Ray, which looks at its environment when imported
 
         slots = workers.cluster_slots(resources)
-        with Progress(console, work.total, slots, found.seconds) as progress:
-            tuning.execute(guarded, folder, setting, resources, progress, [], scratch)
+        with (
+            Progress(console, work.total, slots, found.seconds) as progress,
+            trackers.opened(options.tracker, folder.path, progress.note) as tracker,
+        ):
+            listeners = [] if tracker is None else [tracker]
+            tuning.execute(guarded, folder, setting, resources, progress, listeners, scratch)
     if guarded.reason is not None:
         console.print(guarded.reason, soft_wrap=True, markup=False, style="red")
+
+
+def _confirm(options: Options, plan: Plan, folder: SweepFolder, console: Console) -> int:
+    """Evaluate a search's confirmation, as far as it is trained, and return the exit code."""
+    if plan.search is None or plan.search.confirm is None:
+        return OK
+    return confirm.evaluate(
+        folder.path, plan.search.confirm, console, address=options.address, uri=folder.uri
+    )
 
 
 def _conclude(work: Work, folder: SweepFolder, console: Console) -> int:

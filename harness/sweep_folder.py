@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from harness import files, provenance
 from harness.config import to_dict
@@ -17,14 +17,39 @@ from harness.jobs import Job
 from harness.space import Plan
 from harness.trial_folder import TrialFolder
 
+if TYPE_CHECKING:
+    from harness.mirror import Mirror
+
 SCHEMA = 1
 
 
 class SweepFolder:
-    """One sweep's folder; only the holder of its lock writes there."""
+    """One sweep's folder; only the holder of its lock writes there.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    mirror: the object store that it is a copy of; everything that follows is as without one.
+    """
+
+    def __init__(self, path: Path, mirror: "Mirror | None" = None) -> None:
+        self.path, self.mirror = path, mirror
+
+    @classmethod
+    def at(cls, results: Path | str, name: str) -> Self:
+        """Return the folder of a sweep in a results folder or below a store's URI.
+
+        UserError when the store cannot be reached and written.
+        """
+        if not files.is_uri(results):
+            return cls(Path(results).expanduser().absolute() / name)
+        from harness.mirror import Mirror  # the import takes a while that folders need not wait
+
+        mirror = Mirror(str(results))
+        mirror.check()
+        return cls(mirror.path / name, mirror)
+
+    @property
+    def uri(self) -> str | None:
+        """Where the results lie that this folder is a copy of, None for a folder of its own."""
+        return None if self.mirror is None else self.mirror.uri
 
     def trial(self, id_: str) -> TrialFolder:
         """Return the folder of a trial."""
@@ -73,8 +98,51 @@ class SweepFolder:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {platform.node()}\n")
             file.flush()
-            yield
+            with self._store():
+                yield
             file.truncate(0)
+
+    @contextmanager
+    def _store(self) -> Iterator[None]:
+        if self.mirror is None:
+            yield
+            return
+        with self.mirror.lock(self.path.name):
+            self.mirror.pull(self.path.name, held=True)
+            yield
+
+    def refresh(self) -> None:
+        """Take note of what a store knows of the sweep, for a look that changes nothing."""
+        if self.mirror is not None:
+            self.mirror.pull(self.path.name)
+
+    def refresh_trial(self, id_: str) -> None:
+        """Take note of what a worker on another machine has put into the store."""
+        if self.mirror is not None:
+            with self.mirror.once():
+                self.mirror.pull_trial(self.trial(id_).path)
+
+    def push_trial(self, id_: str) -> None:
+        """Put what this process has written of a trial into the store."""
+        if self.mirror is not None:
+            with self.mirror.once():
+                self.mirror.push_trial(self.trial(id_).path)
+
+    def push(self) -> None:
+        """Put the plan into the store; RemoteError when that cannot be done."""
+        if self.mirror is not None:
+            self.mirror.push_plan(self.path.name)
+
+    def push_order(self) -> None:
+        """Put the order of a search into the store; out of reach, it goes there with the next."""
+        if self.mirror is not None:
+            with self.mirror.once():
+                self.mirror.push_plan(self.path.name)
+
+    def publish(self) -> None:
+        """Put what people read (tables, answers, the page) into the store."""
+        if self.mirror is not None:
+            self.mirror.push_derived(self.path.name)
 
     def plan(self) -> dict[str, Any]:
         """Return the plan of the last run, {} without one; UserError when it is not readable."""

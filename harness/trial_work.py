@@ -1,6 +1,7 @@
 """What a worker does with a job: on the right data, within its time, again where that may help."""
 
 import gc
+import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,8 @@ _DETERMINISTIC = (NonFiniteError, RolloutError, ValueError)
 class Setting:
     """What all jobs of a sweep share, in plain values that travel to a worker.
 
-    folder: the sweep's. data: the path of the demonstrations; fingerprint: what they must be.
+    folder: the sweep's; uri: of the store that it is a copy of, None for a folder that every
+    machine shares. data: the path of the demonstrations; fingerprint: what they must be.
     threads: of a trial. seconds: how long one may take.
     """
 
@@ -33,10 +35,19 @@ class Setting:
     fingerprint: str
     threads: int
     seconds: float
+    uri: str | None = None
 
     def trial(self, id_: str) -> TrialFolder:
         """Return the folder of a trial."""
         return TrialFolder(Path(self.folder) / "trials" / id_)
+
+    def check_shared(self) -> None:
+        """OSError when this machine does not see the sweep that the driver has planned."""
+        if self.uri is None and not (Path(self.folder) / "plan.json").is_file():
+            raise OSError(
+                f"all machines of a cluster must share {self.folder}, {platform.node()} does not; "
+                "give --results a shared folder or an object store's URI"
+            )
 
 
 def run_job(
@@ -44,9 +55,28 @@ def run_job(
 ) -> None:
     """Run the job `text` (of `Job.dumps`); how it ended is told by the folder of the trial `id_`.
 
-    OSError when the folder could not be told. A trial that takes too long ends this process.
+    OSError when the folder, or the store behind it, could not be told. A trial that takes too long
+    ends this process.
     """
-    folder = setting.trial(id_)
+    if setting.uri is None:
+        _run_here(setting.trial(id_), text, setting, report)
+        return
+    from harness import remote
+
+    def report_and_push(metrics: Mapping[str, Any]) -> None:
+        push()
+        report(metrics)
+
+    try:
+        with remote.job(setting.uri, Path(setting.folder).name, id_) as (path, push):
+            _run_here(TrialFolder(path), text, setting, report_and_push)
+    except remote.RemoteError as error:
+        raise OSError(str(error)) from error
+
+
+def _run_here(
+    folder: TrialFolder, text: str, setting: Setting, report: Callable[[Mapping[str, Any]], None]
+) -> None:
     try:
         job = Job.loads(text)
     except ValueError as error:

@@ -91,6 +91,7 @@ def _work(config: dict[str, Any], setting: dict[str, Any]) -> None:
             spoke = time.monotonic()
 
     tune.report({"epochs": []})  # says which process it is
+    Setting(**setting).check_shared()
     run_job(config["id"], config["job"], Setting(**setting), report)
     tune.report({"epochs": epochs})
 

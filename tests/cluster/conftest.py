@@ -1,11 +1,38 @@
-"""An S3 server of our own on the loopback."""
+"""An S3 server of our own on the loopback, and the two doors with made-up demonstrations."""
 
 import logging
+import os
 import secrets
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SPACE = """
+version: 1
+name: tiny
+train_seeds: [0]
+base:
+  policy:
+    obs_mode: state
+    energy: {width: 8, depth: 1}
+    encoder.state_width: 8
+    negatives.count: 4
+    inference: {samples: 4, iterations: 1}
+  train: {steps: 40, epoch_steps: 2, batch_size: 8, warmup_steps: 2, val_windows: 8}
+  select.seeds: 2
+questions:
+  width:
+    ask: How wide?
+    arms:
+      narrow: {policy.energy.width: 4}
+"""
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -48,3 +75,62 @@ def bucket(s3: str, client: Any) -> Callable[..., str]:
         return f"s3://{name}/{prefix}?endpoint_override={s3}&scheme=http"
 
     return make
+
+
+class Doors:
+    """run_sweep.py and run_eval.py as a user starts them, on demonstrations of 60 rows."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.cache = folder, folder / "cache"
+        self.space = folder / "tiny.yaml"
+        self.space.write_text(SPACE)
+
+    def start(self, *words: object, **environment: str) -> "subprocess.Popen[str]":
+        """Start a command of the project: `run_eval.py ...` or `-m harness.results ...`."""
+        command = [sys.executable, *map(str, words)]
+        return subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={
+                **os.environ,
+                **CREDENTIALS,
+                "IBC_HARNESS_CACHE": str(self.cache),
+                "PYTHONPATH": str(ROOT),
+                **environment,
+            },
+            cwd=self.folder,
+            start_new_session=True,
+        )
+
+    def run(self, *words: object, **environment: str) -> tuple[int, str, str]:
+        """Run a command and return its exit code and what it printed."""
+        process = self.start(*words, **environment)
+        out, err = process.communicate(timeout=280)
+        return process.returncode, out, err
+
+    def sweep(self, results: object, *options: object) -> tuple[object, ...]:
+        """The words of a sweep's command."""
+        given = (self.space, "--data", self.folder / "demos.zarr", "--results", results)
+        return (ROOT / "run_sweep.py", *given, *options)
+
+
+@pytest.fixture
+def doors(tmp_path: Path, write_demos: Callable[..., Any]) -> Doors:
+    """The doors, with an empty cache."""
+    write_demos(tmp_path / "demos.zarr", lengths=(20, 15, 25))
+    return Doors(tmp_path)
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., None]:
+    """Wait until a condition holds: (condition, seconds)."""
+
+    def wait(condition: Callable[[], bool], seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < until, "waited too long"
+            time.sleep(0.05)
+
+    return wait

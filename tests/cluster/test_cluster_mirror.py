@@ -161,7 +161,7 @@ def test_the_copy_that_went_further_is_believed(pair):
     write_trial(trial, 40, attempts=3, status="failed")
     here.pull("sweep")
     assert TrialFolder(trial).read_status()["step"] == 40
-    here.push_left_behind("sweep", ["abc-s0", "def-s0"])
+    here.pull("sweep", held=True)
     there.pull("sweep")
     assert TrialFolder(elsewhere).read_status() == TrialFolder(trial).read_status()
 
@@ -292,7 +292,7 @@ def test_what_passes_is_tried_again_and_what_lasts_fails_the_trial_alone(pair):
     assert checkpoint.find(trial / "checkpoints", "best") is not None
     # The store is back: what is here goes up.
     handler.failures = 0
-    Mirror(here.uri, path=here.path).push_left_behind("sweep", ["abc-s0"])
+    Mirror(here.uri, path=here.path).pull("sweep", held=True)
     there.pull("sweep")
     assert TrialFolder(there.path / "sweep/trials/abc-s0").read_status()["step"] == 30
 
