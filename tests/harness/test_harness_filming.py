@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from harness import store
+from harness.captions import with_strip
 from harness.errors import UserError
 from harness.eval_pool import Pool, Source, Task
 from harness.filming import GIF_SIZE, Films, film, to_film
-from harness.overlay import describe, with_strip
+from harness.overlay import describe
 from harness.protocol import Protocol
 from harness.video import SIZE, Step
 

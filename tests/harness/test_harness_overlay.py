@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from envs import video
-from harness import overlay
+from harness.captions import HIGHEST, LIKELY
 from harness.evaluate import Protocol, evaluate_block
-from harness.overlay import HIGHEST, describe, draw_board, frames, spread
+from harness.overlay import describe, draw_board, frames, spread
 from harness.replays import Look
 from harness.video import Recorder, Step
 
@@ -74,7 +74,7 @@ def test_unlikely_candidates_are_left_out_and_the_likeliest_lie_on_top() -> None
     places = np.array([[200.0, 250.0], [200.0, 250.0], [300.0, 250.0]])
     seen = look(candidates=places, probabilities=np.array([0.2, 0.799, 0.001]), age=2)
     frame = draw_board([now], seen, 512)
-    assert tuple(frame[250, 200]) == overlay.LIKELY
+    assert tuple(frame[250, 200]) == LIKELY
     assert tuple(frame[250, 300]) == (255, 255, 255)
 
 
