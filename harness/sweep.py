@@ -179,8 +179,10 @@ def _execute(
         from harness import tuning  # imports Ray, which looks at its environment when imported
 
         slots = workers.cluster_slots(resources)
+        share = work.full_trials / work.total  # a search's jobs may be parts of trials
+        seconds = {id_: each * share for id_, each in found.seconds.items()}
         with (
-            Progress(console, work.total, slots, found.seconds) as progress,
+            Progress(console, work.total, slots, seconds) as progress,
             trackers.opened(options.tracker, folder.path, progress.note) as tracker,
         ):
             listeners = [] if tracker is None else [tracker]
