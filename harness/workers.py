@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import secrets
 import shutil
 import signal
 import tempfile
@@ -16,6 +17,8 @@ from typing import Any
 
 import torch
 
+from harness import watchdog
+from harness.data import CACHE_VARIABLE
 from harness.errors import UserError
 
 # Ray's object store carries our control messages only: demonstrations are memory-mapped files.
@@ -40,7 +43,11 @@ _ENVIRONMENT = {
 # looks when it is imported, which is why it is imported in functions here.
 _ONLY_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
+_TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+
 _FOLDER = "ibc-harness-ray-"
+
+_ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -146,13 +153,17 @@ def ray_session(
     """Start a local Ray, or join the cluster at `address`, and leave it whatever happens.
 
     A local Ray has `cpus` CPUs and `gpus` GPUs (those of the machine by default), listens on the
-    loopback alone, has no dashboard, sends no statistics. Its folder is yielded and removed at the
-    end, or by a later session where this one was killed.
-    UserError when there is no cluster at the address.
+    loopback alone and to nobody without its token, has no dashboard, sends no statistics. Its
+    folder is yielded and removed at the end, or by a later session where this one was killed.
+    A cluster's workers run the code of this process. UserError when there is none at the address.
     """
     os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
     if address is None:
         os.environ.update(_ONLY_LOOPBACK)
+        if not any(name in os.environ for name in _TOKEN):
+            # Other users of this machine reach the loopback too. Ray reads the variables once, so
+            # they stay for the life of the process; no file has them.
+            os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     in_main = threading.current_thread() is threading.main_thread()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     folder = None
@@ -170,11 +181,31 @@ def ray_session(
     finally:
         import ray
 
+        if folder is not None:
+            _kill_those_of(folder, helpers_only=True)
         ray.shutdown()
         if in_main:
             signal.signal(signal.SIGTERM, on_sigterm)
         if folder is not None:
+            _kill_those_of(folder)  # an interrupted start leaves some that Ray has not noted yet
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kill_those_of(folder: str, *, helpers_only: bool = False) -> None:
+    """Kill the processes that a session in this folder consists of, but for this one.
+
+    helpers_only: those that merely watch and write logs. Ray ends them one after the other and
+    gives each a second for it, which a busy machine uses up.
+    """
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (path / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue  # gone, or another user's
+        helper = parent == os.getpid() and not command[0].endswith(("/raylet", "/gcs_server"))
+        if any(folder in word for word in command[1:]) and (helper or not helpers_only):
+            watchdog.kill(int(path.name))
 
 
 def _remove_leftovers() -> None:
@@ -190,10 +221,14 @@ def _start(cpus: int | None, gpus: float | None, address: str | None, folder: st
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is not None:
+        refused = getattr(ray.exceptions, "AuthenticationError", ConnectionError)  # newer Rays'
         try:
-            ray.init(address=address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            rule = "--address must name a running Ray cluster"
+            ray.init(address=address, runtime_env=_own_code(), **quiet)
+        except (ConnectionError, ValueError, RuntimeError, refused) as error:
+            rule = (
+                "--address must name a running Ray cluster (whose token, if it has one, is given "
+                "by RAY_AUTH_MODE=token and RAY_AUTH_TOKEN)"
+            )
             raise UserError(f"{rule}, given {address}: {error}") from error
         return
     ray.init(
@@ -206,3 +241,14 @@ def _start(cpus: int | None, gpus: float | None, address: str | None, folder: st
         _temp_dir=folder,
         **quiet,
     )
+
+
+def _own_code() -> dict[str, Any]:
+    """Return the environment that gives a cluster's workers the code of this process, no more."""
+    environment: dict[str, Any] = {
+        "py_modules": [str(_ROOT / wing) for wing in ("envs", "ibc", "harness")],
+        "excludes": ["__pycache__", "*.pyc"],
+    }
+    if CACHE_VARIABLE in os.environ:
+        environment["env_vars"] = {CACHE_VARIABLE: os.environ[CACHE_VARIABLE]}
+    return environment

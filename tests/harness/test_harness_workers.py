@@ -1,0 +1,131 @@
+"""What fits where, and a Ray that nobody else drives."""
+
+import os
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from harness import workers
+from harness.errors import UserError
+from harness.workers import Resources
+
+
+def nodes(monkeypatch, *found):
+    monkeypatch.setattr(workers, "_nodes", lambda: list(found))
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "found", "fit"),
+    [
+        (1, 0, [(2, 0)], 2),
+        (1, 0, [(2, 0), (3, 0)], 5),
+        (2, 0, [(1, 0), (3, 0)], 1),  # the odd one is left over, the small node too
+        (0.5, 0, [(1, 0), (1, 0)], 4),
+        (1, 0.25, [(8, 2)], 8),
+        (0.25, 0.25, [(1, 1), (4, 0)], 4),
+        (1, 0.6, [(8, 2)], 2),  # what is left of two GPUs is not one
+        (1, 2, [(8, 3), (8, 4)], 3),
+    ],
+)
+def test_a_trial_lies_on_one_node(monkeypatch, cpus, gpus, found, fit):
+    nodes(monkeypatch, *found)
+    assert workers.cluster_slots(Resources(cpus, gpus)) == fit
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "message"),
+    [
+        (2, 0, "must fit into the 1 CPUs of the cluster's largest node (2 in all), given 2"),
+        (1, 1, "must fit into the 0 GPUs of the cluster's largest node (2 in all), given 1"),
+    ],
+)
+def test_what_fits_on_no_node_is_refused_with_the_numbers(monkeypatch, cpus, gpus, message):
+    nodes(monkeypatch, (1.0, 0.0), (1.0, 0.0))
+    with pytest.raises(UserError) as refused:
+        workers.cluster_slots(Resources(cpus, gpus))
+    assert message in str(refused.value)
+    assert workers.cluster_room(Resources(cpus, gpus)) == 0
+
+
+def test_a_cluster_gets_our_code_and_nothing_else(tmp_path, monkeypatch):
+    from ray._private.runtime_env import packaging
+
+    monkeypatch.delenv("IBC_HARNESS_CACHE", raising=False)
+    environment = workers._own_code()
+    assert environment.keys() == {"py_modules", "excludes"}
+    total = 0
+    for folder in environment["py_modules"]:
+        excludes = environment["excludes"]
+        path = tmp_path / "package.zip"
+        path.unlink(missing_ok=True)
+        packaging.create_package(folder, path, include_gitignore=True, excludes=excludes)
+        names = zipfile.ZipFile(path).namelist()
+        assert {name.rpartition(".")[2] for name in names if not name.endswith("/")} <= {
+            "py",
+            "css",
+            "js",
+        }
+        total += path.stat().st_size
+    assert total < 2 * 2**20
+
+
+CLIENT = """
+import sys, ray
+try:
+    ray.init(address=sys.argv[1], log_to_driver=False, logging_level=50)
+except Exception as error:
+    print("refused", type(error).__name__)
+else:
+    print("CPUs", ray.cluster_resources()["CPU"])
+"""
+
+
+def client(address, **environment):
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", CLIENT, address],
+        env={**clean, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **environment},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_client_without_the_token_is_refused(monkeypatch, tmp_path):
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    program = """
+import os, subprocess, sys
+from harness import workers
+with workers.ray_session(cpus=1, gpus=4) as scratch:
+    import ray
+    print(workers.cluster_slots(workers.Resources(0.125, 0.25)), flush=True)
+    print(ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"], flush=True)
+    sys.stdin.read()
+assert not scratch.exists()
+"""
+    home = {"HOME": str(tmp_path)}
+    session = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **home},
+    )
+    try:
+        assert session.stdout.readline() == "8\n"
+        address, token = session.stdout.readline().split()
+        assert len(token) == 64
+        assert client(address, **home).startswith("refused ")
+        own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, **home}
+        assert client(address, **own) == "CPUs 1.0"
+    finally:
+        session.communicate("", timeout=120)
+    assert session.returncode == 0
+    assert not list(tmp_path.rglob("*token*"))  # Ray keeps none in the user's home
