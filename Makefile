@@ -4,10 +4,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help install demo test lint types unit clean
+.PHONY: help install demo test lint types unit faults clean
 help:
 	@echo "make demo   set up .venv, run the ablation sweep at the smoke budget, evaluate its best policy"
 	@echo "make test   set up .venv, lint, check types, run the tests"
+	@echo "make faults run what docs/RELIABILITY.md promises: kills, full disks, torn files, bad input"
 
 install: $(STAMP)
 
@@ -37,6 +38,9 @@ types: $(STAMP)
 unit: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not ray and not faults"
 	$(BIN)/python -m pytest -m "ray or faults"
+
+faults: $(STAMP)
+	$(BIN)/python -m pytest -m "faults or bad_input"
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,6 +1,7 @@
 """Fixtures that every wing's tests share."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,32 @@ import pytest
 import zarr
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def markers() -> dict[str, set[str]]:
+    """What docs/RELIABILITY.md makes of the tests that it names: {"tests/...::name": markers}."""
+    found: dict[str, set[str]] = {}
+    page = (ROOT / "docs" / "RELIABILITY.md").read_text()
+    faults, _, bad_input = page.partition("\n## Bad input")
+    for marker, text in (("faults", faults), ("bad_input", bad_input)):
+        for name in re.findall(r"`(tests/[^`]+::[^`]+)`", text):
+            found.setdefault(name, set()).add(marker)
+    return found
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what the page names, so that `-m faults` runs all that a promise rests on."""
+    known = markers()
+    for item in items:
+        path = item.path.relative_to(ROOT).as_posix()
+        for marker in known.get(f"{path}::{item.name.partition('[')[0]}", ()):
+            item.add_marker(marker)
+
+
+@pytest.fixture(scope="session")
+def promised() -> dict[str, set[str]]:
+    """The markers that docs/RELIABILITY.md gives to the tests that it names."""
+    return markers()
 
 
 @pytest.fixture(scope="session")

@@ -164,7 +164,11 @@ class Door:
 
     def run(self, *options: str, prefix: tuple[str, ...] = ()) -> tuple[int, str, str]:
         process = self.start(*options, prefix=prefix)
-        out, err = process.communicate(timeout=240)
+        try:
+            out, err = process.communicate(timeout=240)
+        except subprocess.TimeoutExpired:
+            kill_all_of(process)
+            raise
         return process.returncode, out, err
 
     def statuses(self, name: str) -> list[dict[str, Any]]:
@@ -195,6 +199,13 @@ def members_of(session: int) -> list[int]:
         if int(fields[3]) == session and fields[0] != "Z":
             found.append(int(path.parent.name))
     return found
+
+
+def kill_all_of(process: subprocess.Popen[str]) -> None:
+    """End a process and all of its session."""
+    for pid in members_of(process.pid):
+        os.kill(pid, signal.SIGKILL)
+    process.communicate()
 
 
 @pytest.fixture(scope="session")
@@ -260,6 +271,4 @@ def killed_at_the_end() -> Iterator[list[subprocess.Popen[str]]]:
     started: list[subprocess.Popen[str]] = []
     yield started
     for process in started:
-        for pid in members_of(process.pid):
-            os.kill(pid, signal.SIGKILL)
-        process.communicate()
+        kill_all_of(process)
