@@ -106,7 +106,10 @@ def _drawing(command: Any) -> None:
     report.add_argument("--out", type=Path, metavar="FILE", help="(report.html of the sweep)")
     pictures = command("pictures", results_draw.pictures, "animations of the best trials' episodes")
     pictures.add_argument("--trial", action="append", metavar="TRIAL", help="of these; repeatable")
-    results_draw.landscape_options(command("landscape", results_draw.landscape, "an energy drawn"))
+    landscape = command(
+        "landscape", results_draw.landscape, "one state's energy for several trials", sweep=False
+    )
+    results_draw.landscape_options(landscape)
 
 
 def _count(text: str) -> int:

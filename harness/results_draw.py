@@ -28,23 +28,24 @@ def pictures(given: argparse.Namespace) -> Answer:
 
     folder = checkpoint.sweep_dir(given.results, given.sweep)
     entries = made.make(folder, given.trial or ())
-    return _files([folder / "pictures" / entry["file"] for entry in entries])
+    return _files(folder / made.FOLDER / entry["file"] for entry in entries)
 
 
 def landscape_options(parser: argparse.ArgumentParser) -> None:
     """Declare what `landscape` takes."""
-    parser.add_argument("--trial", action="append", metavar="TRIAL", help="the best; repeatable")
-    parser.add_argument("--seed", type=int, default=300_000, metavar="N", help="start (300000)")
-    parser.add_argument("--step", type=int, default=0, metavar="N", help="step of the episode (0)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="(in the sweep's pictures/)")
+    parser.add_argument("which", nargs="*", metavar="TRIAL|PATH", help="checkpoints (the best)")
+    parser.add_argument("--sweep", metavar="SWEEP", help="where trials are looked for (newest)")
+    parser.add_argument("--seed", type=int, default=300_000, metavar="S", help="start (300000)")
+    parser.add_argument("--step", type=int, default=0, metavar="K", help="of the demonstrator (0)")
+    parser.add_argument("--out", type=Path, metavar="FILE.png", help="(in the sweep's pictures/)")
 
 
 def landscape(given: argparse.Namespace) -> Answer:
-    """Draw one observation's energy over the board for several checkpoints."""
-    from harness import pictures as made
+    """Draw one state's energy over the board for several checkpoints."""
+    from harness import landscape as made
 
-    folder = checkpoint.sweep_dir(given.results, given.sweep)
-    return _files([made.landscape(folder, given.trial, given.seed, given.step, given.out)])
+    out = None if given.out is None else given.out.expanduser()
+    return _files([made.draw(given.results, given.sweep, given.which, given.seed, given.step, out)])
 
 
 def _files(paths: Any) -> Answer:
