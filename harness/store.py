@@ -232,7 +232,7 @@ def _scores(episodes: pa.Table) -> dict[str, Any]:
     scores, reported = episodes["score"].to_numpy(), episode_rows.reported(episodes)
     select, report = scores[~reported], scores[reported]
     if len(select):
-        score = stats.mean_interval(select)
+        score = stats.share_interval(select)
         found |= {
             "select_score": score.value,
             "select_score_low": score.low,
@@ -240,7 +240,7 @@ def _scores(episodes: pa.Table) -> dict[str, Any]:
             "select_n": score.n,
         }
     if len(report):
-        score = stats.mean_interval(report)
+        score = stats.share_interval(report)
         successes = episodes["success"].to_numpy()[reported]
         rate = stats.wilson(int(successes.sum()), len(report))
         protocol = episodes["protocol_hash"][int(reported.argmax())].as_py()

@@ -14,7 +14,9 @@ from harness import episode_rows, stats, store
 from harness.errors import UserError
 from harness.group import Group as Group
 from harness.group import Trial
-from harness.stats import Crossed, Estimate
+from harness.stats import Estimate
+
+_UNNAMED = "trials"  # the question of trials that no plan asks for
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,11 @@ class Sweep:
         self.folder = folder
         trials, episodes = store.read_both(folder)
         self.trials: list[dict[str, Any]] = trials.to_pylist()
+        self._by_hash: dict[str, list[Trial]] = {}
+        for trial in self.trials:
+            self._by_hash.setdefault(trial["config_hash"], []).append(trial)
         finished = [trial for trial in self.trials if trial["status"] == "finished"]
+        self._all = store.by_trial(episodes)
         self._episodes = store.by_trial(episode_rows.that_count(episodes, finished))
         plan = folder / "plan.json"
         self.plan: dict[str, Any] = store.read_json(plan) if plan.is_file() else {}
@@ -100,6 +106,11 @@ class Sweep:
         ]
         return min(scored, key=lambda t: (-t["select_score"], t["trial"]), default=None)
 
+    def episodes_of(self, trial: Trial) -> pa.Table:
+        """Return a trial's episodes of all its checkpoints, failed ones too."""
+        none = store.SCHEMAS["episodes"].empty_table()
+        return self._all.get((trial["config_hash"], trial["train_seed"]), none)
+
     def group(self, name: str, trials: Sequence[Trial]) -> Group:
         """Return trials as a group, with the episodes of the finished ones."""
         keys = ((trial["config_hash"], trial["train_seed"]) for trial in trials)
@@ -108,51 +119,75 @@ class Sweep:
         return Group(name, tuple(trials), pa.concat_tables(tables))
 
     def arms(self) -> list[Arm]:
-        """Return every arm of every question, in the plan's order."""
-        by_hash: dict[str, list[Trial]] = {}
-        for trial in self.trials:
-            by_hash.setdefault(trial["config_hash"], []).append(trial)
-        groups = {name: self.group(name, trials) for name, trials in by_hash.items()}
+        """Return every arm of every question, in the plan's order; a search's points by score."""
         found: list[Arm] = []
-        for question in self._questions(by_hash):
+        points: list[Arm] = []
+        groups: dict[tuple[int, ...], Group] = {}  # the baseline is an arm of many questions
+        for question in self._questions():
             first: Group | None = None
             for entry in question["arms"]:
-                config_hash = entry["config_hash"]
-                group = groups.get(config_hash) or self.group(config_hash, [])
-                found.append(_arm(question, entry["arm"], group, first))
-                if not self.plan.get("search"):
-                    first = first or group
-        if self.plan.get("search"):  # its points answer no question; the best come first
-            found.sort(key=lambda arm: -np.nan_to_num(arm.select.value, nan=-1.0))
-        return found
+                trials = self._of_arm(question, entry["config_hash"])
+                key = tuple(map(id, trials))
+                if not trials or key not in groups:
+                    groups[key] = self.group(entry["config_hash"], trials)
+                arm = _arm(question, entry["arm"], groups[key], first)
+                if self._asks(question):
+                    first = first or arm.group
+                    found.append(arm)
+                else:  # a search's points answer no question
+                    points.append(arm)
+        points.sort(key=lambda arm: -np.nan_to_num(arm.select.value, nan=-1.0))
+        return found + points
 
-    def _questions(self, by_hash: Mapping[str, Sequence[Trial]]) -> list[dict[str, Any]]:
-        if self.plan.get("questions"):
-            return list(self.plan["questions"])
+    def _asks(self, question: Mapping[str, Any]) -> bool:
+        """Return whether a question's arms are compared: a search's points are not."""
+        return not self.plan.get("search") or "train_seeds" in question
+
+    def _of_arm(self, question: Mapping[str, Any], config_hash: str) -> list[Trial]:
+        """Return an arm's trials; in a search, those of the point itself or of its confirmation."""
+        trials: Sequence[Trial] = self._by_hash.get(config_hash, ())
+        if "train_seeds" in question:
+            return [trial for trial in trials if trial["train_seed"] in question["train_seeds"]]
+        if self.plan.get("search"):
+            name = question["question"]
+            return [trial for trial in trials if (trial["question"] or _UNNAMED) == name]
+        return list(trials)
+
+    def _questions(self) -> list[dict[str, Any]]:
+        """Return the plan's questions and, without any or in a search, the trials' own."""
+        asked = list(self.plan.get("questions") or [])
+        if asked and not self.plan.get("search"):
+            return asked
         names: dict[str, dict[str, Any]] = {}
-        for config_hash, (trial, *_) in by_hash.items():
-            question = trial["question"] or "trials"
-            entry = names.setdefault(question, {"question": question, "text": "", "arms": []})
-            entry["arms"].append({"arm": trial["arm"] or config_hash, "config_hash": config_hash})
-        return list(names.values())
+        known = {question["question"] for question in asked}
+        for trial in self.trials:
+            question, config_hash = trial["question"] or _UNNAMED, trial["config_hash"]
+            if question in known:
+                continue
+            entry = names.setdefault(question, {"question": question, "text": "", "arms": {}})
+            entry["arms"].setdefault(config_hash, trial["arm"] or config_hash)
+        for entry in names.values():
+            entry["arms"] = [{"arm": arm, "config_hash": h} for h, arm in entry["arms"].items()]
+        return asked + list(names.values())
 
     def find_group(self, name: str) -> Group:
         """Return what a name stands for: an arm, a config's hash, a trial; UserError if nothing."""
-        hashes = {
-            entry["config_hash"]: f"{question['question']} / {entry['arm']}"
-            for question in self._questions(
-                {trial["config_hash"]: [trial] for trial in self.trials}
-            )
+        found = [
+            (entry["config_hash"], f"{question['question']} / {entry['arm']}", question)
+            for question in self._questions()
             for entry in question["arms"]
             if name in (entry["arm"], f"{question['question']} / {entry['arm']}")
-        }
-        if len(hashes) > 1:
+        ]
+        if len({config_hash for config_hash, _, _ in found}) > 1:
             raise UserError(
                 f"{name!r} is an arm of several questions; take one of: "
-                + "; ".join(sorted(hashes.values()))
+                + "; ".join(sorted({title for _, title, _ in found}))
             )
-        wanted = next(iter(hashes), name)
-        trials = [trial for trial in self.trials if trial["config_hash"].startswith(wanted)]
+        if found:
+            # The confirmation of a search's point comes before the point, whose score is too high.
+            trials = self._of_arm(found[0][2], found[0][0])
+            return self.group(name, trials)
+        trials = [trial for trial in self.trials if trial["config_hash"].startswith(name)]
         if len({trial["config_hash"] for trial in trials}) > 1 or not trials:
             trials = [trial for trial in self.trials if trial["trial"] == name]
         if not trials:
@@ -173,28 +208,12 @@ def _arm(question: Mapping[str, Any], name: str, group: Group, first: Group | No
         arm=name,
         config_hash=group.trials[0]["config_hash"] if group.trials else group.name,
         group=group,
-        select=_mean(group.grid("score", store.SELECT_SEEDS)),
+        select=stats.share_interval(group.grid("score", store.SELECT_SEEDS).values),
         difference=difference,
-        success=_rate(group.grid("success", store.SELECT_SEEDS)),
-        report=_mean(group.grid("score", store.REPORT_SEEDS)),
-        report_success=_rate(group.grid("success", store.REPORT_SEEDS)),
+        success=stats.share_interval(group.grid("success", store.SELECT_SEEDS).values),
+        report=stats.share_interval(group.grid("score", store.REPORT_SEEDS).values),
+        report_success=stats.share_interval(group.grid("success", store.REPORT_SEEDS).values),
     )
-
-
-def _mean(grid: Crossed) -> Estimate:
-    """Return the mean of numbers in [0, 1], its interval cut to where they can be."""
-    estimate = stats.group_mean(grid.values)
-    if np.isnan(estimate.low):
-        return estimate
-    return Estimate(estimate.value, max(0.0, estimate.low), min(1.0, estimate.high), estimate.n)
-
-
-def _rate(grid: Crossed) -> Estimate:
-    """Return a success rate: Wilson's where there is one training seed or only one outcome."""
-    k, n = int(grid.values.sum()), grid.values.size
-    if len(grid.train_seeds) < 2 or k in (0, n):
-        return stats.wilson(k, n)
-    return _mean(grid)
 
 
 @dataclass(frozen=True)
@@ -223,11 +242,10 @@ def compare(a: Group, b: Group, column: str, seeds: range) -> Comparison:
     """Compare a column ("score", "success", "final_coverage") of two groups, paired by env seed."""
     grid_a, grid_b = a.grid(column, seeds), b.grid(column, seeds)
     cut_a, cut_b = stats.common(grid_a, grid_b)
-    estimate = _rate if column == "success" else _mean
     return Comparison(
         column,
-        estimate(cut_a),
-        estimate(cut_b),
+        stats.share_interval(cut_a.values),
+        stats.share_interval(cut_b.values),
         stats.paired_difference(cut_a.values, cut_b.values),
         len(cut_a.train_seeds),
         len(cut_b.train_seeds),
