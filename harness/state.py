@@ -58,7 +58,7 @@ def _checksum(tree: str, tensors: Mapping[str, torch.Tensor]) -> str:
     for name in sorted(tensors, key=int):
         tensor = tensors[name]
         found = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), found)
-        found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), found)
+        found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, found)
     return f"{found:08x}"
 
 
