@@ -279,7 +279,8 @@ def sweep(of: Sweep, found: Sequence[Arm], width: int) -> RenderableType:
 
 def _importances(of: Sweep) -> list[RenderableType]:
     """Return which settings of a search mattered; nothing for other sweeps."""
-    if not of.plan.get("search"):
+    search = of.plan.get("search")
+    if not search or not search.get("axes") or "train_seeds" not in of.plan:
         return []
     from harness.importance import importances  # Optuna takes a second that others need not wait
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from benchmarks import interval_coverage
 from harness import evidence, stats
 
 
@@ -124,3 +125,89 @@ def test_how_many_seeds_are_needed() -> None:
     assert starts == 200  # 100 starts alone have a half width of 0.063
     assert spread.half_width(train_seeds - 1, starts) > 0.05
     assert evidence.Spread(1e3, 1.0, 1.0).needed(0.001, 50) is None
+
+
+def test_wilsons_interval_is_that_of_one_training_seed() -> None:
+    for k, n in ((0, 20), (7, 25), (24, 25), (50, 50)):
+        outcomes = np.arange(n) < k
+        ours, theirs = stats.share_interval(outcomes * 1.0), stats.wilson(k, n)
+        assert ours.value == theirs.value
+        assert (ours.n, ours.low <= theirs.value <= ours.high) == (n, True)
+        # Student's t in the place of the normal quantile: a little wider, never narrower.
+        assert ours.low == pytest.approx(theirs.low, abs=0.02)
+        assert ours.high == pytest.approx(theirs.high, abs=0.02)
+        assert ours.high - ours.low >= theirs.high - theirs.low - 1e-9
+
+
+def test_shares_stay_where_they_can_be() -> None:
+    for values in ([0.0] * 9, [1.0] * 9, [1.0] * 8 + [0.99], [0.5] * 9):
+        found = stats.share_interval(values)
+        assert 0 <= found.low <= found.value <= found.high <= 1
+        assert found.high - found.low > 0
+    assert stats.share_interval([1.0] * 25).low == pytest.approx(stats.wilson(25, 25).low)
+    assert math.isnan(stats.share_interval([]).value)
+    assert math.isnan(stats.share_interval([0.5]).low)
+    with pytest.raises(ValueError, match=r"shares lie in \[0, 1\], given 0.5 to 1.5"):
+        stats.share_interval([0.5, 1.5])
+
+
+def test_a_score_distribution_is_the_share_above_each_threshold() -> None:
+    values = np.random.default_rng(7).beta(4, 1, (3, 40))
+    found = evidence.score_distribution(values, thresholds=[0.0, 0.5, 0.9, 1.0])
+    expected = [(values > threshold).mean() for threshold in (0.0, 0.5, 0.9, 1.0)]
+    assert found.share == pytest.approx(expected)
+    assert (found.low <= found.share).all()
+    assert (found.share <= found.high).all()
+    assert found.n == 40
+    assert len(evidence.score_distribution(values).share) == len(evidence.THRESHOLDS)
+    # The area below it is the mean (Agarwal et al. 2021, section 4.2).
+    area = evidence.score_distribution(values, thresholds=np.linspace(0, 1, 2001)).share.mean()
+    assert area == pytest.approx(values.mean(), abs=1e-3)
+
+
+def test_a_middle_half_near_its_end_is_bounded_by_how_many_tie() -> None:
+    ties = np.sort(np.concatenate([np.ones(77), np.linspace(0.2, 0.9, 23)]))[None]
+    found = evidence.interquartile_mean(ties)
+    assert (found.value, found.high) == (1.0, 1.0)
+    assert found.low < 0.98  # 77 of 100 do not rule out 70 of 100
+    mirrored = evidence.interquartile_mean(1 - ties)
+    assert (mirrored.low, mirrored.high) == pytest.approx((1 - found.high, 1 - found.low))
+
+
+@pytest.mark.parametrize(("seeds", "starts"), [(1, 25), (1, 100), (2, 50), (3, 50), (5, 25)])
+def test_what_is_reported_covers_scores_that_pile_up_at_one(seeds: int, starts: int) -> None:
+    """The quick part of benchmarks/interval_coverage.py."""
+    world, repeats = interval_coverage.World(0.85, 0.3 if seeds > 1 else 0.0), 150
+    everyone, held = world.population(), dict[str, int]()
+    rng = np.random.default_rng((seeds, starts))
+    for _ in range(repeats):
+        a, b = world.draw(rng, 2, seeds, starts)
+        for name, found, truth in interval_coverage.intervals(a, b, everyone):
+            covers = found.low - 1e-9 <= truth <= found.high + 1e-9
+            held[name] = held.get(name, 0) + covers
+    # Three standard errors of a coverage of 95 % are 5 points here.
+    assert {name: n / repeats for name, n in held.items() if n / repeats < 0.9} == {}
+
+
+def test_alike_arms_are_seldom_told_apart() -> None:
+    """The rate of wrong verdicts of a question with five arms, all like its first."""
+    world, level, wrong = interval_coverage.World(0.8, 0.3), evidence.shared_level(5), 0
+    rng = np.random.default_rng(8)
+    for _ in range(200):
+        grids = world.draw(rng, 6, 3, 50)
+        found = [stats.paired_difference(grid, grids[0], level) for grid in grids[1:]]
+        wrong += any(each.low > 0 or each.high < 0 for each in found)
+    assert wrong <= 10
+
+
+def test_a_pair_is_told_by_all_three() -> None:
+    rng = np.random.default_rng(9)
+    a, b = np.clip(rng.normal(0.8, 0.1, (2, 3, 40)), 0, 1)
+    found = evidence.pair(a, b)
+    assert found.middle_a == evidence.interquartile_mean(a)
+    assert found.better == evidence.probability_of_improvement(a, b)
+    assert found.detectable == evidence.spread(a, b).detectable(3, 40)
+    assert None not in found.columns().values()
+    alone = evidence.pair(a[:, :1], b[:, :1]).columns()
+    assert alone["detectable"] is None
+    assert alone["middle_half_a_low"] is None

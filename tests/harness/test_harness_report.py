@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from harness import store
-from harness.cells import bar, number, percent, plain, signed
+from harness.cells import bar, number, percent, plain, signed, sparkline
 from harness.eval_report import TimeSpent, evaluation
 from harness.stats import Estimate
 
@@ -45,6 +45,15 @@ def test_a_bar_has_the_interval_and_the_value_on_it() -> None:
     assert bar(Estimate(0.0, 0.0, 0.0, 9), width=5).plain == "●····"
     assert bar(Estimate(1.0, 0.9, 1.2, 9), width=5).plain == "····●"
     assert bar(Estimate(NAN, NAN, NAN, 0)).plain == ""
+
+
+def test_a_sparkline_lies_between_its_own_ends() -> None:
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 8).plain == "▁▂▃▄▅▆▇█"
+    assert sparkline([3.0, 3.0], 8).plain == "▁▁"
+    assert sparkline([1.0, NAN, 2.0], 8).plain == "▁×█"
+    assert sparkline([0, 0, 5, 5, 9, 9], 3).plain == "▁▅█"
+    assert len(sparkline(list(range(1000)), 16).plain) == 16
+    assert sparkline([], 8).plain == sparkline([1.0], 0).plain == ""
 
 
 def test_foreign_text_is_one_harmless_line() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from harness import report, results, stats, store
+from harness import report, report_answers, results, stats, store, verdicts
 from harness.errors import UserError
 from harness.eval_job import Options, evaluate
 from harness.summary import Sweep
@@ -282,3 +282,68 @@ def test_a_config_under_two_names_is_not_compared_with_itself(
     assert len(lines) == 1
     assert "= energy" in lines[0]
     assert "+0.000" not in lines[0]
+
+
+def test_compare_gives_more_than_a_mean(command: Command) -> None:
+    for width in (80, 160):
+        text = " ".join(command("compare", "explicit", "energy", width=width).split())
+        for part in ("middle half of the scores, a 0.", "a scores higher than b on a start"):
+            assert part in text
+        assert "smallest difference that shows 0." in text
+    row = json.loads(command("compare", "explicit", "energy", "--json"))[0]
+    assert 0 <= row["probability_a_better_low"] <= row["probability_a_better"] <= 1
+    assert row["detectable"] > 0
+
+
+def test_trials_show_how_they_went(command: Command, evaluated_results: Path) -> None:
+    for folder in (evaluated_results / "tiny" / "trials").iterdir():
+        config_hash, _, seed = folder.name.rpartition("-s")
+        identity = {"config_hash": config_hash, "train_seed": int(seed)}
+        losses = [{**identity, "epoch": i, "step": 10 * i, "train_loss": 4.0 - i} for i in range(4)]
+        store.write(store.table("curves", losses), folder / "curves.parquet")
+    assert "loss by step" in command("trials", width=160)
+    assert command("trials", width=80).count("█▆▃▁") == 3
+    first = min((evaluated_results / "tiny" / "trials").iterdir())
+    rows = store.read_file(first / "episodes" / "select-500.parquet", "episodes").to_pylist()
+    early = [{**row, "checkpoint_step": 100, "score": 0.0} for row in rows]
+    store.write(store.table("episodes", early), first / "episodes" / "select-100.parquet")
+    text = command("trials", width=160)
+    assert "by step" in text
+    assert "▁█" in text  # the selection's score rose from 0
+
+
+def test_a_stopped_trial_is_counted(command: Command, evaluated_results: Path) -> None:
+    first = min((evaluated_results / "tiny" / "trials").iterdir())
+    status = store.read_json(first / "status.json")
+    store.write_json({**status, "status": "stopped"}, first / "status.json")
+    assert "2 finished, 1 stopped, 1 pending" in command("show")
+    assert "2 finished, 1 stopped, 1 pending" in command("list", width=160)
+    assert "stopped" in command("trials", width=160)
+
+
+def test_answers_on_a_terminal_are_a_table(evaluated_results: Path) -> None:
+    found = verdicts.answers(Sweep(evaluated_results / "tiny"))
+    for width in (80, 160):
+        console = Console(file=io.StringIO(), width=width)
+        console.print(report_answers.answers("tiny", found, width))
+        assert isinstance(console.file, io.StringIO)
+        text = console.file.getvalue()
+        assert max(map(len, text.splitlines())) <= width
+        for part in ("loss  Does an energy help?", "explicit", "not enough evidence", "Rule: an"):
+            assert part in text
+        assert "|" not in text
+
+
+def test_answers_into_a_pipe_are_the_file(command: Command, evaluated_results: Path) -> None:
+    text = verdicts.write(evaluated_results / "tiny").read_text()
+    assert command("answers", width=80).rstrip("\n") == text.rstrip("\n")
+
+
+def test_a_search_says_what_mattered(command: Command, evaluated_results: Path) -> None:
+    path = evaluated_results / "tiny" / "plan.json"
+    axes = {"policy.energy.width": {"choices": [16, 32], "low": None, "high": None, "log": False}}
+    plan = {**store.read_json(path), "questions": [], "train_seeds": [0, 1]}
+    store.write_json({**plan, "search": {"sampler": "tpe", "axes": axes}}, path)
+    text = command("show")
+    assert "which settings mattered" in text
+    assert "too few points" in text
