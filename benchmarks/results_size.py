@@ -1,0 +1,129 @@
+"""Measures what looking at a big sweep costs: 1,000 trials, 1,000,000 episodes, with curves.
+
+    python -m benchmarks.results_size [--derived-only] [--folder DIR] [--quick]
+                                      [--out results/results_size.json]
+
+The sweep is made up (benchmarks/generated_sweep.py) by the writers that real ones use. Then each
+command runs in a fresh process, first as it is when a sweep has just ended (tables derived), then
+as it is when evaluations came after that (everything read from the trials' own files). Wall time
+is from the process's start to its end, imports included; memory is its peak. The bound is 10 s and
+1 GiB for `show` and `report`.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import generated_sweep
+from benchmarks.generated_sweep import Size
+from benchmarks.world import ROOT, machine
+from harness import store
+
+NAME = "generated"
+QUICK = Size(configs=6, questions=2, train_seeds=2, select=10, report=20, epochs=5)
+SECONDS, MIB = 10.0, 1024
+
+# The peak of a process is its own, unlike what its parent is told of all children.
+_MEASURED = """
+import runpy, sys
+sys.argv = ["harness.results", *sys.argv[1:]]
+try:
+    runpy.run_module("harness.results", run_name="__main__")
+finally:
+    for line in open("/proc/self/status"):
+        if line.startswith("VmHWM"):
+            print(line, file=sys.stderr)
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="time and memory of looking at a big sweep")
+    parser.add_argument("--derived-only", action="store_true", help="with derived tables alone")
+    parser.add_argument("--folder", type=Path, help="keep the made-up sweep here, and reuse it")
+    parser.add_argument("--quick", action="store_true", help="a few trials, to see that it runs")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON too")
+    arguments = parser.parse_args()
+    size = QUICK if arguments.quick else Size()
+    results = arguments.folder or Path(tempfile.mkdtemp(prefix="results-size-"))
+    try:
+        rows = measure(results, size, derived_only=arguments.derived_only)
+    finally:
+        if arguments.folder is None:
+            shutil.rmtree(results)
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        figures = {"machine": machine(), "size": vars(size), "rows": rows}
+        arguments.out.write_text(json.dumps(figures, indent=1))
+
+
+def measure(
+    results: Path, size: Size, *, derived_only: bool
+) -> list[tuple[str, str, float, float]]:
+    """Print a table of every command's wall time (s) and peak memory (MiB), and return its rows."""
+    sweep = results / NAME
+    if not (sweep / "plan.json").exists():
+        results.mkdir(parents=True, exist_ok=True)
+        began = time.perf_counter()
+        generated_sweep.write(sweep, size)
+        print(f"made up in {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+    print(machine())
+    questions = min(size.questions, size.configs - 1)
+    print(f"{size.trials:,} trials, {size.episodes:,} episodes, {questions} questions\n")
+    print("| command | tables | wall time, s | peak memory, MiB |\n|---|---|--:|--:|", flush=True)
+    arms = ("question 0 / baseline", "question 0 / 1 negatives")
+    commands = {
+        "list": ("list",),
+        "show": ("show", NAME),
+        "answers": ("answers", NAME),
+        "trials": ("trials", NAME),
+        "compare": ("compare", *arms, "--sweep", NAME),
+        "report": ("report", NAME),
+    }
+    rows = []
+    shutil.rmtree(sweep / "tables", ignore_errors=True)
+    for state in ("derived",) if derived_only else ("derived", "read from the trials' files"):
+        if state == "derived":
+            store.rebuild(sweep)
+        else:
+            shutil.rmtree(sweep / "tables")
+        for name, command in commands.items():
+            wall, mib = run(results, command)
+            rows.append((name, state, wall, mib))
+            print(f"| {name} | {state} | {wall:.1f} | {mib:.0f} |", flush=True)
+    within = all(
+        wall <= SECONDS and mib <= MIB
+        for name, state, wall, mib in rows
+        if state == "derived" and name in ("show", "report")
+    )
+    said = "within" if within else "NOT within"
+    print(f"\n`show` and `report` with derived tables: {said} {SECONDS:g} s and {MIB:,} MiB")
+    return rows
+
+
+def run(results: Path, command: tuple[str, ...]) -> tuple[float, float]:
+    """Return the wall time (s) and the peak memory (MiB) of one command in a process of its own."""
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURED, *command, "--results", str(results)],
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "160"},
+        capture_output=True,
+        text=True,
+    )
+    wall = time.perf_counter() - began
+    if done.returncode:
+        raise SystemExit(
+            f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}"
+        )
+    peak = next(line for line in done.stderr.splitlines()[::-1] if line.startswith("VmHWM"))
+    return wall, int(peak.split()[1]) / 1024
+
+
+if __name__ == "__main__":
+    main()
