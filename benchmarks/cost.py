@@ -1,0 +1,152 @@
+"""What a big study costs: 1,000 trials x 3 training seeds x 500 episodes, from measured figures.
+
+    python -m benchmarks.cost --sweep results/NAME      rates from a sweep's tables
+    python -m benchmarks.cost                           rates measured now, in a short run
+
+Prints a Markdown table: hours on 2 cores, one GPU, 64 GPUs. A GPU's rate is measured where there is
+one, else it is what --gpu-samples-per-second says, else it is left open.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.compute as pc
+
+from harness import store
+from harness.errors import UserError
+from harness.provenance import device_name
+
+TRIALS, SEEDS, EPISODES, CORES = 1_000, 3, 500, 2
+STEPS, BATCH = 20_000, 256  # of a trial, where no sweep says so
+MEASURED_STEPS, MEASURED_EPISODES = 400, 50
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds of training a trial on one core; episodes a second on one core; where from."""
+
+    train_seconds: float
+    samples: float  # that one trial draws
+    episodes_per_second: float
+    origin: str
+
+
+def of_sweep(folder: Path) -> Rates:
+    """Read the mean rates of a sweep's finished trials."""
+    trials = store.read(folder, "trials")
+    trials = trials.filter(pc.equal(trials["status"], "finished"))
+    episodes = store.read(folder, "episodes")
+    episodes = episodes.filter(pc.is_null(episodes["error"]))
+    if not trials.num_rows or not episodes.num_rows:
+        raise UserError(f"rates are read from finished trials, and {folder} has none")
+    parts = [pc.fill_null(episodes[name], 0.0) for name in ("policy_ms", "env_ms", "render_ms")]
+    spent = sum(pc.sum(part).as_py() for part in parts) / 1000
+    seconds = pc.mean(trials["train_seconds"]).as_py()
+    samples = pc.mean(pc.multiply(trials["samples_per_second"], trials["train_seconds"])).as_py()
+    devices = ", ".join(sorted({name for name in trials["device"].to_pylist() if name}))
+    origin = f"{trials.num_rows} trials, {episodes.num_rows} episodes of {folder.name} on {devices}"
+    return Rates(seconds, samples, episodes.num_rows / spent, origin)
+
+
+def measured(device: str = "cpu") -> Rates:
+    """Train the keypoint baseline of the ablations for a moment, on one thread, and roll it out."""
+    import torch
+
+    from harness.config import TrialConfig, resolve, to_dict
+    from harness.evaluate import evaluate_block
+    from harness.protocol import Protocol, blocks
+    from harness.trial import run_trial
+    from ibc.policy import load_policy
+
+    torch.set_num_threads(1)
+    base = to_dict(TrialConfig())
+    config = resolve(
+        base,
+        {
+            "train.steps": MEASURED_STEPS,
+            "train.epoch_steps": MEASURED_STEPS // 4,
+            "train.batch_size": BATCH,
+            "select.seeds": 1,
+        },
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        done = run_trial(config, Path(folder) / "trial", device=device)
+        rate = MEASURED_STEPS * BATCH / done.train_seconds
+        policy = load_policy(Path(folder) / "trial" / "checkpoints" / "best")
+        began = time.perf_counter()
+        for block in blocks(range(300_000, 300_000 + MEASURED_EPISODES), 25):
+            evaluate_block(policy, block, Protocol())
+        episodes = MEASURED_EPISODES / (time.perf_counter() - began)
+    samples = float(STEPS * BATCH)
+    origin = f"measured now on {device_name(device)}: {STEPS:,} steps of {BATCH} a trial"
+    return Rates(samples / rate, samples, episodes, origin)
+
+
+def table(rates: Rates, gpu_samples_per_second: float | None, gpu_origin: str) -> str:
+    """Return the costs as Markdown; hours of a machine that does nothing else."""
+    runs = TRIALS * SEEDS
+    rows = [
+        ("| on | training | rolling out | together |", "|---|--:|--:|--:|"),
+    ]
+    train = runs * rates.train_seconds / CORES
+    roll = runs * EPISODES / rates.episodes_per_second / CORES
+    lines = [*rows[0], line(f"{CORES} cores", train, roll)]
+    if gpu_samples_per_second is None:
+        open_ = "not measured"
+        lines += [f"| {count} | {open_} | {open_} | {open_} |" for count in ("1 GPU", "64 GPUs")]
+    else:
+        one = runs * rates.samples / gpu_samples_per_second
+        # Rolling out stays on CPUs; a GPU machine is counted with the same cores for each GPU.
+        lines.append(line("1 GPU", one, roll))
+        lines.append(line("64 GPUs", one / 64, roll / 64))
+    head = f"{TRIALS:,} trials x {SEEDS} training seeds, {EPISODES} episodes of each"
+    notes = [f"Rates: {rates.origin}; {rates.train_seconds:.0f} s of one core to train a trial, "]
+    notes[0] += f"{rates.episodes_per_second:.1f} episodes a second and core."
+    if gpu_samples_per_second is None:
+        notes.append(
+            "No GPU was there to be measured: give --gpu-samples-per-second, the column "
+            "samples_per_second of a trial that ran on yours."
+        )
+    else:
+        notes.append(f"GPU: {gpu_samples_per_second:,.0f} samples a second ({gpu_origin}).")
+        notes.append(f"Rolling out is counted on {CORES} cores beside each GPU.")
+    return "\n".join([head, "", *lines, "", *notes])
+
+
+def line(name: str, train: float, roll: float) -> str:
+    return f"| {name} | {hours(train)} | {hours(roll)} | {hours(train + roll)} |"
+
+
+def hours(seconds: float) -> str:
+    value = seconds / 3600
+    return f"{value:,.1f} h" if value < 100 else f"{value:,.0f} h ({value / 24:,.0f} days)"
+
+
+def gpu_rate(given: float | None) -> tuple[float | None, str]:
+    """Return samples a second of one GPU and where that is from."""
+    if given is not None:
+        return given, "as given"
+    import torch
+
+    if not torch.cuda.is_available():
+        return None, ""
+    rates = measured("cuda")
+    return rates.samples / rates.train_seconds, f"measured now on {device_name('cuda')}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sweep", type=Path, metavar="DIR", help="whose tables hold the rates")
+    parser.add_argument("--gpu-samples-per-second", type=float, metavar="X")
+    given = parser.parse_args()
+    rates = measured() if given.sweep is None else of_sweep(given.sweep)
+    print(table(rates, *gpu_rate(given.gpu_samples_per_second)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
