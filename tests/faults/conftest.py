@@ -165,7 +165,7 @@ class Door:
     def run(self, *options: str, prefix: tuple[str, ...] = ()) -> tuple[int, str, str]:
         process = self.start(*options, prefix=prefix)
         try:
-            out, err = process.communicate(timeout=240)
+            out, err = process.communicate(timeout=600)
         except subprocess.TimeoutExpired:
             kill_all_of(process)
             raise

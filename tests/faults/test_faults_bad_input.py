@@ -15,7 +15,7 @@ from harness.config import resolve
 from harness.errors import UserError
 from harness.sweep import Options, sweep
 
-pytestmark = [pytest.mark.bad_input, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.bad_input, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).resolve().parents[2]
 HTML = "<img src=x onerror=alert(1)>[red]"
@@ -145,7 +145,7 @@ def test_a_store_of_many_episodes_is_shown_within_bounds(tmp_path):
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=100,
+        timeout=390,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 # Runs a trial whose disk fills up after its third epoch, and says what is left.
 FULL = """

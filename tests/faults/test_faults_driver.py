@@ -10,7 +10,7 @@ import pytest
 
 from harness import store
 
-pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(290)]
+pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(1200)]
 
 KILLS = 5
 

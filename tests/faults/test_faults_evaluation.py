@@ -9,7 +9,7 @@ from harness.eval_pool import Pool, Source, Task
 from harness.evaluate import Protocol
 from harness.protocol import blocks
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 SHORT = Protocol(max_episode_steps=10, block_size=4)
 SEEDS = range(300_000, 300_022)

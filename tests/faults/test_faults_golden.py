@@ -14,7 +14,7 @@ from harness.sweep_folder import SweepFolder
 from harness.trial import run_trial
 from ibc.demos import fingerprint
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
 GOLDEN = sorted((Path(__file__).resolve().parents[1] / "golden").glob("sweep_*"))
 

@@ -14,7 +14,7 @@ from harness.sweep_folder import SweepFolder
 from harness.trial import run_trial
 from ibc.policy import load_policy
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 CURVES, SELECTION = "curves.parquet", "episodes/select-00000008.parquet"
 JSON = ("config.json", "status.json", "health.json")

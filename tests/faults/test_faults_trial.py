@@ -18,7 +18,7 @@ from harness.sweep_folder import SweepFolder
 from harness.trial import run_trial
 from ibc.train import Trainer
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(autouse=True)

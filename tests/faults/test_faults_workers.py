@@ -12,7 +12,7 @@ import pytest
 
 from harness import store
 
-pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(290)]
+pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(1200)]
 
 MISFORTUNES = """
 import importlib.abc, importlib.util, os, resource, signal, sys, time
