@@ -67,6 +67,8 @@ def _steps(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def _powers(low: float, high: float) -> list[float]:
+    if high / low < 8.0:
+        return [tick for tick in _steps(low, high) if tick > 0]
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for digits in ((1, 2, 5), (1, 3), (1,)):
         found = [d * 10.0**p for p in powers for d in digits if low <= d * 10.0**p <= high]

@@ -200,7 +200,7 @@ def _answers(
     material: Material, questions: Sequence[tuple[str, Sequence[Arm], Answer | None]]
 ) -> Element:
     cards = [_card(key, arms, answer) for key, arms, answer in questions if answer is not None]
-    body: list[Node] = [el("h2", "Answers" if cards else "The best so far")]
+    body: list[Node] = [el("h2", "Answers" if cards else "The best trial")]
     best = material.sweep.best()
     if cards:
         body.append(el("div", *cards, class_="cards"))
@@ -225,6 +225,19 @@ def _answers(
     return el("section", *body, id="answers")
 
 
+def _highest(arms: Sequence[Arm]) -> Element | None:
+    """Return which arm has the highest mean; on report starts where all that have a score do."""
+    known = [arm for arm in arms if arm.select.value == arm.select.value]
+    if not known:
+        return None
+    reported = all(arm.report.value == arm.report.value for arm in known)
+    scores = {id(arm): arm.report if reported else arm.select for arm in known}
+    best = max(known, key=lambda arm: scores[id(arm)].value)
+    kind = "report" if reported else "selection"
+    told = f"{inline(scores[id(best)])} {kind} starts"
+    return el("p", f"Highest mean: “{short(best.arm, 60)}”, {told}.", class_="highest")
+
+
 def _card(key: str, arms: Sequence[Arm], answer: Answer) -> Element:
     counts: dict[str, int] = {}
     for verdict in answer.verdicts:
@@ -241,6 +254,7 @@ def _card(key: str, arms: Sequence[Arm], answer: Answer) -> Element:
         el("h3", el("a", short(answer.question, 80), href=f"#{key}")),
         el("p", answer.text, class_="asked") if answer.text else None,
         el("p", short(answer.summary, 600), class_="answer"),
+        _highest(arms),
         el("p", *chips, el("small", f"{finished} of {plural(planned, 'trial')} finished")),
         class_="card",
     )

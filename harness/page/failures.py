@@ -101,7 +101,7 @@ def wins(arms: Sequence[Arm], styles: Styles) -> list[Node]:
     head = el(
         "tr",
         el("th", "beats", scope="col"),
-        *(el("th", short(a.arm, 24), scope="col") for a in shown),
+        *(el("th", short(a.arm, 40), scope="col") for a in shown),
     )
     rows = [
         el(

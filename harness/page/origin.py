@@ -45,6 +45,10 @@ def section(material: Material) -> Element:
     command = reproduce(plan, material.folder.name)
     if command:
         body += [el("h3", "Run it again"), el("pre", el("code", command))]
+    if material.sweep.best() is not None:
+        words = ["python", "run_eval.py", "--ckpt", "best", "--sweep", material.folder.name]
+        evaluate = shlex.join([*words, "--seeds", "500"])
+        body += [el("h3", "Evaluate its best trial"), el("pre", el("code", evaluate))]
     return el("section", *body, id="origin")
 
 

@@ -1,6 +1,5 @@
 """The table of all trials, sortable and filterable, and what went wrong in them."""
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -82,9 +81,7 @@ def differing(rows: Sequence[Trial]) -> list[str]:
         return []
     fixed = set(store.SCHEMAS["trials"].names)
     return [
-        name
-        for name in rows[0]
-        if name not in fixed and len({json.dumps(row.get(name)) for row in rows}) > 1
+        name for name in rows[0] if name not in fixed and len({row.get(name) for row in rows}) > 1
     ]
 
 

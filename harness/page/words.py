@@ -38,9 +38,10 @@ def inline(found: Estimate, *, percent: bool = False) -> str:
     if math.isnan(found.value):
         return "not known yet"
     scale, unit, digits = (100.0, " %", 1) if percent else (1.0, "", 3)
+    fewer = max(0, digits - 1)
     text = f"{found.value * scale:.{digits}f}{unit}"
     if not math.isnan(found.low):
-        text += f" [{found.low * scale:.{digits - 1}f}, {found.high * scale:.{digits - 1}f}]"
+        text += f" [{found.low * scale:.{fewer}f}, {found.high * scale:.{fewer}f}]"
     return f"{text}, n = {found.n:,}"
 
 

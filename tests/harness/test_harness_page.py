@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from benchmarks import generated_sweep
-from harness import page, schemas, store
+from harness import importance, page, schemas, store
 from harness.errors import UserError
 from harness.page.material import Material
 
@@ -282,3 +282,16 @@ def test_a_hundred_trials_make_less_than_five_megabytes(tmp_path: Path) -> None:
     path = page.write(folder)
     assert time.process_time() - began < 30
     assert path.stat().st_size < 2_500_000  # pictures may take as much again
+
+
+def test_importance_stands_with_its_interval(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = importance.Importance(f"train.learning_rate {EVIL}", 0.75, 0.5, 0.875, 40)
+    found = importance.Importances((row,), 40, "share of what sets the best apart")
+    monkeypatch.setattr(importance, "importances", lambda folder: found)
+    plan = json.loads((made / "plan.json").read_text())
+    plan |= {"search": {"sampler": "tpe", "axes": {}}, "questions": []}
+    (made / "plan.json").write_text(json.dumps(plan))
+    text = written(made)
+    assert "75.0 % [50, 88], n = 40" in words(text)
+    assert "share of what sets the best apart" in words(text)
+    assert "<img" not in text

@@ -84,6 +84,7 @@ def test_axes() -> None:
     log = Axis("x", 0.01, 100.0, log=True)
     assert log.share(1.0) == pytest.approx(0.5)
     assert log.ticks == [0.01, 0.1, 1.0, 10.0, 100.0]
+    assert Axis("x", 0.12, 0.55, log=True).ticks == [0.2, 0.3, 0.4, 0.5]
     assert Axis("x", 0, 1, given=(0.0, 1.0), names=("a", "b")).label(1.0) == "b"
     for values in ([3.0, 3.0], [0.0], [np.nan, 1.0, 2.0], [np.nan], [1e-7, 1e-3], [-4.0, 9.0]):
         made = fitted("x", np.array(values), log=True)
