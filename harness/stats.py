@@ -173,7 +173,11 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Estim
             "paired values need the same environment seeds, given "
             f"{grids[0].shape[1]} and {grids[1].shape[1]} of them"
         )
-    return _two_way([(1.0, grids[0]), (-1.0, grids[1])], level)
+    found = _two_way([(1.0, grids[0]), (-1.0, grids[1])], level)
+    if all(grid.size and grid.min() >= 0 and grid.max() <= 1 for grid in grids):
+        # Two shares are never further apart; NaN stays NaN.
+        return Estimate(found.value, *np.clip((found.low, found.high), -1.0, 1.0).tolist(), found.n)
+    return found
 
 
 def _grid(values: ArrayLike) -> NDArray[np.float64]:

@@ -148,3 +148,10 @@ def test_many_values_need_no_resampling() -> None:
     half = 1.96 * sample.std() / math.sqrt(len(sample))
     assert ours.high - ours.value == pytest.approx(half, rel=0.08)
     assert ours.value - ours.low == pytest.approx(half, rel=0.08)
+
+
+def test_shares_differ_by_one_at_most() -> None:
+    rng = np.random.default_rng(4)
+    a, b = rng.random((2, 2, 10)) * [[[0.9]], [[0.1]]] + [[[0.0], [0.1]], [[0.0], [0.5]]]
+    assert stats.paired_difference(a, b).low == -1.0
+    assert stats.paired_difference(a + 1, b + 1).low < -1.0
