@@ -10,12 +10,10 @@ from harness import (
     confirm,
     data,
     files,
-    report,
     space,
-    store,
+    sweep_end,
     sweep_work,
     trackers,
-    verdicts,
     workers,
 )
 from harness.confirm import ConfirmJobs
@@ -91,10 +89,11 @@ def sweep(options: Options, console: Console) -> int:
             _open_all(work, source, console)
             _execute(options, work, folder, source, resources, found, console)
         evaluated = _confirm(options, plan, folder, console)
-        store.rebuild(folder.path)
-        verdicts.write(folder.path)
+        # Of a store's results, the weights are not here.
+        readable = sweep_end.write(folder.path, console, draw=folder.uri is None)
         code = max(evaluated, _conclude(work, folder, console))
         folder.publish()
+        sweep_end.print_paths(console, readable)
         return code
 
 
@@ -201,7 +200,6 @@ def _confirm(options: Options, plan: Plan, folder: SweepFolder, console: Console
 
 
 def _conclude(work: Work, folder: SweepFolder, console: Console) -> int:
-    report.print_sweep(console, folder.path)
     ids = [job.id for job in work.asked] or folder.trial_ids()
     states = [sweep_work.state_of(status) for status in folder.statuses(ids).values()]
     finished, stopped = states.count("finished"), states.count("stopped")

@@ -56,8 +56,19 @@ class SweepFolder:
         return TrialFolder(self.path / "trials" / id_)
 
     def statuses(self, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """Return each trial's status.json, {} for one that has not begun."""
-        return {id_: self.trial(id_).read_status() for id_ in ids}
+        """Return each trial's status.json, {} for one that has not begun.
+
+        One that is finished and has lost what is to be read of it is "lost".
+        """
+        return {id_: self._status(id_) for id_ in ids}
+
+    def _status(self, id_: str) -> dict[str, Any]:
+        trial = self.trial(id_)
+        status = trial.read_status()
+        # A copy of a store's results has no weights.
+        if self.mirror is None and status.get("status") == "finished" and trial.has_lost(status):
+            return {**status, "status": "lost"}
+        return status
 
     def trial_ids(self) -> list[str]:
         """Return the trials that have a folder."""

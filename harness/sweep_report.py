@@ -23,6 +23,7 @@ STATES = {
     "failed": "failed",
     "stopped": "stopped early",
     "running": "begun",
+    "lost": "to be repaired",
     "missing": "missing",
 }
 
@@ -83,7 +84,8 @@ def print_counts(console: Console, folder: Path, states: Counter[str], to_run: i
 
 def _words(states: Mapping[str, int]) -> str:
     """Return "2 finished, 1 failed", in the order of STATES."""
-    return ", ".join(f"{states[s]} {word}" for s, word in STATES.items() if s in states)
+    known = {**STATES, **{state: state for state in states if state not in STATES}}
+    return ", ".join(f"{states[s]} {word}" for s, word in known.items() if s in states)
 
 
 def _print_search(console: Console, plan: Plan, statuses: Mapping[str, Mapping[str, Any]]) -> None:

@@ -5,6 +5,7 @@ folder is never computed again.
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -99,10 +100,15 @@ def _run_what_is_missing(
     fingerprint: str | None,
 ) -> None:
     before = folder.claim(described, demos.fingerprint)
-    stopped = before.get("status") == "stopped"
-    if before.get("status") == "finished" or (stopped and _reached(before["step"], until)):
+    pause = math.inf if until is None else until
+    finished, stopped = (before.get("status") == name for name in ("finished", "stopped"))
+    lost = finished and folder.has_lost(before)
+    if (finished and not lost) or (stopped and before["step"] >= pause):
         folder.state = before
         return
+    last = folder.checkpoint("last")
+    if lost and last is not None and before.get("best_step") != before["step"]:
+        files.quarantine(last)  # the best policy comes from before it: train anew
     device = provenance.choose_device(device)
     try:
         check_fingerprint(demos, fingerprint)
@@ -115,15 +121,11 @@ def _run_what_is_missing(
             dataset_fingerprint=demos.fingerprint,
             **provenance.collect(device),
         )
-        ended = _Run(config, folder, report, described, device).train(demos, until)
+        ended = _Run(config, folder, report, described, device).train(demos, pause)
     except Exception as error:
         folder.write_failure(error)
         raise
     folder.write_success("finished" if ended else "stopped")
-
-
-def _reached(step: int, until: int | None) -> bool:
-    return until is not None and step >= until
 
 
 class _Run:
@@ -142,8 +144,8 @@ class _Run:
         self.saved_at = time.perf_counter()
         self.saving_seconds = 0.0
 
-    def train(self, demos: Demos, until: int | None = None) -> bool:
-        """Train and select to the end, or to the pause at `until`; return whether it is the end."""
+    def train(self, demos: Demos, pause: float) -> bool:
+        """Train and select to the end or to the pause at a step; return whether it is the end."""
         split = ibc_demos.split(demos, self.config.split)
         trainer = self.trainer(demos, split)
         self.resume(trainer)
@@ -156,7 +158,7 @@ class _Run:
                 self.select(trainer)
             if trainer.done:
                 break
-            if due and _reached(trainer.step, until):
+            if due and trainer.step >= pause:
                 return False
             self.epoch(trainer)
         facts = {**trainer.facts, "unclipped": not self.config.policy.inference.clip}

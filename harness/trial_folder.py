@@ -86,6 +86,12 @@ class TrialFolder:
         """Return config.json, {} where there is none; a torn one is set aside."""
         return _read(self.path / "config.json")
 
+    def has_lost(self, status: Mapping[str, Any]) -> bool:
+        """Whether the best checkpoint or the episodes that it was chosen by are gone."""
+        step = status.get("best_step")
+        chosen = step is None or self._select_path(step).is_file()
+        return not (chosen and self.checkpoint("best") is not None)
+
     def claim(self, described: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
         """Write config.json and return the status that an earlier run left ({} for none).
 

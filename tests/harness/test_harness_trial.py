@@ -282,6 +282,33 @@ def test_a_folder_is_one_trials_on_one_data_set(tiny, data, tmp_path, write_demo
         run_trial(tiny, tmp_path / "a", demos=tmp_path / "other.zarr")
 
 
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("lost", ["checkpoints/best", "episodes", "checkpoints"])
+def test_what_a_finished_trial_has_lost_is_made_again(data, tmp_path, monkeypatch, lost, early):
+    """`early`: the best policy is not the last, so that only training anew brings it back."""
+    scores = {6: 0.9 if early else 0.1, 12: 0.5}
+
+    def rollouts(self, trainer, policy_hash):
+        row = {"checkpoint_step": trainer.step, "policy_hash": policy_hash, "env_seed": 200000}
+        return [{**row, "score": scores[trainer.step], "success": False}]
+
+    monkeypatch.setattr(trial._Run, "rollouts", rollouts)
+    selecting = config.resolve(TINY, {"select.every": 6})
+    first = run_trial(selecting, tmp_path, demos=data)
+    assert first.best_step == (6 if early else 12)
+    kept = weights(tmp_path, "best"), curves(tmp_path), episodes(tmp_path)
+    folder = TrialFolder(tmp_path)
+    assert not folder.has_lost(folder.read_status())
+    shutil.rmtree(tmp_path / lost)
+    assert folder.has_lost(folder.read_status())
+    again = run_trial(selecting, tmp_path, demos=data)
+    assert (again.best_step, again.select_score) == (first.best_step, first.select_score)
+    if lost != "episodes" or early:
+        assert (weights(tmp_path, "best"), curves(tmp_path), episodes(tmp_path)) == kept
+    assert not folder.has_lost(folder.read_status())
+    assert json.loads((tmp_path / "status.json").read_text())["attempts"] == 2
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
 def test_a_torn_checkpoint_is_set_aside_and_the_work_done_again(tiny, data, tmp_path, share):
     undisturbed, torn = tmp_path / "a", tmp_path / "b"
