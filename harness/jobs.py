@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
@@ -38,7 +39,7 @@ class Job:
     info: Mapping[str, Any] = field(default_factory=dict)
     until: int | None = None
 
-    @property
+    @cached_property  # asked for again and again, and in plans of ten thousand
     def id(self) -> str:
         """The name of the trial's folder."""
         return trial_id(config_hash(self.config), self.train_seed)

@@ -6,6 +6,7 @@ from typing import Any
 
 from harness.axes import Axis, product, read_axis, size
 from harness.config import ConfigError, TrialConfig, resolve
+from harness.errors import UserError
 from harness.space_file import Layer, SpaceFile
 from harness.strict_yaml import Location
 
@@ -153,7 +154,11 @@ class _Parts:
 
     def trials(self, asked: int | None) -> int:
         at, given = self.find("trials")
-        return asked or self.file.whole(at, TRIALS if given is None else given, 1, MAX_TRIALS)
+        if asked is None:
+            return self.file.whole(at, TRIALS if given is None else given, 1, MAX_TRIALS)
+        if not 1 <= asked <= MAX_TRIALS:
+            raise UserError(f"--trials must be from 1 to {MAX_TRIALS:,}, given {asked}")
+        return asked
 
     def halving(self, sampler: str, axes: Mapping[str, Axis], base: TrialConfig) -> Halving | None:
         at, given = self.find("halving")

@@ -149,6 +149,14 @@ def test_a_grid_has_its_own_number_of_trials(plan):
             plan(text, **options)
 
 
+@pytest.mark.parametrize("trials", [0, -1, 100_001])
+def test_a_number_of_trials_is_checked_wherever_it_stands(plan, trials):
+    with pytest.raises(UserError, match=f"--trials must be from 1 to 100,000, given {trials}"):
+        plan(HALVED, trials=trials)
+    with pytest.raises(UserError, match="trials must be a whole number from 1 to 100000"):
+        plan(HALVED.replace("sampler: random", f"sampler: random\n  trials: {trials}"))
+
+
 def test_a_grid_above_the_cap_is_refused_before_it_is_walked(plan):
     ten = "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]"
     keys = ("train.steps", "train.batch_size", "train.val_windows", "train.warmup_steps")
