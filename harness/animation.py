@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, features
 
 from harness.files import atomic
@@ -14,10 +15,9 @@ from harness.video import CONTROL_HZ, Frame
 Kind = Literal["gif", "webp"]
 
 GIF_BYTES = 3_000_000
-COLOURS = (128, 64, 32)
-QUALITIES = (70, 45, 25)
+ECONOMIES = {"gif": (256, 128, 64, 32), "webp": (70, 45, 25)}  # colours; WebP's quality
 HOLD_MS = 1500  # the last picture stays
-_SAMPLED = 12  # frames that a GIF's colours are chosen from
+_SAMPLED, _KEPT = 12, 16  # frames that a GIF's colours are chosen from; colours kept exactly
 
 
 def best_kind() -> Kind:
@@ -50,7 +50,7 @@ def write_animation(
     pictures = [Image.fromarray(frame) for frame in frames]
     apart = every
     while True:
-        for economy in range(len(COLOURS)):
+        for economy in ECONOMIES[kind]:
             content = _encoded(pictures, kind, economy, round(1000 * apart / hz))
             if len(content) <= most_bytes:
                 with atomic(path) as file:
@@ -80,12 +80,12 @@ def _encoded(pictures: Sequence[Image.Image], kind: str, economy: int, ms: int) 
             append_images=pictures[1:],
             duration=durations,
             loop=0,
-            quality=QUALITIES[economy],
+            quality=economy,
             method=3,
         )
         return file.getvalue()
-    palette = _palette(pictures, COLOURS[economy])
-    indexed = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    palette = _palette(pictures, economy)
+    indexed = [_indexed(picture, palette) for picture in pictures]
     indexed[0].save(
         file,
         "GIF",
@@ -99,8 +99,39 @@ def _encoded(pictures: Sequence[Image.Image], kind: str, economy: int, ms: int) 
     return file.getvalue()
 
 
-def _palette(pictures: Sequence[Image.Image], colours: int) -> Image.Image:
-    """One palette for all frames, so that what stands still does not flicker."""
+def _palette(pictures: Sequence[Image.Image], colours: int) -> NDArray[np.uint8]:
+    """One palette (n, 3) for all frames, so that what stands still does not flicker.
+
+    The commonest colours are kept as they are; the others share the rest, each counted once, so
+    that a small mark keeps its colour beside large faces.
+    """
     chosen = np.linspace(0, len(pictures) - 1, min(_SAMPLED, len(pictures))).astype(int)
-    sheet = np.concatenate([np.asarray(pictures[i]) for i in chosen])
-    return Image.fromarray(sheet).quantize(colours, method=Image.Quantize.MEDIANCUT)
+    packed, counts = np.unique(
+        np.concatenate([_packed(pictures[i]) for i in chosen]), return_counts=True
+    )
+    found = _unpacked(packed[np.argsort(-counts, kind="stable")])
+    if len(found) <= colours:
+        return found
+    rest = Image.fromarray(found[None, _KEPT:]).quantize(colours - _KEPT, Image.Quantize.MEDIANCUT)
+    entries = np.frombuffer(bytes(rest.getpalette() or b""), np.uint8).reshape(-1, 3)
+    return np.concatenate([found[:_KEPT], entries[: colours - _KEPT]])
+
+
+def _indexed(picture: Image.Image, palette: NDArray[np.uint8]) -> Image.Image:
+    """The picture in the nearest colours of the palette (Pillow's own way rounds them first)."""
+    packed, places = np.unique(_packed(picture), return_inverse=True)
+    apart = _unpacked(packed)[:, None].astype(np.int32) - palette.astype(np.int32)
+    nearest = np.square(apart).sum(2).argmin(1).astype(np.uint8)
+    made = Image.fromarray(nearest[places].reshape(picture.size[::-1]))
+    made.putpalette(palette.tobytes())
+    return made
+
+
+def _packed(picture: Image.Image) -> NDArray[np.int32]:
+    red, green, blue = np.asarray(picture).reshape(-1, 3).astype(np.int32).T
+    packed: NDArray[np.int32] = red << 16 | green << 8 | blue
+    return packed
+
+
+def _unpacked(packed: NDArray[np.int32]) -> NDArray[np.uint8]:
+    return np.stack([packed >> 16, packed >> 8 & 255, packed & 255], 1).astype(np.uint8)

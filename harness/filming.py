@@ -70,7 +70,8 @@ def film(
         yield path
         if films.gif:
             apart = max(1, -(-len(steps[seed]) // GIF_FRAMES))
-            shown = list(_frames(policy, seed, steps[seed], title, GIF_SIZE, apart))
+            size = GIF_SIZE if policy is None else SIZE  # smaller, the legend could not be read
+            shown = list(_frames(policy, seed, steps[seed], title, size, apart))
             loop = free_path(path.with_suffix(".gif"))
             write_animation(loop, shown, every=apart)
             yield loop

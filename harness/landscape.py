@@ -115,6 +115,7 @@ def compose(panels: Sequence[Panel], state: Floats, expert: Floats, title: str) 
         pen.text((x, y + 9), _cut(pen, each.words.title), INK, text_font(13), anchor="lm")
         pen.text((x, y + 27), _cut(pen, note), FAINT, text_font(12), anchor="lm")
         sheet.paste(Image.fromarray(_board(each.seen, state, expert, shown)), (x, y + HEAD))
+        pen.rectangle((x, y + HEAD, x + PANEL - 1, y + HEAD + PANEL - 1), outline=FAINT)
     _foot(sheet, sheet.height - 2 * FOOT)
     return np.asarray(sheet)
 

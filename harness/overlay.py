@@ -138,7 +138,7 @@ def _candidates(frame: Frame, places_SA: Floats, probabilities_S: Floats) -> Non
     keep = [i for i in heaviest if probabilities_S[i] >= most / 50]
     few = len(keep) <= FEW
     for i in reversed(keep):
-        share = float(probabilities_S[i] / most)
+        share = float(probabilities_S[i] / most) ** 0.5
         colour = tuple(round(a + (b - a) * share) for a, b in zip(UNLIKELY, LIKELY, strict=True))
         radius = 2.4 if few else 1.3
         _dot(frame, places_SA[i], radius, (colour[0], colour[1], colour[2]), edge=few)

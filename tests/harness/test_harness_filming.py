@@ -46,7 +46,7 @@ def test_a_film_ends_as_its_row_says(tiny_results: Path, tmp_path: Path, overlay
         frames = decoded(stem.with_suffix(".mp4"))
         assert len(frames) == row["length"] + 1 + 10
         with Image.open(stem.with_suffix(".gif")) as image:
-            assert image.size[0] == GIF_SIZE
+            assert image.size[0] == (GIF_SIZE if overlay is None else SIZE)
             assert image.n_frames == row["length"] + 1
         if overlay is None:
             assert frames[-1].shape == (SIZE, SIZE, 3)
