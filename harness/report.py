@@ -1,23 +1,22 @@
 """What is printed of sweeps, trials, episodes and comparisons: 80 columns wide or as many more."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from harness import verdicts
+from harness import store, verdicts
 from harness.cells import BAR_HEAD, WIDE, bar, number, percent, plain, signed, sparkline, table
 from harness.checkpoint import Checkpoint
 from harness.errors import one_line
 from harness.progress import duration
 from harness.stats import Estimate
-from harness.summary import Arm, Sweep
+from harness.summary import Arm, Sweep, paired
 from harness.verdicts import Answer
 
 
@@ -55,47 +54,63 @@ def arms(
         of_question = [arm for arm in found if arm.question == name]
         title = Text.assemble((one_line(name), "bold"), f"  {one_line(of_question[0].text)}")
         answer = answers.get(name)
-        shown = {v.arm for v in answer.verdicts if v.shown} if answer else set()
-        blocks += [Text(""), title, Padding(_question(of_question, shown, width), (0, 0, 0, 2))]
+        blocks += [Text(""), title, Padding(_question(of_question, answer, width), (0, 0, 0, 2))]
         if answer:
             blocks.append(Padding(plain(answer.summary), (0, 0, 0, 2)))
     return Group(*blocks)
 
 
-def _question(found: Sequence[Arm], shown: Collection[str], width: int) -> Table:
-    wide = width >= WIDE
-    reported = any(not math.isnan(arm.report.value) for arm in found)
-    against = f"against {one_line(found[0].arm)[:16]}"
-    columns = ["arm", "done", "select score", against, "health"]
+def _question(found: Sequence[Arm], answer: Answer | None, width: int) -> Table:
+    wide, first = width >= WIDE, found[0]
+    # The starts that a verdict is on; each arm's other score stands beside it where there is room.
+    reported = answer is not None and answer.reported
+    shown = {verdict.arm for verdict in answer.verdicts if verdict.shown} if answer else set()
+    main, other = ("report", "select") if reported else ("select", "report")
+    against = f"against {one_line(first.arm)[:16]}"
+    columns = ["arm", "done", f"{main} score", against, "health"]
     if all(arm.difference is None for arm in found):
         columns.remove(against)
     if wide:
         columns[3:3] = [BAR_HEAD]
-        columns[-1:-1] = ["success"]
-    if wide and reported:
-        columns[-1:-1] = ["report score", "report success"]
+        columns[-1:-1] = [f"{main} success"]
+        if reported or any(not math.isnan(arm.report.value) for arm in found):
+            columns[-1:-1] = [f"{other} score"]
     made = table(*columns, fold=("arm", "health"))
     made.columns[0].min_width = 12
     for arm in found:
+        scores = {"select": arm.select, "report": arm.report}
+        success = arm.report_success if reported else arm.success
         cells: dict[str, RenderableType] = {
             "arm": plain(arm.arm),
             "done": Text(f"{arm.group.finished}/{len(arm.group.trials)}"),
-            "select score": Text(number(arm.select)),
-            against: _difference(arm, found[0], coloured=arm.arm in shown),
-            "success": Text(percent(arm.success)),
+            "select score": _selected(arm),
             "report score": Text(number(arm.report)),
-            "report success": Text(percent(arm.report_success)),
+            BAR_HEAD: bar(scores[main]),
+            against: _difference(arm, first, reported=reported, coloured=arm.arm in shown),
+            f"{main} success": Text(percent(success)),
             "health": _health(arm),
         }
-        made.add_row(*(cells.get(name, bar(arm.select)) for name in columns))
+        made.add_row(*(cells[name] for name in columns))
     return made
 
 
-def _difference(arm: Arm, first: Arm, *, coloured: bool) -> Text:
+def _selected(arm: Arm) -> Text:
+    """Return an arm's select score; of a point that a search stopped, the best so far."""
+    stopped = [trial for trial in arm.group.trials if trial["status"] == "stopped"]
+    if math.isnan(arm.select.value) and len(stopped) == len(arm.group.trials) == 1:
+        so_far = number(of_row(stopped[0], "select_score"))
+        return Text(f"{so_far} at {stopped[0]['step']}" if so_far else "", style="dim")
+    return Text(number(arm.select))
+
+
+def _difference(arm: Arm, first: Arm, *, reported: bool, coloured: bool) -> Text:
     """Return the difference to a question's first arm; the same config under two names has none."""
     if arm is not first and arm.config_hash == first.config_hash:
         return plain(f"= {one_line(first.arm)[:16]}", "dim")
-    text = signed(arm.difference)
+    difference = arm.difference
+    if reported and difference is not None:
+        difference = paired(arm.group, first.group, "score", store.REPORT_SEEDS)
+    text = signed(difference)
     return text if coloured else Text(text.plain)
 
 
@@ -112,9 +127,9 @@ def legend(sweep: Sweep) -> Text:
     episodes = max((trial["select_n"] or 0 for trial in sweep.trials), default=0)
     return Text(
         "mean [95 % interval] over training seeds and the selection's "
-        f"{episodes} starts; differences are paired by start, each interval for itself: `answers` "
-        "has those that hold together, and the verdicts. A single training seed says nothing of "
-        "others.",
+        f"{episodes} starts (report score: on starts that chose nothing); differences are paired "
+        "by start, each interval for itself: `answers` has those that hold together, and the "
+        "verdicts. A single training seed says nothing of others.",
         style="dim",
     )
 
@@ -194,41 +209,6 @@ def sweeps(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
             Text(number(row["report"])),
         )
     return made
-
-
-def episodes(content: pa.Table, width: int) -> RenderableType:
-    """Return a line for each episode."""
-    columns = ["trial", "seed", "score", "coverage", "final", "success", "steps", "idle", "jerk"]
-    if width >= WIDE:
-        columns += ["step", "inference ms", "world ms", "protocol"]
-    columns += ["error"]
-    right = [name for name in columns if name not in ("trial", "error")]
-    made = table(*columns, right=right, fold=("error",))
-    made.columns[0].max_width = 24 if width >= WIDE else 10
-    for row in content.to_pylist():
-        seed = "" if row["train_seed"] is None else f"-s{row['train_seed']}"
-        cells = {
-            "trial": plain(f"{(row['config_hash'] or '')[: 24 if width >= WIDE else 6]}{seed}"),
-            "step": plain(_or_blank(row["checkpoint_step"], "d")),
-            "seed": plain(row["env_seed"]),
-            "score": plain(_or_blank(row["score"], ".3f")),
-            "coverage": plain(_or_blank(row["max_coverage"], ".3f")),
-            "final": plain(_or_blank(row["final_coverage"], ".3f")),
-            "success": plain({True: "yes", False: "no", None: ""}[row["success"]]),
-            "steps": plain(_or_blank(row["length"], "d")),
-            "idle": plain(_or_blank(row["idle_share"], ".0%").replace("%", " %")),
-            "jerk": plain(_or_blank(row["action_jerk"], ".1f")),
-            "inference ms": plain(_or_blank(row["policy_ms"], ".0f")),
-            "world ms": plain(_or_blank(row["env_ms"], ".0f")),
-            "protocol": plain(row["protocol_hash"] or ""),
-            "error": plain(row["error"] or "", "red"),
-        }
-        made.add_row(*(cells[name] for name in columns))
-    return made
-
-
-def _or_blank(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
 
 
 def best(found: Checkpoint, row: Mapping[str, Any]) -> RenderableType:

@@ -16,6 +16,7 @@ from harness import (
     report,
     report_answers,
     report_compare,
+    report_episodes,
     stats,
     store,
     summary,
@@ -135,7 +136,7 @@ def episodes(given: argparse.Namespace) -> Answer:
             raise UserError(f"{folder.name} has no episodes of a trial {given.trial[:100]!r}")
     content = content.sort_by([("score", "ascending"), ("env_seed", "ascending")])
     part = content.slice(0, given.limit or None)
-    shown = report.episodes(part, console().width)
+    shown = report_episodes.episodes(part, console().width)
     return content, report.cut(shown, part.num_rows, content.num_rows)
 
 
