@@ -27,17 +27,18 @@ def section(material: Material) -> Element:
     rows = sorted(material.sweep.trials, key=_order)
     settings = differing(rows)
     shown = settings[:MOST_SETTINGS]
+    evaluated = any(row["report_score"] is not None for row in rows)
+    reported = ("report", "report success") if evaluated else ()
     heads = [
         *(_head(name) for name in ("trial", "arm", "seed", "status")),
-        *(_head(name, number=True) for name in ("selection", "report", "success")),
-        *(_head(name, number=True) for name in ("step", "time")),
+        *(_head(name, kind="number") for name in ("selection", *reported, "step", "time")),
         _head("health"),
-        *(_head(name.removeprefix("policy.")) for name in shown),
+        *(_head(name.removeprefix("policy."), kind="setting") for name in shown),
     ]
-    body = [el("tr", *_cells(row, shown)) for row in rows[:MOST_ROWS]]
+    body = [el("tr", *_cells(row, shown, evaluated=evaluated)) for row in rows[:MOST_ROWS]]
     notes = [
         "Scores are means over starts with 95 % intervals of this checkpoint, n behind them; "
-        "columns on the right are the settings in which trials differ."
+        "columns on the right, not printed, are the settings in which trials differ."
     ]
     if len(rows) > MOST_ROWS:
         notes.append(
@@ -85,13 +86,15 @@ def differing(rows: Sequence[Trial]) -> list[str]:
     ]
 
 
-def _head(name: str, *, number: bool = False) -> Element:
-    return el("th", name, scope="col", class_="number" if number else None)
+def _head(name: str, *, kind: str | None = None) -> Element:
+    return el("th", name, scope="col", class_=kind)
 
 
-def _cells(row: Trial, settings: Sequence[str]) -> list[Element]:
-    selection, report = of_row(row, "select_score"), of_row(row, "report_score")
-    success = of_row(row, "report_success_rate")
+def _cells(row: Trial, settings: Sequence[str], *, evaluated: bool) -> list[Element]:
+    reported = []
+    if evaluated:
+        reported.append(_scored(of_row(row, "report_score")))
+        reported.append(_scored(of_row(row, "report_success_rate"), percent=True))
     seconds, step = row["train_seconds"], row["step"]
     error = row["error"] if row["status"] == "failed" else None
     ill = row["health"] or ""
@@ -100,9 +103,8 @@ def _cells(row: Trial, settings: Sequence[str]) -> list[Element]:
         _text(arm_name(row) or "–"),
         _plain(row["train_seed"], row["train_seed"]),
         el("td", state(str(row["status"]))),
-        _scored(selection),
-        _scored(report),
-        _scored(success, percent=True),
+        _scored(of_row(row, "select_score")),
+        *reported,
         _plain(step, "" if step is None else f"{step:,}"),
         _plain(seconds, "" if seconds is None else duration(seconds)),
         _text(
@@ -139,7 +141,7 @@ def _setting(value: object) -> Element:
     if isinstance(value, bool) or value is None:
         return el("td", "–" if value is None else str(value).lower(), class_="setting")
     if isinstance(value, int | float):
-        return el("td", compact(float(value)), class_="number", data_v=value)
+        return el("td", compact(float(value)), class_="number setting", data_v=value)
     return el("td", short(str(value), 40), class_="setting")
 
 

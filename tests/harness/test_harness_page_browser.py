@@ -237,6 +237,9 @@ def test_it_prints(shown: Shown) -> None:
 @pytest.mark.parametrize("shown", [{"color_scheme": "dark"}], indirect=True)
 def test_it_prints_on_white(shown: Shown) -> None:
     shown.page.emulate_media(media="print")
+    shown.page.set_viewport_size({"width": 720, "height": 1000})  # A4's, less its margins
+    wide = shown.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+    assert wide[0] <= wide[1]
     assert shown.page.evaluate("getComputedStyle(document.body).backgroundColor") == (
         "rgb(255, 255, 255)"
     )
