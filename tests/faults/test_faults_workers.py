@@ -96,7 +96,7 @@ ARMS = {
     "lacks memory": 14,
     "dies once": 15,
 }
-GROUP_BYTES = 3 * 2**30
+GROUP_BYTES = 5 * 2**29
 
 
 @pytest.fixture(scope="module")
@@ -137,9 +137,10 @@ def misfortunes(shared_door, memory_group):
     text = shared_door.space.read_text().replace("steps: 40", "steps: 12")
     lines = [f"      {arm}: {{train.val_windows: {windows}}}" for arm, windows in arms.items()]
     shared_door.space.write_text("\n".join([text, *lines, ""]))
-    # In seconds: enough for a trial on a busy machine, and what the one that hangs costs.
+    # Enough seconds for a trial on a machine as busy as this; the one that hangs costs them all.
+    limit = 25 + 6 * os.getloadavg()[0]
     code, out, err = shared_door.run(
-        "--name", "misfortunes", "--hours-per-trial", str(40 / 3600), prefix=prefix
+        "--name", "misfortunes", "--hours-per-trial", str(limit / 3600), prefix=prefix
     )
     assert err == "", err
     rows = store.read(shared_door.results / "misfortunes", "trials").to_pylist()
