@@ -1,0 +1,163 @@
+"""Nodes of a real Ray cluster that go: nothing is lost, nothing counts twice, nothing waits."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness import checkpoint, store
+from harness.config import resolve
+from harness.errors import UserError
+from harness.eval_pool import Pool, Source, Task
+from harness.evaluate import Protocol
+from harness.workers import ray_session
+from ibc.normalize import ActionConfig, Normalizer
+from ibc.policy import build_policy
+
+ROOT = Path(__file__).resolve().parents[2]
+# What two runs of the same sweep may differ in.
+OWN = {"sweep", "attempts", "train_seconds", "samples_per_second", "git_revision", "git_dirty"}
+
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A head without CPUs and one node that stays; tests add those that go."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster()
+    node = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
+    made.add_node(num_cpus=0, **node)
+    made.add_node(num_cpus=1, num_gpus=1, **node)
+    yield made
+    made.shutdown()
+
+
+def add_node(cluster: Any) -> Any:
+    return cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=80 * 2**20)
+
+
+def rows(folder: Path, kind: str) -> list[dict]:
+    table = store.read(folder, kind).to_pylist()
+    return [{k: v for k, v in r.items() if k not in OWN and not k.endswith("_ms")} for r in table]
+
+
+def test_a_sweep_goes_on_where_a_node_went(cluster, doors, tmp_path, wait_for):
+    results = tmp_path / "results"
+    # Slow enough to be met in the middle; shares of a GPU that is only counted.
+    doors.space.write_text(doors.space.read_text().replace("steps: 40", "steps: 200"))
+    code, out, err = doors.run(*doors.sweep(results, "--name", "undisturbed"))
+    assert (code, err) == (0, ""), out + err
+
+    node = add_node(cluster)
+    options = ("--name", "disturbed", "--address", cluster.address, "--gpus-per-trial", "0.5")
+    process = doors.start(*doors.sweep(results, *options))
+
+    def both_run() -> bool:
+        paths = list((results / "disturbed").glob("trials/*/status.json"))
+        return len(paths) == 2 and all(json.loads(p.read_text()).get("step", 0) >= 4 for p in paths)
+
+    wait_for(both_run, 200)
+    cluster.remove_node(node, allow_graceful=False)
+    out, err = process.communicate(timeout=300)
+    assert (process.returncode, err) == (0, ""), out + err
+    assert "2 of 2 trials finished" in out
+    for kind in ("trials", "episodes"):
+        assert rows(results / "disturbed", kind) == rows(results / "undisturbed", kind)
+    attempts = store.read(results / "disturbed", "trials")["attempts"].to_pylist()
+    assert sorted(attempts) == [1, 2]
+    curves = store.read(results / "disturbed", "curves").to_pylist()
+    steps = [(row["config_hash"], row["step"]) for row in curves]
+    assert len(steps) == len(set(steps)) == 200
+
+
+def test_a_trial_lies_on_one_node(cluster, doors, tmp_path):
+    options = ("--address", cluster.address, "--cpus-per-trial", "2")
+    code, _, err = doors.run(*doors.sweep(tmp_path / "results", *options))
+    assert code == 2
+    assert "must fit into the 1 CPUs of the cluster" in err
+    assert err.count("\n") == 1
+
+
+SLOW = """
+import time
+
+class Policy:
+    def predict_action(self, obs, generators):
+        time.sleep(0.01)
+        return obs["state"][:, :, :2]
+
+def policy():
+    return Policy()
+"""
+
+
+def test_an_evaluation_goes_on_where_a_node_went(cluster, doors, tmp_path, wait_for):
+    (tmp_path / "slow_policy.py").write_text(SLOW)
+    words = (ROOT / "run_eval.py", "--policy", "slow_policy:policy", "--seeds", "100")
+    code, out, err = doors.run(*words, "--workers", "1", "--results", tmp_path / "one")
+    assert code == 0, out + err
+
+    node = add_node(cluster)
+    results = tmp_path / "two"
+    given = ("--workers", "2", "--address", cluster.address, "--results", results)
+    process = doors.start(*words, *given)
+    folder = results / "evaluations/slow_policy.policy/episodes"
+    wait_for(lambda: len(list(folder.glob("*-part*"))) > 0, 200)
+    cluster.remove_node(node, allow_graceful=False)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    # The progress, and nothing of Ray's.
+    assert all(" score so far " in line for line in err.splitlines()), err
+    found = [
+        rows(tmp_path / name / "evaluations/slow_policy.policy", "episodes")
+        for name in ("one", "two")
+    ]
+    assert found[0] == found[1]
+    assert [row["env_seed"] for row in found[1]] == list(range(300_000, 300_100))
+    assert {row["error"] for row in found[1]} == {None}
+
+
+def test_a_checkpoint_travels_to_workers_that_share_no_folder(cluster, tmp_path):
+    """The folder is gone before any worker loads the weights: they came through Ray."""
+    bounds = torch.zeros(2), torch.full((2,), 512.0)
+    normalizer = Normalizer(ActionConfig(frame="board", bounds="board"), *bounds)
+    config = resolve({"policy.action.frame": "board", "policy.action.bounds": "board"}, {}).policy
+    policy = build_policy(config, normalizer, generator_seed=0).eval()
+    folder = checkpoint.save(tmp_path, "best", policy, config={}, step=1)
+    source, protocol = Source(checkpoint=folder), Protocol(max_episode_steps=12, block_size=4)
+    task = Task(source, (300_000, 300_001))
+    with Pool(protocol, 1) as pool:
+        ((_, here),) = pool.run([task])
+
+    from harness.eval_crew import Crew
+
+    with ray_session(address=cluster.address):
+        crew = Crew(protocol, 1, lambda: None, far=True)
+        crew._files(source)
+        shutil.rmtree(folder)
+        ((_, far),) = crew.run([task], frozenset())
+    timeless = [
+        [{k: v for k, v in row.items() if not k.endswith("_ms")} for row in outcome.rows]
+        for outcome in (here, far)
+    ]
+    assert timeless[0] == timeless[1]
+    assert timeless[0][0]["error"] is None
+
+
+def test_a_cluster_without_nodes_ends_with_a_word(cluster):
+    from harness.eval_crew import Crew
+
+    source = Source(factory="builtins:dict")
+    with ray_session(address=cluster.address):
+        crew = Crew(Protocol(), None, lambda: None, far=True, patience=2.0)
+        with pytest.raises(UserError, match="--workers must be 1 to the 1 CPUs of the cluster"):
+            Crew(Protocol(), 9, lambda: None, far=True)
+        for node in list(cluster.worker_nodes):
+            cluster.remove_node(node, allow_graceful=False)
+        with pytest.raises(UserError, match="the cluster must have a living CPU, and for 2 s"):
+            list(crew.run([Task(source, (300_000,))], frozenset()))
