@@ -28,7 +28,7 @@ def command(given: argparse.Namespace) -> int:
         return OK
     screen = console()
     try:
-        if given.once or not state.alive:
+        if given.once or given.uri or not state.alive:  # a store's lock is not ours to ask
             screen.print(shown(state, screen.width))
         elif sys.stdout.isatty() and not screen.is_dumb_terminal:
             _live(watcher, state, screen, given.every)

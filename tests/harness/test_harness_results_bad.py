@@ -31,6 +31,10 @@ COMMANDS = {
 }
 
 
+# These roll policies out where there are any.
+DRAWING = {"pictures": "pictures", "landscape": "landscape"}
+
+
 def empty(folder: Path) -> None:
     shutil.rmtree(folder)
 
@@ -88,7 +92,8 @@ def test_every_command_has_a_clear_word(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     state(tiny_results / "tiny")
-    for name, line in COMMANDS.items():
+    drawing = DRAWING if state in (empty, begun, all_failed) else {}
+    for name, line in {**COMMANDS, **drawing}.items():
         for form in ("", "--json", "--csv"):
             words = [part.strip("'") for part in split(line.format(out=tmp_path / name / form))]
             arguments = [*words, *form.split(), "--results", str(tiny_results)]

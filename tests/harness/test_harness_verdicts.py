@@ -1,5 +1,6 @@
 """Verdicts follow from the numbers by the rule, and foreign text stays text."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,27 @@ def test_a_search_asks_no_question(tiny_results: Path) -> None:
     assert "asks no question" in verdicts.write(tiny_results / "tiny").read_text()
     with pytest.raises(UserError, match="is a search and asks no question"):
         results.main(["answers", "tiny", "--results", str(tiny_results)])
+
+
+def test_of_a_search_only_the_confirmation_is_a_question() -> None:
+    sweep = FakeSweep()
+    sweep.plan = {"search": {"text": "?"}, "questions": [{"question": "confirmation"}]}
+    winners = [
+        dataclasses.replace(arm(name, scores, 300_000), question="confirmation")
+        for name, scores in (("#4", noise(0)), ("#7", noise(1) - 0.2))
+    ]
+    points = [dataclasses.replace(arm("#1", noise(2)), question="search")]
+    (answer,) = verdicts.answers(sweep, [*winners, *points])
+    assert answer.question == "confirmation"
+    assert answer.reported
+    assert [verdict.word for verdict in answer.verdicts] == ["hurts"]
+    assert answer.summary == "“#7” scores lower than “#4”."
+
+
+def test_a_row_has_its_seeds_and_starts_and_more_than_a_mean() -> None:
+    (answer,) = verdicts.answers(FakeSweep(), [arm("a", noise(0)), arm("b", noise(1) + 0.2)])
+    (row,) = verdicts.rows([answer])
+    assert (row["train_seeds"], row["score_difference_n"]) == (3, 60)
+    assert row["probability_a_better"] == 1.0
+    assert row["middle_half_a"] > row["middle_half_b"] + 0.15
+    assert 0 < row["detectable"] < 0.1
