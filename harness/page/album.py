@@ -62,7 +62,8 @@ def section(folder: Path) -> Element | None:
             or (not kinds and picture.entry.get("kind") not in known)
         ]
         if part:
-            body += [el("h3", title), el("div", *(_figure(p) for p in part), class_="album")]
+            kind = "album" if kinds == ("episode",) else "album wide"
+            body += [el("h3", title), el("div", *(_figure(p) for p in part), class_=kind)]
     if refused:
         body.append(el("p", f"Left out: {'; '.join(refused)}.", class_="note"))
     return el("section", *body, id="episodes")
@@ -87,7 +88,7 @@ def _figure(picture: Picture) -> Element:
         "figcaption",
         el("strong", label),
         *([el("span", ", ".join(facts))] if facts else []),
-        *([el("span", text)] if len(words) > 2 else []),
+        *([el("span", text)] if not facts else []),  # the caption says the same in words
     )
     return el("figure", *shown, caption)
 
