@@ -14,7 +14,7 @@ from harness import eval_job, files, store
 from harness.config import config_hash, trial_id
 from harness.errors import OK
 from harness.jobs import WAIT, Job, Wait
-from harness.points import CONFIRMATION, Parameters, SearchSource, earlier, make_job
+from harness.points import CONFIRMATION, NONE, Parameters, SearchSource, Statuses, earlier, make_job
 from harness.search import Confirm, Search
 from harness.trial_folder import TrialFolder
 
@@ -36,6 +36,7 @@ class ConfirmJobs:
         directory: Path,
         *,
         retry_failed: bool = False,
+        statuses: Statuses = NONE,
     ) -> None:
         assert search.confirm is not None, "a search without a confirmation has no need of this"
         self.jobs, self.search, self.sweep, self.directory = jobs, search, sweep, directory
@@ -45,7 +46,7 @@ class ConfirmJobs:
         self._chosen: list[tuple[int, Parameters]] | None = None
         self._queue: list[Job] = []
         if not jobs.begun and not jobs.further:
-            self._choose()
+            self._choose(statuses)
 
     @property
     def begun(self) -> tuple[Job, ...]:
@@ -81,7 +82,7 @@ class ConfirmJobs:
                 return job
             if self._running:
                 return WAIT
-            self._choose()
+            self._choose(NONE)
             self.note()
         return self._queue.pop(0) if self._queue else None
 
@@ -117,9 +118,9 @@ class ConfirmJobs:
         points = min(self.confirm.winners, self.search.trials)
         return points * len(self.confirm.train_seeds)
 
-    def _choose(self) -> None:
+    def _choose(self, statuses: Statuses) -> None:
         """Choose the points and queue those of their jobs that are not done."""
-        found = earlier(self.directory, self.search, CONFIRMATION)
+        found = earlier(self.directory, self.search, CONFIRMATION, statuses)
         best = self.jobs.ranking()[: self.confirm.winners]
         numbers = {number for number, _ in best}
         before = [each for each in found.parameters.items() if each[0] not in numbers]

@@ -14,7 +14,9 @@ from harness.config import config_hash
 from harness.decisions import Decisions, Step
 from harness.jobs import WAIT, Job, Wait
 from harness.points import (
+    NONE,
     Parameters,
+    Statuses,
     earlier,
     finite_score,
     make_job,
@@ -47,6 +49,7 @@ class HalvingJobs:
         train_seeds: Sequence[int],
         *,
         retry_failed: bool = False,
+        statuses: Statuses = NONE,
     ) -> None:
         assert search.halving is not None, "a search without rungs is run otherwise"
         self.search, self.sweep, self.train_seeds = search, sweep, tuple(train_seeds)
@@ -63,7 +66,7 @@ class HalvingJobs:
         self._scores: list[dict[int, dict[int, float | None]]] = [{} for _ in range(self.top + 1)]
         self._queue: list[Job] = []
         self._running: set[str] = set()
-        self._read(retry_failed)
+        self._read(retry_failed, statuses)
 
     @property
     def top(self) -> int:
@@ -232,9 +235,9 @@ class HalvingJobs:
             return best if math.isfinite(best) else None
         return finite_score(status) if status.get("step") == rung else None
 
-    def _read(self, retry_failed: bool) -> None:
+    def _read(self, retry_failed: bool, statuses: Statuses) -> None:
         """Take up the decisions of earlier runs and what came of them."""
-        found = earlier(self.directory, self.search)
+        found = earlier(self.directory, self.search, statuses=statuses)
         noted, self._decided = self._decisions.read(self.search.axes)
         self._level = {step.number: step.level for step in self._decided}
         self._parameters = {**found.parameters, **noted}
@@ -242,8 +245,8 @@ class HalvingJobs:
         for number, point in self._parameters.items():
             self.points.add(number, point)
             if number not in self._level:  # without the note, a trial shows how far it was sent
-                statuses = (found.statuses.get((number, seed), {}) for seed in self.train_seeds)
-                level = max(self._evidence(status) for status in statuses)
+                those = (found.statuses.get((number, seed), {}) for seed in self.train_seeds)
+                level = max(self._evidence(status) for status in those)
                 self._decided += [Step(number, each) for each in range(level + 1)]
                 self._level[number] = level
         last = {step.number: index for index, step in enumerate(self._decided)}
@@ -266,6 +269,6 @@ class HalvingJobs:
             self._queue.append(job)
 
     def _evidence(self, status: Mapping[str, Any]) -> int:
-        if status.get("status") == "finished":
+        if status.get("status") in ("finished", "lost"):
             return self.top
         return sum(status.get("step", 0) > rung for rung in self.rungs)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import pyarrow.compute as pc
@@ -19,6 +20,8 @@ QUESTION = "search"
 CONFIRMATION = "confirmation"
 
 Parameters = Mapping[str, Any]
+Statuses = Mapping[str, Mapping[str, Any]]
+NONE: Statuses = MappingProxyType({})
 
 
 class Points(Protocol):
@@ -95,13 +98,16 @@ class Earlier:
     next: int
 
 
-def earlier(directory: Path, search: Search, question: str = QUESTION) -> Earlier:
+def earlier(
+    directory: Path, search: Search, question: str = QUESTION, statuses: Statuses = NONE
+) -> Earlier:
     """Read the points of earlier runs that are points of today's search too, by their numbers.
 
-    Others, of other axes or another base, keep their numbers to themselves.
+    Others, of other axes or another base, keep their numbers to themselves. statuses: of trials by
+    their names, where they are known already.
     """
     found: dict[int, Parameters] = {}
-    statuses: dict[tuple[int, int], Mapping[str, Any]] = {}
+    stand: dict[tuple[int, int], Mapping[str, Any]] = {}
     following, hash_ = 0, ""
     for path in sorted((directory / "trials").glob("*")):
         folder = TrialFolder(path)
@@ -116,8 +122,9 @@ def earlier(directory: Path, search: Search, question: str = QUESTION) -> Earlie
             hash_ = _hash(search, parameters)
         seed = described["train_seed"]
         if path.name == trial_id(hash_, seed):
-            found[number], statuses[number, seed] = parameters, folder.read_status()
-    return Earlier(dict(sorted(found.items())), statuses, following)
+            found[number] = parameters
+            stand[number, seed] = statuses.get(path.name) or folder.read_status()
+    return Earlier(dict(sorted(found.items())), stand, following)
 
 
 def _hash(search: Search, parameters: Parameters) -> str:

@@ -3,14 +3,16 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from harness.confirm import ConfirmJobs
 from harness.halving import HalvingJobs
 from harness.jobs import Job
 from harness.points import (
+    NONE,
     Parameters,
     SearchSource,
+    Statuses,
     earlier,
     finite_score,
     make_job,
@@ -21,17 +23,29 @@ from harness.search import Search
 from harness.space import Plan
 
 
+class _How(TypedDict):
+    retry_failed: bool
+    statuses: Statuses
+
+
 def search_jobs(
-    plan: Plan, sweep: str, directory: Path, *, retry_failed: bool = False
+    plan: Plan,
+    sweep: str,
+    directory: Path,
+    *,
+    retry_failed: bool = False,
+    statuses: Statuses = NONE,
 ) -> SearchSource:
-    """Return the jobs of a plan's search, as far as the sweep's folder says that they are left."""
+    """Return the jobs of a plan's search, as far as the sweep's folder says that they are left.
+
+    statuses: of trials by their names, where they are known already.
+    """
     search = plan.search
     assert search is not None, "a plan without a search knows its jobs"
     kind = FullJobs if search.halving is None else HalvingJobs
-    found = kind(search, sweep, directory, plan.train_seeds, retry_failed=retry_failed)
-    if search.confirm is None:
-        return found
-    return ConfirmJobs(found, search, sweep, directory, retry_failed=retry_failed)
+    how: _How = {"retry_failed": retry_failed, "statuses": statuses}
+    found = kind(search, sweep, directory, plan.train_seeds, **how)
+    return found if search.confirm is None else ConfirmJobs(found, search, sweep, directory, **how)
 
 
 class FullJobs:
@@ -50,13 +64,14 @@ class FullJobs:
         train_seeds: Sequence[int],
         *,
         retry_failed: bool = False,
+        statuses: Statuses = NONE,
     ) -> None:
         self.search, self.sweep, self.train_seeds = search, sweep, tuple(train_seeds)
         self.points = points(search, sweep)
         self._parameters: dict[int, Parameters] = {}
         self._scores: dict[int, dict[int, float | None]] = {}  # by point and training seed
         self._queue: list[Job] = []
-        self._read(directory, retry_failed)
+        self._read(directory, retry_failed, statuses)
 
     @property
     def begun(self) -> tuple[Job, ...]:
@@ -118,9 +133,9 @@ class FullJobs:
         if scores.keys() >= set(self.train_seeds):
             self.points.tell(number, self._mean(number))
 
-    def _read(self, directory: Path, retry_failed: bool) -> None:
+    def _read(self, directory: Path, retry_failed: bool, statuses: Statuses) -> None:
         """Take up the points of earlier runs, in the order in which they were asked."""
-        found = earlier(directory, self.search)
+        found = earlier(directory, self.search, statuses=statuses)
         self._next = found.next
         over = {"finished"} if retry_failed else {"finished", "failed"}
         for number, parameters in found.parameters.items():

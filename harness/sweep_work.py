@@ -83,8 +83,10 @@ def find(plan: Plan, folder: SweepFolder, questions: Iterable[str], retry_failed
 
 def _search(plan: Plan, folder: SweepFolder, retry_failed: bool) -> Work:
     assert plan.search is not None, "a plan without a search knows its jobs"
-    search = search_jobs(plan, folder.path.name, folder.path, retry_failed=retry_failed)
     statuses = folder.statuses(folder.trial_ids())
+    search = search_jobs(
+        plan, folder.path.name, folder.path, retry_failed=retry_failed, statuses=statuses
+    )
     typical = (*search.begun, *([search.typical] if search.further else []))
     further, in_trials = search.further, search.full_trials
     largest = tuple(largest_jobs(plan.search, folder.path.name, plan.train_seeds[0]))

@@ -310,3 +310,16 @@ search:
     assert [
         p["policy.energy.width"] for p in earlier(lab.directory, jobs.search).parameters.values()
     ][:3] == [8, 16, 32]
+
+
+def test_a_trial_that_lost_its_files_is_run_again_to_where_it_was(lab):
+    jobs = lab.jobs()
+    lab.run(jobs)
+    winner = jobs.ranking()[0][0]
+    states = earlier(lab.directory, jobs.search).statuses
+    trial = jobs._job(decisions.Step(winner, jobs.top), 0).id
+    lost = {trial: {**states[winner, 0], "status": "lost"}}
+    again = lab.jobs(statuses=lost)
+    assert [(job.id, job.until) for job in again.begun] == [(trial, None)]
+    (lab.directory / FILE).unlink()
+    assert lab.jobs(statuses=lost).begun == again.begun

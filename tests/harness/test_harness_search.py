@@ -265,3 +265,11 @@ def test_ten_thousand_points_of_a_grid_are_planned_in_seconds(plan, tmp_path):
     jobs = search_jobs(asked, "name", tmp_path)
     assert (asked.search.trials, jobs.further) == (10_000, 10_000)
     assert time.process_time() - start < 10
+
+
+def test_a_trial_that_lost_its_files_is_run_again(plan, tmp_path):
+    asked = plan(GRID)
+    first = run(search_jobs(asked, "name", tmp_path), tmp_path)
+    lost = {first[2].id: {"status": "lost", "select_score": 0.5}}
+    again = search_jobs(asked, "name", tmp_path, statuses=lost)
+    assert [job.id for job in again.begun] == [first[2].id]
