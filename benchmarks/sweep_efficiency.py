@@ -148,13 +148,14 @@ def _steps_of(folder: Path, seconds: float) -> int:
 def overhead(folder: Path, quick: bool) -> dict[str, Any]:
     """What a further trial costs beside its training, and what one of plain Tune does."""
     few, many = (2, 4) if quick else (4, 24)
-    walls, trained = [], []
+    walls, trained, selected = [], [], []
     for count in (few, many):
         found = sweep(folder / str(count), TRIVIAL, count, "--cpus-per-trial", str(os.cpu_count()))
         walls.append(found.wall)
         each = SweepFolder(found.folder)
-        status = each.statuses(each.trial_ids()).values()
+        status = list(each.statuses(each.trial_ids()).values())
         trained.append(sum(one["train_seconds"] for one in status))
+        selected.append(sum(one.get("select_seconds", 0.0) for one in status))
     further = many - few
     plain_few, plain_many = (1, 2) if quick else (2, 8)
     done = subprocess.run(
@@ -162,10 +163,13 @@ def overhead(folder: Path, quick: bool) -> dict[str, Any]:
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     times = [float(line.split()[1]) for line in done.stdout.splitlines() if line.strip()]
-    slope = (walls[1] - walls[0]) / further
+    slope, training, selecting = (
+        (each[1] - each[0]) / further for each in (walls, trained, selected)
+    )
     return {
         "a further trial, s": f"{slope:.2f}",
-        "of it beside its training, s": f"{slope - (trained[1] - trained[0]) / further:.2f}",
+        "of it beside its training, s": f"{slope - training:.2f}",
+        "and beside its selection's one episode, s": f"{slope - training - selecting:.2f}",
         "a further plain Tune trial that imports torch, s": (
             f"{(times[1] - times[0]) / (plain_many - plain_few):.2f}"
         ),
