@@ -124,7 +124,7 @@ class TrialFolder:
         text = "".join(traceback.format_exception(error)) + details
         with files.atomic(self.path / "error.txt") as file:
             file.write(text.encode("utf-8", "backslashreplace"))
-        line = one_line(f"{type(error).__name__}: {error}")[:MAX_ERROR]
+        line = one_line(f"{type(error).__name__}: {error}").removesuffix(":")[:MAX_ERROR]
         if memory.ran_out(error):
             line = f"out of memory: {line}; {memory.HINT}"
         if not self.state:

@@ -75,8 +75,8 @@ def is_stopped(pid: int) -> bool:
 
 
 def kill(pid: int) -> None:
-    """End a process of this machine, if there still is one."""
+    """End a process of this user on this machine, if there still is one."""
     try:
         os.kill(pid, 9)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):
         return

@@ -23,6 +23,7 @@ from harness.errors import UserError
 
 # Ray's object store carries our control messages only: demonstrations are memory-mapped files.
 OBJECT_STORE_BYTES = 100 * 2**20
+STARTS = 3  # Ray gives itself half a minute, which a busy machine may not have
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -32,6 +33,8 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+    # Workers start beside each other; our searcher never asks for more than there is room for.
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     # Threads that spin while they wait slow each other down where trials share a machine.
     "OMP_WAIT_POLICY": "PASSIVE",
@@ -231,16 +234,29 @@ def _start(cpus: int | None, gpus: float | None, address: str | None, folder: st
             )
             raise UserError(f"{rule}, given {address}: {error}") from error
         return
-    ray.init(
-        # Without "local" Ray would join whatever cluster RAY_ADDRESS or a file in /tmp names.
-        address="local",
-        num_cpus=available_cpus() if cpus is None else cpus,
-        num_gpus=available_gpus() if gpus is None else gpus,  # type: ignore[arg-type]
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        _temp_dir=folder,
-        **quiet,
-    )
+    assert folder is not None, "a local Ray has a folder"
+    for left in reversed(range(STARTS)):
+        try:
+            ray.init(
+                # Without "local" Ray would join whatever cluster RAY_ADDRESS or a file in /tmp
+                # names.
+                address="local",
+                num_cpus=available_cpus() if cpus is None else cpus,
+                num_gpus=available_gpus() if gpus is None else gpus,  # type: ignore[arg-type]
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _temp_dir=folder,
+                **quiet,
+            )
+            return
+        except Exception as error:  # Ray has no class for it
+            if "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+            _kill_those_of(folder)
+            if not left:
+                rule = f"this machine must have the time to start Ray, which failed {STARTS} times"
+                raise UserError(f"{rule}: {error}") from error
 
 
 def _own_code() -> dict[str, Any]:

@@ -15,6 +15,8 @@ from harness import data, errors, files, space, store, sweep_work
 from harness.jobs import planned_job
 from harness.sweep_folder import SweepFolder
 
+pytestmark = pytest.mark.timeout(900)
+
 ROOT = Path(__file__).resolve().parents[2]
 
 SPACE = """
@@ -53,12 +55,13 @@ class Door:
         self.results = folder / "results"
         self.space = folder / "tiny.yaml"
         self.space.write_text(SPACE)
+        self.started: list[subprocess.Popen[str]] = []
 
     def start(self, *options: str) -> subprocess.Popen[str]:
         given = [self.space, "--data", self.folder / "demos.zarr", "--results", self.results]
         command = [sys.executable, ROOT / "run_sweep.py", *given, *options]
         environment = {**os.environ, "IBC_HARNESS_CACHE": str(self.folder / "cache")}
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [str(word) for word in command],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -67,10 +70,19 @@ class Door:
             cwd=self.folder,
             start_new_session=True,
         )
+        self.started.append(process)
+        return process
+
+    def close(self) -> None:
+        """End what a test that failed has left, with all that it started."""
+        for process in self.started:
+            for pid in members_of(process.pid):
+                os.kill(pid, signal.SIGKILL)
+            process.communicate(timeout=60)
 
     def run(self, *options: str) -> tuple[int, str, str]:
         process = self.start(*options)
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=500)
         return process.returncode, out, err
 
     def table(self, name: str) -> list[dict]:
@@ -92,7 +104,9 @@ class Door:
 def door(tmp_path_factory, write_demos):
     folder = tmp_path_factory.mktemp("door")
     write_demos(folder / "demos.zarr", lengths=(20, 15, 25))
-    return Door(folder)
+    door = Door(folder)
+    yield door
+    door.close()
 
 
 def members_of(session: int) -> list[int]:
@@ -126,9 +140,12 @@ def test_a_killed_sweep_ends_with_the_table_of_an_undisturbed_one(door):
     assert "2 to run" in out
     assert "2 of 2 trials finished" in out
     assert "\x1b" not in out
+    folder = door.results / "undisturbed"
+    assert out.endswith(f"\n{folder / 'report.html'}\n{folder / 'answers.md'}\n")
+    assert (folder / "report.html").is_file()
 
     process = door.start("--name", "killed")
-    wait_for(lambda: trials_that_run(door, "killed"), 120)
+    wait_for(lambda: trials_that_run(door, "killed"), 280)
     process.kill()
     process.communicate()
     assert any(status["status"] == "running" for status in door.status("killed"))
@@ -150,7 +167,7 @@ def test_a_signal_ends_a_sweep_soon_and_leaves_no_process(door, signum, code):
     name = f"signal-{signum}"
     door.space.write_text(SPACE.replace("steps: 40", "steps: 100000"))
     process = door.start("--name", name)
-    wait_for(lambda: trials_that_run(door, name), 120)
+    wait_for(lambda: trials_that_run(door, name), 280)
     start = time.monotonic()
     if signum == signal.SIGINT:
         os.killpg(process.pid, signum)  # as a terminal does: to every process of the group
@@ -170,14 +187,14 @@ def test_a_signal_ends_a_sweep_soon_and_leaves_no_process(door, signum, code):
 def test_a_trial_whose_worker_is_killed_goes_on_from_its_checkpoint(door):
     door.space.write_text(SPACE)
     process = door.start("--name", "orphaned")
-    wait_for(lambda: trials_that_run(door, "orphaned"), 120)
+    wait_for(lambda: trials_that_run(door, "orphaned"), 280)
     workers = [
         pid
         for pid in members_of(process.pid)
         if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::ImplicitFunc")
     ]
     os.kill(workers[0], signal.SIGKILL)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=500)
     assert (process.returncode, err) == (0, ""), out
     rows = door.table("orphaned")
     assert [row["status"] for row in rows] == ["finished"] * 2
