@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -84,11 +85,12 @@ class Doors:
         self.folder, self.cache = folder, folder / "cache"
         self.space = folder / "tiny.yaml"
         self.space.write_text(SPACE)
+        self.started: list[subprocess.Popen[str]] = []
 
     def start(self, *words: object, **environment: str) -> "subprocess.Popen[str]":
         """Start a command of the project: `run_eval.py ...` or `-m harness.results ...`."""
         command = [sys.executable, *map(str, words)]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -103,6 +105,8 @@ class Doors:
             cwd=self.folder,
             start_new_session=True,
         )
+        self.started.append(process)
+        return process
 
     def run(self, *words: object, **environment: str) -> tuple[int, str, str]:
         """Run a command and return its exit code and what it printed."""
@@ -117,10 +121,15 @@ class Doors:
 
 
 @pytest.fixture
-def doors(tmp_path: Path, write_demos: Callable[..., Any]) -> Doors:
-    """The doors, with an empty cache."""
+def doors(tmp_path: Path, write_demos: Callable[..., Any]) -> Iterator[Doors]:
+    """The doors, with an empty cache; what a failed test leaves running is killed."""
     write_demos(tmp_path / "demos.zarr", lengths=(20, 15, 25))
-    return Doors(tmp_path)
+    made = Doors(tmp_path)
+    yield made
+    for process in made.started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # What two runs of the same sweep may differ in.
 OWN = {"sweep", "attempts", "train_seconds", "samples_per_second", "git_revision", "git_dirty"}
 
-pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_a_sweep_goes_on_where_a_node_went(cluster, doors, tmp_path, wait_for):
         paths = list((results / "disturbed").glob("trials/*/status.json"))
         return len(paths) == 2 and all(json.loads(p.read_text()).get("step", 0) >= 4 for p in paths)
 
-    wait_for(both_run, 200)
+    wait_for(both_run, 300)
     cluster.remove_node(node, allow_graceful=False)
     out, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (0, ""), out + err
@@ -107,7 +107,7 @@ def test_an_evaluation_goes_on_where_a_node_went(cluster, doors, tmp_path, wait_
     given = ("--workers", "2", "--address", cluster.address, "--results", results)
     process = doors.start(*words, *given)
     folder = results / "evaluations/slow_policy.policy/episodes"
-    wait_for(lambda: len(list(folder.glob("*-part*"))) > 0, 200)
+    wait_for(lambda: len(list(folder.glob("*-part*"))) > 0, 300)
     cluster.remove_node(node, allow_graceful=False)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, out + err

@@ -52,3 +52,4 @@ def test_a_cluster_with_a_token_is_joined_by_who_has_it(doors, tmp_path):
     finally:
         head.stdin.close()
         head.wait(timeout=120)
+        head.stdout.close()
