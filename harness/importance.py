@@ -61,7 +61,7 @@ def importances(sweep: Path) -> Importances:
     path = sweep / "plan.json"
     plan = files.read_json(path) if path.is_file() else {}
     search = plan.get("search") if isinstance(plan, dict) else None
-    if not search:
+    if not isinstance(search, dict) or not search.get("axes"):
         return Importances((), 0, "")
     axes = {key: _axis(axis) for key, axis in search["axes"].items()}
     rung = (search.get("rungs") or [None])[0]
