@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,13 @@ class Verdict:
     success: Estimate
     train_seeds: int  # of the side that has fewer
     n: int
-    pair: Pair  # interquartile means, how often the arm is better, what would be detectable
+    grids: tuple[NDArray[np.float64], NDArray[np.float64]] = field(repr=False, compare=False)
+    level: float
+
+    @cached_property
+    def pair(self) -> Pair:
+        """Interquartile means, how often the arm is better, what would be detectable."""
+        return evidence.pair(*self.grids, self.level)  # not everybody who asks for words needs it
 
     @property
     def shown(self) -> bool:
@@ -122,8 +129,8 @@ def _judge(arm: Arm, first: Arm, comparisons: int, seeds: range) -> Verdict:
     success = paired(arm.group, first.group, "success", seeds)
     train_seeds = min(len(grid.train_seeds) for grid in grids)
     word, text = _words(score, grids[0].values, grids[1].values, level)
-    pair = evidence.pair(grids[0].values, grids[1].values, level)
-    return Verdict(arm.arm, word, text, score, success, train_seeds, score.n, pair)
+    values = grids[0].values, grids[1].values
+    return Verdict(arm.arm, word, text, score, success, train_seeds, score.n, values, level)
 
 
 def _words(
