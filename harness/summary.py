@@ -136,7 +136,7 @@ class Sweep:
                     found.append(arm)
                 else:  # a search's points answer no question
                     points.append(arm)
-        points.sort(key=lambda arm: -np.nan_to_num(arm.select.value, nan=-1.0))
+        points.sort(key=_standing, reverse=True)
         return found + points
 
     def _asks(self, question: Mapping[str, Any]) -> bool:
@@ -196,6 +196,19 @@ class Sweep:
                 f"{self.folder.name}; `python -m harness.results trials` lists them"
             )
         return self.group(name, trials)
+
+
+def _standing(point: Arm) -> tuple[bool, float, float]:
+    """Return what a search's points are ranked by: finished ones first, by their score.
+
+    Those that a halving stopped follow, the farther they came the sooner, then by score so far.
+    """
+    if point.group.finished:
+        return True, float(np.nan_to_num(point.select.value, nan=-1.0)), 0.0
+    steps = [trial["step"] or 0 for trial in point.group.trials]
+    scores = [trial["select_score"] for trial in point.group.trials]
+    so_far = [score for score in scores if score is not None]
+    return False, float(max(steps, default=0)), max(so_far, default=-1.0)
 
 
 def _arm(question: Mapping[str, Any], name: str, group: Group, first: Group | None) -> Arm:
