@@ -159,7 +159,8 @@ def best(given: argparse.Namespace) -> Answer:
 
 def compare(given: argparse.Namespace) -> Answer:
     """Two arms, trials or evaluations, paired by start."""
-    groups = [_named(given, name) for name in (given.a, given.b)]
+    read: dict[Path, Sweep] = {}  # both sides may be of one sweep, which is read once
+    groups = [_named(given, name, read) for name in (given.a, given.b)]
     choices = {
         "report": (store.REPORT_SEEDS, "report starts (seeds 300000 and above)"),
         "select": (store.SELECT_SEEDS, "selection starts (seeds 200000 to 299999)"),
@@ -184,9 +185,11 @@ def compare(given: argparse.Namespace) -> Answer:
     )
 
 
-def _named(given: argparse.Namespace, name: str) -> Group:
+def _named(given: argparse.Namespace, name: str, read: dict[Path, Sweep]) -> Group:
     if name.startswith("evaluations/"):
         return summary.evaluation_group(_evaluation(given.results, name))
     sweep, _, inner = name.rpartition(":")
     folder = checkpoint.sweep_dir(given.results, sweep or given.sweep)
-    return Sweep(folder).find_group(inner)
+    if folder not in read:
+        read[folder] = Sweep(folder)
+    return read[folder].find_group(inner)
