@@ -37,6 +37,17 @@ def test_a_pipe_gets_plain_lines_without_any_control_character():
     assert "\x1b" not in shown(console)
 
 
+def test_what_a_search_stops_is_no_failure():
+    console = Console(file=io.StringIO(), width=120, force_terminal=True, no_color=True)
+    with Progress(console, 3, 1) as bar:
+        bar.start(job(0))
+        bar.end(job(0), {**FINISHED, "status": "stopped", "step": 50})
+        bar.start(job(0))
+    text = shown(console)
+    assert "stopped   negatives / 8 uniform, seed 0: score 0.250, success 50% at step 50" in text
+    assert "0 of 3 finished, 1 running, 1 stopped early, 0 failed" in text
+
+
 def test_a_quiet_log_shows_a_sign_of_life(monkeypatch):
     monkeypatch.setattr(progress, "HEARTBEAT_SECONDS", -1.0)
     console = Console(file=io.StringIO(), width=60)
