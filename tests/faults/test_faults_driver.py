@@ -137,7 +137,7 @@ def test_the_second_sweep_is_refused_and_a_second_ctrl_c_leaves_at_once(
     time.sleep(0.05)
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
-    process.wait(timeout=30)
-    # Without waiting for Ray; the machine may be busy.
-    assert time.monotonic() - began < 5
+    process.wait(timeout=60)
+    # Without waiting for Ray; on a busy machine its turn comes later.
+    assert time.monotonic() - began < 3 + os.getloadavg()[0]
     assert process.returncode == 130
