@@ -92,6 +92,7 @@ class Sweep:
             text=True,
             env={**os.environ, "IBC_HARNESS_CACHE": str(self.folder / "cache")},
         )
+        STARTED.append(self.process)
 
     def end(self) -> None:
         """Wait for the command and print its last lines."""
@@ -122,6 +123,7 @@ class Sweep:
 
 
 START = time.monotonic()
+STARTED: list["subprocess.Popen[str]"] = []
 
 
 def say(text: str) -> None:
@@ -142,6 +144,8 @@ def cluster(nodes: int) -> Iterator[Any]:
             made.add_node(num_cpus=1, **small)
         yield made
     finally:
+        for process in STARTED:
+            process.kill()  # one that a fault has left; those that have ended do not mind
         made.shutdown()
 
 
