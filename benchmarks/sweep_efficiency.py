@@ -159,10 +159,11 @@ def overhead(folder: Path, quick: bool) -> dict[str, Any]:
     further = many - few
     plain_few, plain_many = (1, 2) if quick else (2, 8)
     done = subprocess.run(
-        [sys.executable, "-c", _PLAIN, str(plain_few), str(plain_many)],
+        [sys.executable, "-c", _PLAIN, "1", str(plain_few), str(plain_many)],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
-    times = [float(line.split()[1]) for line in done.stdout.splitlines() if line.strip()]
+    # The first of three runs is to warm up.
+    times = [float(line.split()[1]) for line in done.stdout.splitlines() if line.strip()][1:]
     slope, training, selecting = (
         (each[1] - each[0]) / further for each in (walls, trained, selected)
     )
