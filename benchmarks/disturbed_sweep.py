@@ -98,7 +98,8 @@ class Sweep:
         """Wait for the command and print its last lines."""
         assert self.process is not None
         out, err = self.process.communicate(timeout=PATIENCE_SECONDS)
-        for line in [*out.strip().splitlines()[-1:], *err.strip().splitlines()[-3:]]:
+        shown = [line for line in out.splitlines() if " trials finished" in line]
+        for line in [*shown, *err.strip().splitlines()[-3:]]:
             say(f"    | {line}")
         say(f"the driver ended with code {self.process.returncode}")
 
