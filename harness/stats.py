@@ -176,7 +176,8 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Estim
     found = _two_way([(1.0, grids[0]), (-1.0, grids[1])], level)
     if all(grid.size and grid.min() >= 0 and grid.max() <= 1 for grid in grids):
         # Two shares are never further apart; NaN stays NaN.
-        return Estimate(found.value, *np.clip((found.low, found.high), -1.0, 1.0).tolist(), found.n)
+        low, high = (float(np.clip(end, -1.0, 1.0)) for end in (found.low, found.high))
+        return Estimate(found.value, low, high, found.n)
     return found
 
 
