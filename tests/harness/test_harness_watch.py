@@ -88,6 +88,8 @@ def test_what_is_seen_of_a_running_sweep(running: Path) -> None:
         ("process 1e9 on \x00", False),
         (None, False),
     ],
+    # Named here: workers that share out tests must all call them the same.
+    ids=["empty", "dead", "far away", "alive", "no number", "absent"],
 )
 def test_whether_a_sweep_is_run(running: Path, lock: str | None, alive: bool) -> None:
     (running / ".lock").unlink()
