@@ -39,11 +39,12 @@ def explain(said: str, *, killed_for_memory: bool) -> Death:
     killed_for_memory: the system has killed a process for memory at about that time.
     """
     detail = one_line(said.partition(_GUESSES)[0])[:_MAX_TEXT]
+    more = "" if detail in ("", "None") else f": {detail}"
     if killed_for_memory:
-        return Death("memory", f"the system killed its worker for memory: {detail}")
+        return Death("memory", f"the system killed its worker for memory{more}")
     if memory.ran_out(said):
-        return Death("memory", f"Ray killed its worker for memory: {detail}")
-    return Death("death", f"its worker process died: {detail}")
+        return Death("memory", f"Ray killed its worker for memory{more}")
+    return Death("death", f"its worker process died{more}")
 
 
 class Deaths:

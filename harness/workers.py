@@ -219,9 +219,18 @@ def _remove_leftovers() -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def _keep_quiet() -> None:
+    """Keep Ray's paragraphs on workers that died off our output: a trial's own line says it."""
+    from ray._private import worker  # Ray prints them whatever its settings say
+
+    if hasattr(worker, "listen_error_messages"):
+        worker.listen_error_messages = lambda *_: None
+
+
 def _start(cpus: int | None, gpus: float | None, address: str | None, folder: str | None) -> None:
     import ray
 
+    _keep_quiet()
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is not None:
         refused = getattr(ray.exceptions, "AuthenticationError", ConnectionError)  # newer Rays'
