@@ -126,7 +126,9 @@ echo "ray $*" >>"$LOG"
 [[ $1 == start ]] && exec sleep 60
 exit 0
 """
+# The sweep does not end before its nodes have begun, as it would not in life.
 PYTHON = """#!/usr/bin/env bash
+for _ in {1..300}; do [[ $(grep -c "^ray start" "$LOG") -ge 3 ]] && break; sleep 0.1; done
 echo "python $* $RAY_AUTH_MODE $(wc -c <"$RAY_AUTH_TOKEN_PATH")" >>"$LOG"
 exit 7
 """
