@@ -12,6 +12,11 @@ import zarr
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Ray reads these once in a process's life, and its tests share a process: all of its sessions and
+# clusters have one token here. What a user without one gets is tested in processes of their own.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
 
 def markers() -> dict[str, set[str]]:
     """What docs/RELIABILITY.md makes of the tests that it names: {"tests/...::name": markers}."""
