@@ -95,8 +95,11 @@ def run(main: Callable[[], int]) -> int:
         _say(f"error: {one_line(error)}; make room and run the same command again to continue")
         return SOME_FAILED
     finally:
-        for signum, handler in zip(signals, previous, strict=True):
-            signal.signal(signum, handler)
+        # After one signal ours stay: Python's own would turn a second Ctrl-C that comes while the
+        # process ends into another exit code.
+        if not arrived:
+            for signum, handler in zip(signals, previous, strict=True):
+                signal.signal(signum, handler)
 
 
 def _is_users(error: ValueError) -> bool:
