@@ -2,6 +2,7 @@
 
     python benchmarks/reliability_table.py            (some minutes; one process)
     python benchmarks/reliability_table.py --junit F  (writes what an earlier run left in F)
+    python benchmarks/reliability_table.py --again    (only the promises that were not kept then)
 
 The earlier run: pytest -m "faults or bad_input" -o junit_family=xunit2 --junitxml=F
 """
@@ -20,13 +21,26 @@ from harness.workers import available_cpus
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "RELIABILITY.md"
 ROW = re.compile(r"^\| (\d+) \| (.*) \| (`tests/.*`) \| ([^|]*) \|$", re.MULTILINE)
+NOT_KEPT = re.compile(r"failed|not run")
 RUN = re.compile(r"(?<=<!-- run:begin -->\n).*?(?=<!-- run:end -->)", re.DOTALL)
 
 
-def run(junit: Path) -> None:
-    """Run the tests; what they say goes to the screen."""
-    command = [sys.executable, "-m", "pytest", "-m", "faults or bad_input", f"--junitxml={junit}"]
+def run(junit: Path, chosen: list[str]) -> None:
+    """Run the tests, or the chosen ones; what they say goes to the screen."""
+    which = chosen or ["-m", "faults or bad_input"]
+    command = [sys.executable, "-m", "pytest", *which, f"--junitxml={junit}"]
     subprocess.run(command, cwd=ROOT, check=False)
+
+
+def tests_of(row: re.Match[str]) -> list[str]:
+    """Return the tests that a row of the page names."""
+    return re.findall(r"`(tests/[^`]+)`", row[3])
+
+
+def not_kept() -> list[str]:
+    """Return the tests of the promises that were not kept in the run that the page tells of."""
+    rows = [row for row in ROW.finditer(PAGE.read_text()) if NOT_KEPT.search(row[4])]
+    return sorted({test for row in rows for test in tests_of(row)})
 
 
 def outcomes(junit: Path) -> dict[str, list[tuple[str, float]]]:
@@ -55,15 +69,20 @@ def result(tests: list[str], found: dict[str, list[tuple[str, float]]]) -> str:
     return f"{', '.join(words)}; {seconds:.0f} s"
 
 
-def write(junit: Path) -> bool:
-    """Write the results into the page; return whether all promises were kept."""
+def write(junit: Path, *, again: bool) -> bool:
+    """Write the results into the page; return whether all promises were kept.
+
+    again: only the rows that were not kept before; the others stay as they are.
+    """
     found = outcomes(junit)
     kept = True
 
     def filled(row: re.Match[str]) -> str:
         nonlocal kept
-        words = result(re.findall(r"`(tests/[^`]+)`", row[3]), found)
-        kept = kept and not re.search(r"failed|not run", words)
+        if again and not NOT_KEPT.search(row[4]):
+            return row[0]
+        words = result(tests_of(row), found)
+        kept = kept and not NOT_KEPT.search(words)
         return f"| {row[1]} | {row[2]} | {row[3]} | {words} |"
 
     text = ROW.sub(filled, PAGE.read_text())
@@ -71,10 +90,13 @@ def write(junit: Path) -> bool:
     passed = sum(case[0] == "passed" for case in cases)
     seconds = sum(case[1] for case in cases)
     line = (
-        f"Last run: {passed} of {len(cases)} tests passed in {seconds / 60:.1f} minutes on "
+        f"{passed} of {len(cases)} tests of the promises that were not kept passed when they ran "
+        "again.\n"
+        if again
+        else f"Last run: {passed} of {len(cases)} tests passed in {seconds / 60:.1f} minutes on "
         f"{available_cpus()} cores. A promise's tests may be another's too.\n"
     )
-    PAGE.write_text(RUN.sub(lambda _: line, text))
+    PAGE.write_text(RUN.sub(lambda before: before[0] + line if again else line, text))
     return kept
 
 
@@ -82,12 +104,16 @@ def main() -> int:
     """Run, unless told where an earlier run's file is, and write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--junit", type=Path, metavar="FILE", help="what an earlier run left")
+    parser.add_argument("--again", action="store_true", help="only what was not kept")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         junit = given.junit or Path(folder) / "junit.xml"
         if given.junit is None:
-            run(junit)
-        return 0 if write(junit) else 1
+            chosen = not_kept() if given.again else []
+            if given.again and not chosen:
+                return 0
+            run(junit, chosen)
+        return 0 if write(junit, again=given.again) else 1
 
 
 if __name__ == "__main__":
