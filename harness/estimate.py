@@ -20,7 +20,7 @@ from ibc.demos import Demos, SplitConfig
 from ibc.policy import Policy, build_policy, fit_normalizer
 from ibc.train import Trainer
 
-MEASURING_SECONDS = 8.0
+MEASURING_SECONDS = 2.0
 STARTING_SECONDS = 15.0  # of Ray and its workers
 TRIAL_SECONDS = 1.0  # of Tune, files and checkpoints
 
