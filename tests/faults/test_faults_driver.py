@@ -140,4 +140,5 @@ def test_the_second_sweep_is_refused_and_a_second_ctrl_c_leaves_at_once(
     process.wait(timeout=60)
     # Without waiting for Ray; on a busy machine its turn comes later.
     assert time.monotonic() - began < 3 + os.getloadavg()[0]
-    assert process.returncode == 130
+    # Python gives the signal back to the system in its last moments; to a shell both are 130.
+    assert process.returncode in (130, -signal.SIGINT)
