@@ -35,25 +35,7 @@ TINY = {
     "select.every": 4,
 }
 
-SPACE = """
-version: 1
-name: tiny
-train_seeds: [0]
-base:
-  policy:
-    obs_mode: state
-    energy: {width: 8, depth: 1}
-    encoder.state_width: 8
-    negatives.count: 4
-    inference: {samples: 4, iterations: 1}
-  train: {steps: 40, epoch_steps: 2, batch_size: 8, warmup_steps: 2, val_windows: 8}
-  select.seeds: 2
-questions:
-  width:
-    ask: How wide?
-    arms:
-      narrow: {policy.energy.width: 4}
-"""
+SPACE = (ROOT / "tests" / "tiny.yaml").read_text()
 
 # What two runs of the same trial may differ in: clocks, and how often it had to be begun.
 CLOCKS = {

@@ -19,25 +19,7 @@ pytestmark = pytest.mark.timeout(900)
 
 ROOT = Path(__file__).resolve().parents[2]
 
-SPACE = """
-version: 1
-name: tiny
-train_seeds: [0]
-base:
-  policy:
-    obs_mode: state
-    energy: {width: 8, depth: 1}
-    encoder.state_width: 8
-    negatives.count: 4
-    inference: {samples: 4, iterations: 1}
-  train: {steps: 40, epoch_steps: 2, batch_size: 8, warmup_steps: 2, val_windows: 8}
-  select.seeds: 2
-questions:
-  width:
-    ask: How wide?
-    arms:
-      narrow: {policy.energy.width: 4}
-"""
+SPACE = (ROOT / "tests" / "tiny.yaml").read_text()
 # Each step multiplies the weights by 1 - 10, so they overflow before long.
 BROKEN = """
       broken:
