@@ -3,6 +3,7 @@
 import sys
 
 from harness import errors
+from harness.importing import importing
 
 
 def main() -> int:
@@ -37,9 +38,10 @@ def main() -> int:
     parser.add_argument("--redo", action="store_true", help="also what is stored already")
     given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
 
-    from rich.console import Console
+    with importing():
+        from rich.console import Console
 
-    from harness.eval_job import Options, evaluate
+        from harness.eval_job import Options, evaluate
 
     return evaluate(Options(**given), Console())
 

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from harness import errors
+from harness.importing import importing
 
 
 def main() -> int:
@@ -34,9 +35,10 @@ def main() -> int:
     parser.add_argument("--yes", action="store_true", help="agree to 1,000 trials or changed code")
     given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
 
-    from rich.console import Console
+    with importing():
+        from rich.console import Console
 
-    from harness.sweep import Options, sweep
+        from harness.sweep import Options, sweep
 
     return sweep(Options(**given), Console())
 

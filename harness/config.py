@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -48,6 +49,14 @@ class TrialConfig:
     policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     select: SelectConfig = dataclasses.field(default_factory=SelectConfig)
+
+    @functools.cached_property  # a plan asks for it again for each training seed
+    def _hash(self) -> str:
+        text = json.dumps(to_dict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+_SCALARS = frozenset({bool, int, float, str, type(None)})
 
 
 class ConfigError(UserError):
@@ -130,8 +139,7 @@ def resolve(*layers: Mapping[str, Any]) -> TrialConfig:
 
 def config_hash(config: TrialConfig) -> str:
     """Return the identity of a resolved config: 12 hex digits over its canonical JSON."""
-    text = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return config._hash
 
 
 def trial_id(hash_: str, train_seed: int) -> str:
@@ -158,7 +166,8 @@ def _plain(value: Any) -> Any:
     # dataclasses.asdict copies deeply, which costs seconds in a plan of ten thousand trials.
     names = getattr(value, "__dataclass_fields__", None)
     if names is not None:
-        return {name: _plain(getattr(value, name)) for name in names}
+        settings = [(name, getattr(value, name)) for name in names]
+        return {name: v if type(v) in _SCALARS else _plain(v) for name, v in settings}
     return list(value) if isinstance(value, tuple) else value
 
 

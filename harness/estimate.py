@@ -20,7 +20,8 @@ from ibc.demos import Demos, SplitConfig
 from ibc.policy import Policy, build_policy, fit_normalizer
 from ibc.train import Trainer
 
-MEASURING_SECONDS = 2.0
+MEASURING_SECONDS = 0.5  # beside the first of each sort of policy
+SORTS_SECONDS = 4.0
 STARTING_SECONDS = 15.0  # of Ray and its workers
 TRIAL_SECONDS = 1.0  # of Tune, files and checkpoints
 
@@ -53,8 +54,9 @@ def estimate(
     """Return an estimate for the jobs.
 
     done: the seconds that finished trials took, by config hash (another training seed takes as
-    long). Configs that none tells about are timed for a moment each until the budget is spent;
-    the rest is taken to be as slow as the mean of its observation mode and kind of policy.
+    long). Of the configs that none tells about, the first of each observation mode and kind of
+    policy is timed for a moment, and others until the budget is spent; the rest is taken to be as
+    slow as the mean of its sort.
     """
     hashes = {job.id: job.id.rpartition("-s")[0] for job in jobs}
     known = dict(done)
@@ -62,8 +64,9 @@ def estimate(
     torch.set_num_threads(threads)
     start, timed = time.perf_counter(), 0
     try:
-        for job in _baselines_first(jobs):
-            if hashes[job.id] not in known and time.perf_counter() - start < budget_seconds:
+        for job, first in _firsts_first(jobs):
+            budget = SORTS_SECONDS if first else budget_seconds
+            if hashes[job.id] not in known and time.perf_counter() - start < budget:
                 known[hashes[job.id]] = measure(job.config)
                 timed += 1
     finally:
@@ -131,22 +134,20 @@ def _rollout(policy: Policy, env_seeds: Sequence[int]) -> float:
     return took[0] + a_step * Protocol().max_episode_steps
 
 
-def _baselines_first(jobs: Iterable[Job]) -> list[Job]:
-    """Return one job a config, with the first of each sort of policy before all others."""
-    configs: dict[str, Job] = {}
+def _firsts_first(jobs: Iterable[Job]) -> list[tuple[Job, bool]]:
+    """Return one job a config, those that are the first of their sort (True) before all others."""
+    firsts: dict[tuple[str, str], Job] = {}
+    others: dict[str, Job] = {}
     for job in jobs:
-        configs.setdefault(job.id.rpartition("-s")[0], job)
-    sorts = [_sort(job) for job in configs.values()]
-    first = [sort not in sorts[:index] for index, sort in enumerate(sorts)]
-    return [job for _, job in sorted(zip(first, configs.values(), strict=True), key=_not_first)]
+        if firsts.setdefault(_sort(job), job) is not job:
+            others.setdefault(job.id.rpartition("-s")[0], job)
+    first_hashes = {job.id.rpartition("-s")[0] for job in firsts.values()}
+    rest = [job for hash_, job in others.items() if hash_ not in first_hashes]
+    return [(job, True) for job in firsts.values()] + [(job, False) for job in rest]
 
 
 def _sort(job: Job) -> tuple[str, str]:
     return job.config.policy.obs_mode, job.config.policy.kind
-
-
-def _not_first(item: tuple[bool, Job]) -> bool:
-    return not item[0]
 
 
 def _random_demos(with_images: bool) -> Demos:

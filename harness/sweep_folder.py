@@ -60,7 +60,11 @@ class SweepFolder:
 
         One that is finished and has lost what is to be read of it is "lost".
         """
-        return {id_: self._status(id_) for id_ in ids}
+        try:
+            begun = {entry.name for entry in os.scandir(self.path / "trials")}
+        except OSError:
+            begun = set()  # no folder yet; of one that cannot be read the lock will tell
+        return {id_: self._status(id_) if id_ in begun else {} for id_ in ids}
 
     def _status(self, id_: str) -> dict[str, Any]:
         trial = self.trial(id_)

@@ -16,6 +16,7 @@ from ibc import gradients, precision
 from ibc.base import Policy
 from ibc.checks import check, check_choice, check_float, check_int
 from ibc.nonfinite import NonFiniteError, locate
+from ibc.optimizer import AdamW
 from ibc.policy_config import PolicyConfig
 from ibc.validation import Validation
 from ibc.windows import Windows
@@ -139,12 +140,8 @@ class Trainer:
         # A spectral norm's vector must stay near the weights that it was found for.
         self._ema_buffers = [] if self.ema is None else list(self.ema.buffers())
         self._buffers = list(policy.buffers())
-        self._optimizer = torch.optim.AdamW(
-            self._parameters.values(),
-            lr=config.learning_rate,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-            fused=True,
+        self._optimizer = AdamW(
+            self._parameters.values(), betas=config.betas, weight_decay=config.weight_decay
         )
         self._generators = {
             "generator": torch.Generator(self.device).manual_seed(seeds["negatives"]),
@@ -206,7 +203,7 @@ class Trainer:
         config, parameters = self.config, list(self._parameters.values())
         batch = self.train.batch(self._indices())
         states = {name: g.get_state() for name, g in self._generators.items()}
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad()
         totals: dict[str, Tensor] = {}
         for at in range(0, config.batch_size, self._micro_batch):
             part = {name: value[at : at + self._micro_batch] for name, value in batch.items()}
@@ -225,9 +222,7 @@ class Trainer:
             raise NonFiniteError(self.step, place)
         if config.grad_clip is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, config.grad_clip, norm)
-        for group in self._optimizer.param_groups:
-            group["lr"] = config.learning_rate_at(self.step)
-        self._optimizer.step()
+        self._optimizer.step(config.learning_rate_at(self.step))
         self._average()
         self.step += 1
         return result
