@@ -28,11 +28,10 @@ from typing import Any
 
 from benchmarks.world import ROOT, machine
 from harness import data
-from harness.config import resolve
 from harness.data import CACHE_VARIABLE
 from harness.sweep_folder import SweepFolder
-from harness.trial import run_trial
 
+EPOCHS = 20  # of a trial of `busy`
 PARTS = ("busy", "overhead", "plan", "memory", "images")
 TRIVIAL = {
     "policy.obs_mode": "keypoints",
@@ -114,7 +113,7 @@ def busy(folder: Path, quick: bool) -> dict[str, Any]:
     """The share of the slots' time that was training."""
     trials, seconds = (4, 1.0) if quick else (24, 30.0)
     steps = _steps_of(folder / "calibration", seconds)
-    settings = {**REAL, "train.steps": steps, "train.epoch_steps": max(1, steps // 20)}
+    settings = {**REAL, "train.steps": steps, "train.epoch_steps": max(1, steps // EPOCHS)}
     found = sweep(folder, settings, trials, "--cpus-per-trial", "1")
     each = SweepFolder(found.folder)
     status = list(each.statuses(each.trial_ids()).values())
@@ -132,17 +131,15 @@ def busy(folder: Path, quick: bool) -> dict[str, Any]:
 
 def _steps_of(folder: Path, seconds: float) -> int:
     """Return how many steps of training take this time beside another trial."""
-    import torch
-
-    torch.set_num_threads(1)
-    short = {"train.steps": 40, "train.epoch_steps": 20}
-    spin = subprocess.Popen([sys.executable, "-c", "while True: pass"])  # the other slot's trial
-    try:
-        result = run_trial(resolve(REAL, short), folder)
-    finally:
-        spin.kill()
-        spin.wait()
-    return max(20, round(seconds / result.train_seconds * 40))
+    steps = 200
+    for attempt in ("guess", "calibration"):  # with as many validations a step as the trials
+        epoch = max(1, steps // EPOCHS)
+        short = {**REAL, "train.steps": 4 * epoch, "train.epoch_steps": epoch}
+        found = SweepFolder(sweep(folder / attempt, short, 2, "--cpus-per-trial", "1").folder)
+        status = found.statuses(found.trial_ids()).values()
+        trained = sum(one["train_seconds"] for one in status) / len(status)
+        steps = max(EPOCHS, round(seconds / trained * 4 * epoch))
+    return steps
 
 
 def overhead(folder: Path, quick: bool) -> dict[str, Any]:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Block = tuple[int, ...]
 
+_CREW = "harness.eval_crew"  # imports Ray, so it is imported where workers are wanted
+
 
 @dataclass(frozen=True)
 class Source:
@@ -134,7 +136,9 @@ class Pool:
                 from harness.workers import ray_session
 
                 cpus = self.workers if self.address is None else None
-                stack.enter_context(ray_session(cpus=cpus, gpus=0, address=self.address))
+                stack.enter_context(
+                    ray_session(cpus=cpus, gpus=0, address=self.address, running=_CREW)
+                )
                 # Imports Ray, which reads the session's token and address only then.
                 from harness.eval_crew import Crew
 

@@ -97,6 +97,13 @@ def looks(
     if not isinstance(policy, Policy):
         yield from (None for _ in steps)
         return
+    with policy.acting():  # the lattice of candidates is the same at every step
+        yield from _looks(policy, seed, steps, wanted)
+
+
+def _looks(
+    policy: Policy, seed: int, steps: Sequence[Step], wanted: Callable[[int], bool]
+) -> Iterator[Look | None]:
     states = [step.state for step in steps]
     generator = seeding.episode_generator(seed)
     previous = torch.full((1, 1, 2), torch.nan)

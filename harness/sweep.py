@@ -174,7 +174,13 @@ def _execute(
         threads=max(1, int(resources.cpus)),
         seconds=3600 * options.hours_per_trial,
     )
-    with workers.ray_session(address=options.address) as scratch:
+    # Where most CPUs run trials, what those need is imported while this process prepares.
+    local = options.address is None
+    most = local and 2 * workers.check_resources(resources.cpus, resources.gpus) >= (
+        workers.available_cpus()
+    )
+    running = "harness.tuning" if most else None
+    with workers.ray_session(address=options.address, running=running) as scratch:
         from harness import tuning  # imports Ray, which looks at its environment when imported
 
         slots = workers.cluster_slots(resources)

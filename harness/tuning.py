@@ -10,19 +10,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import ray
-from ray import tune
-from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig
-from ray.tune.search import Searcher
+from harness.importing import importing
 
-from harness.dispatch import Dispatch
-from harness.errors import UserError
-from harness.jobs import WAIT, Listener, StopOnSameError
-from harness.progress import Progress
-from harness.sweep_folder import SweepFolder
-from harness.trial_work import Setting, run_job
-from harness.watchdog import kill
-from harness.workers import Resources, cluster_room
+with importing():  # in a worker all of this is new, torch too
+    import ray
+    from ray import tune
+    from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig
+    from ray.tune.search import Searcher
+
+    from harness.dispatch import Dispatch
+    from harness.errors import UserError
+    from harness.jobs import WAIT, Listener, StopOnSameError
+    from harness.progress import Progress
+    from harness.sweep_folder import SweepFolder
+    from harness.trial_work import Setting, run_job
+    from harness.watchdog import kill
+    from harness.workers import Resources, cluster_room
 
 # Each report waits for the driver, so the epochs of short ones travel together.
 REPORT_SECONDS = 1.0
@@ -48,6 +51,7 @@ def execute(
         logging.getLogger(name).setLevel(logging.CRITICAL)
     dispatch = Dispatch(jobs, folder, [progress, *listeners], progress.note, setting.seconds)
     searcher = _Searcher(dispatch, resources)
+    _take_workers_at_hand()
     with tempfile.TemporaryDirectory(
         prefix="tune-", dir=scratch, ignore_cleanup_errors=True
     ) as storage:
@@ -71,6 +75,17 @@ def execute(
                 failure_config=FailureConfig(max_failures=0),  # see `deaths`
             ),
         ).fit()
+
+
+def _take_workers_at_hand() -> None:
+    """Let trials run in the workers that Ray has started already.
+
+    Tune asks for workers in whose environment PyTorch Lightning's forking is switched off, so that
+    those at hand would be ended, and others started.
+    """
+    from ray.tune.execution import class_cache
+
+    getattr(class_cache, "DEFAULT_ENV_VARS", {}).pop("PL_DISABLE_FORK", None)
 
 
 def _trial_name(trial: Any) -> str:

@@ -48,6 +48,8 @@ _ONLY_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 _TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
+_PRELOAD = "RAY_preload_python_modules"  # Ray reads it when it starts its daemons
+
 _FOLDER = "ibc-harness-ray-"
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -151,7 +153,11 @@ def _nodes() -> list[tuple[float, float]]:
 
 @contextmanager
 def ray_session(
-    *, cpus: int | None = None, gpus: float | None = None, address: str | None = None
+    *,
+    cpus: int | None = None,
+    gpus: float | None = None,
+    address: str | None = None,
+    running: str | None = None,
 ) -> Iterator[Path | None]:
     """Start a local Ray, or join the cluster at `address`, and leave it whatever happens.
 
@@ -159,6 +165,7 @@ def ray_session(
     loopback alone and to nobody without its token, has no dashboard, sends no statistics. Its
     folder is yielded and removed at the end, or by a later session where this one was killed.
     A cluster's workers run the code of this process. UserError when there is none at the address.
+    running: a module that a local Ray's workers, one a CPU, import while they wait for work.
     """
     os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
     if address is None:
@@ -177,7 +184,8 @@ def ray_session(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Ray's own deprecations are not the user's business
-            _start(cpus, gpus, address, folder)
+            with _preloading(running if address is None else None):
+                _start(cpus, gpus, address, folder)
         if in_main:
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts its own in place
         yield None if folder is None else Path(folder)
@@ -192,6 +200,19 @@ def ray_session(
         if folder is not None:
             _kill_those_of(folder)  # an interrupted start leaves some that Ray has not noted yet
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _preloading(module: str | None) -> Iterator[None]:
+    """Let the workers of a Ray that is started in the body import a module before anything else."""
+    if module is None or _PRELOAD in os.environ:
+        yield
+        return
+    os.environ[_PRELOAD] = module
+    try:
+        yield
+    finally:
+        del os.environ[_PRELOAD]
 
 
 def _kill_those_of(folder: str, *, helpers_only: bool = False) -> None:

@@ -180,18 +180,22 @@ class IBCPolicy(Policy):
     def energies(self, obs: Mapping[str, Tensor], actions_BKD: Tensor) -> Tensor:
         """Energies (B, K) of normalised actions for prepared observations, summed over the parts.
 
+        Actions of shape (1, K, D) are scored for every observation, where the energy is joint for
+        the cost of scoring them once.
+
         Sums can be compared only where the energy is joint: an energy of a part is free by a
         constant that depends on the parts before it.
         """
         features_BF = self.encoder(dict(obs))
-        B, K = actions_BKD.shape[:2]
+        B, K = len(features_BF), actions_BKD.shape[1]
         total_BK = torch.zeros(B, K, device=self.device)
         for part, model in self.parts:
             own_BKD = actions_BKD[..., part]
             if part.start == 0:
                 total_BK = total_BK + model.score(model.observe(features_BF), own_BKD)
                 continue
-            earlier_BKP = actions_BKD[..., : part.start]
+            own_BKD = own_BKD.expand(B, -1, -1)
+            earlier_BKP = actions_BKD[..., : part.start].expand(B, -1, -1)
             given_XF = autoregressive.condition(
                 features_BF.repeat_interleave(K, 0), earlier_BKP.flatten(0, 1)
             )

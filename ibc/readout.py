@@ -36,17 +36,17 @@ def read_out(samples: Samples, readout: str, bandwidth_D: Tensor) -> Tensor:
     energies_BS = torch.zeros_like(samples.energies) if samples.drawn else samples.energies
     actions_BSD = samples.actions.expand(len(energies_BS), -1, -1)
     if readout == "softmax_mean":
-        return _mean(-energies_BS, actions_BSD)
+        return _mean(-energies_BS, samples.actions)
     if readout == "mode_mean":
-        return _mean(_best_neighbourhood(samples, -energies_BS, bandwidth_D), actions_BSD)
+        return _mean(_best_neighbourhood(samples, -energies_BS, bandwidth_D), samples.actions)
     if readout == "argmax":
         picks_B1 = samples.energies.argmin(1, keepdim=True)
     else:
         picks_B1 = resample(energies_BS, samples.unit.unsqueeze(1))
     picked_B1D = actions_BSD.gather(1, picks_B1.unsqueeze(-1).expand(-1, -1, actions_BSD.shape[2]))
     if readout == "mean_shift":
-        squares_BS = ((actions_BSD - picked_B1D) / bandwidth_D).square().sum(-1)
-        return _mean(-energies_BS - 0.5 * squares_BS, actions_BSD)
+        squares_BS = _squares(samples.actions, picked_B1D, bandwidth_D)
+        return _mean(squares_BS.mul_(-0.5).sub_(energies_BS), samples.actions)
     return picked_B1D.squeeze(1)
 
 
@@ -68,12 +68,28 @@ def _best_neighbourhood(samples: Samples, log_weights_BS: Tensor, bandwidth_D: T
 def resample(energies_BS: Tensor, unit_BX: Tensor) -> Tensor:
     """Indices (B, X) drawn with replacement from softmax(-energy), by the inverse of its sum."""
     # In float64 the running sum of thousands of weights still ends where it should.
-    cumulative_BS = torch.softmax(-energies_BS.double(), 1).cumsum(1)
+    cumulative_BS = torch.softmax(-energies_BS, 1).cumsum(1, dtype=torch.float64)
     target_BX = unit_BX.double() * cumulative_BS[:, -1:]
     return torch.searchsorted(cumulative_BS, target_BX, right=True).clamp_(
         max=energies_BS.shape[1] - 1
     )
 
 
+def _squares(actions_BSD: Tensor, centre_B1D: Tensor, lengths_D: Tensor) -> Tensor:
+    """Squared distances (B, S) in units of the lengths; a sum over so short an axis is slow."""
+    total_BS = None
+    for actions_BS, centre_B1, length in zip(
+        actions_BSD.unbind(2), centre_B1D.unbind(2), lengths_D, strict=True
+    ):
+        squares_BS = (actions_BS - centre_B1).div_(length).square_()
+        total_BS = squares_BS if total_BS is None else total_BS.add_(squares_BS)
+    assert total_BS is not None, "an action has dimensions"
+    return total_BS
+
+
 def _mean(log_weights_BS: Tensor, actions_BSD: Tensor) -> Tensor:
-    return torch.bmm(torch.softmax(log_weights_BS, 1).unsqueeze(1), actions_BSD).squeeze(1)
+    """Actions (B, D); those of shape (1, S, D) are the same for all rows."""
+    weights_BS = torch.softmax(log_weights_BS, 1)
+    if len(actions_BSD) == 1:
+        return weights_BS @ actions_BSD[0]
+    return torch.bmm(weights_BS.unsqueeze(1), actions_BSD).squeeze(1)

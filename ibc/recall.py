@@ -5,6 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+# The lattice that actions are chosen from, that of a landscape or of probes beside it, and one that
+# does not come again.
+KEPT = 3
+
 
 class Recall:
     """Results by the input's own bytes; what the last call did not ask for is forgotten.
@@ -15,7 +19,7 @@ class Recall:
 
     def __init__(self) -> None:
         self._rows: dict[bytes, Tensor] = {}
-        self._whole: tuple[Tensor, Tensor] | None = None
+        self._whole: list[tuple[Tensor, Tensor]] = []
 
     def rows(self, inputs: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
         """Return compute(inputs), where every row (axis 0) depends on its own input alone.
@@ -34,7 +38,11 @@ class Recall:
         return torch.stack([self._rows[key] for key in keys])
 
     def whole(self, inputs: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return compute(inputs), or what it was if the inputs are those of the last call."""
-        if self._whole is None or not torch.equal(self._whole[0], inputs):
-            self._whole = inputs.clone(), compute(inputs)
-        return self._whole[1]
+        """Return compute(inputs), or what it was if the inputs are those of a call not long ago."""
+        for at, (known, result) in enumerate(self._whole):
+            if torch.equal(known, inputs):
+                self._whole.insert(0, self._whole.pop(at))
+                return result
+        result = compute(inputs)
+        self._whole = [(inputs.clone(), result), *self._whole[: KEPT - 1]]
+        return result

@@ -101,3 +101,42 @@ def test_recall_keeps_the_last_call_only() -> None:
     a += 1.0  # the caller may write into what was given
     assert torch.equal(recall.whole(a, double), a * 2)
     assert calls == [3, 1, 3, 3]
+
+
+def test_recall_forgets_the_input_that_was_asked_for_longest_ago() -> None:
+    calls: list[float] = []
+
+    def double(rows: Tensor) -> Tensor:
+        calls.append(float(rows[0]))
+        return rows * 2
+
+    recall = Recall()
+    # A lattice and probes that come again, and other candidates each time.
+    for other in (10.0, 11.0, 12.0):
+        for value in (other, 1.0, 2.0):
+            given = torch.full((3,), value)
+            assert torch.equal(recall.whole(given, double), given * 2)
+    assert calls == [10.0, 1.0, 2.0, 11.0, 12.0]
+
+
+@pytest.mark.parametrize(
+    "energy",
+    [
+        EnergyConfig(width=16),
+        EnergyConfig(fusion="concat", width=16),
+        EnergyConfig(width=16, conditionals="dimensions"),
+    ],
+)
+def test_actions_for_all_observations_are_those_of_each(energy: EnergyConfig) -> None:
+    sampler = "lattice" if energy.conditionals == "joint" else "autoregressive"
+    policy = _policy(
+        obs_mode="keypoints", obs_horizon=1, energy=energy, inference=InferenceConfig(sampler)
+    )
+    random = torch.Generator().manual_seed(0)
+    obs = {"keypoints": torch.rand(4, 1, 20, generator=random) * 512}
+    actions_1KD = torch.rand(1, 5, 2, generator=random) * 2 - 1
+    with torch.no_grad():
+        shared = policy.energies(obs, actions_1KD)  # type: ignore[operator]
+        single = policy.energies(obs, actions_1KD.expand(4, -1, -1))  # type: ignore[operator]
+    assert shared.shape == (4, 5)
+    torch.testing.assert_close(shared, single)

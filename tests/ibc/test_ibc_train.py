@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from ibc import validation
 from ibc.base import PolicyConfig
 from ibc.demos import Windows
 from ibc.encoders import EncoderConfig
-from ibc.energy import EnergyConfig
+from ibc.energy import EnergyConfig, ProductEnergy
 from ibc.inference import InferenceConfig
 from ibc.losses import LossConfig
 from ibc.negatives import NegativesConfig
@@ -243,6 +244,27 @@ def test_user_mistakes_are_refused(toy_demos):
     run.step = TRAIN.steps
     with pytest.raises(ValueError, match=r"training ends after train\.steps 80, got 80"):
         run.run_epoch()
+
+
+def test_validation_scores_what_all_windows_share_once(toy_demos, monkeypatch):
+    monkeypatch.setattr(validation, "ROWS", 8)  # several parts
+    inference = InferenceConfig(lattice=11)
+    policy = dataclasses.replace(
+        POLICY, energy=EnergyConfig(width=8), inference=inference, obs_mode="keypoints"
+    )
+    run = trainer(toy_demos, policy)
+    first = run.validation.run(run.policy)
+    (model,) = (m for m in run.policy.modules() if isinstance(m, ProductEnergy))
+    rows = []
+    model.action.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+    assert run.validation.run(run.policy) == first
+    parts = rows.count(8)  # the actions found, one for each window
+    assert parts > 1
+    assert rows.count(11 * 11) == rows.count(validation.PROBES) == 1
+    with torch.no_grad():
+        for weight in run.policy.parameters():
+            weight.mul_(1.5)
+    assert run.validation.run(run.policy)["val_loss"] != first["val_loss"]
 
 
 def test_an_empty_validation_set_leaves_its_metrics_out(toy_demos):
