@@ -25,7 +25,7 @@ from ibc.train import Trainer
 
 PROTOCOL = Protocol()
 # Saving `last` after every epoch would cost a big model a good part of its time.
-SAVING_SHARE = 0.02
+SAVING_SHARE = 0.01
 
 Report = Callable[[Mapping[str, Any]], None]
 
