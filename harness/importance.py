@@ -13,7 +13,7 @@ import optuna
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
-from harness import files, store
+from harness import shapes, store
 from harness.axes import Axis
 from harness.optuna_points import distribution, encode
 from harness.points import QUESTION, Parameters, inside, selection_scores
@@ -59,9 +59,9 @@ def importances(sweep: Path) -> Importances:
     successive halving at the first rung, to which all of them came.
     """
     path = sweep / "plan.json"
-    plan = files.read_json(path) if path.is_file() else {}
-    search = plan.get("search") if isinstance(plan, dict) else None
-    if not isinstance(search, dict) or not search.get("axes"):
+    plan = shapes.read(path) if path.is_file() else {}
+    search = plan.get("search")
+    if not search or not search.get("axes"):
         return Importances((), 0, "")
     axes = {key: _axis(axis) for key, axis in search["axes"].items()}
     rung = (search.get("rungs") or [None])[0]

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from harness import episode_rows, stats
+from harness import episode_rows, shapes, stats
 from harness.episode_rows import REPORT_SEEDS as REPORT_SEEDS
 from harness.episode_rows import SELECT_SEEDS as SELECT_SEEDS
 from harness.episode_rows import by_trial as by_trial
@@ -258,9 +258,12 @@ def _scores(episodes: pa.Table) -> dict[str, Any]:
 
 
 def _json_or_nothing(path: Path, nothing: Any = {}) -> Any:  # noqa: B006 - read only
-    """Return a JSON file's content, or `nothing` where it is absent; a torn one is set aside."""
+    """Return a JSON file's content, or `nothing` where it is absent; a torn one is set aside.
+
+    UserError for one of another shape than this program writes.
+    """
     try:
-        return read_json(path)
+        return shapes.read(path)
     except FileNotFoundError:
         return nothing
     except TornFileError:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from harness import episode_rows, stats, store
+from harness import episode_rows, shapes, stats, store
 from harness.errors import UserError
 from harness.group import Group as Group
 from harness.group import Trial
@@ -91,7 +91,7 @@ class Sweep:
         self._all = store.by_trial(episodes)
         self._episodes = store.by_trial(episode_rows.that_count(episodes, finished))
         plan = folder / "plan.json"
-        self.plan: dict[str, Any] = store.read_json(plan) if plan.is_file() else {}
+        self.plan: dict[str, Any] = shapes.read(plan) if plan.is_file() else {}
 
     def counts(self) -> Counter[str]:
         """Return how many trials have each status."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from harness import files, provenance
+from harness import files, provenance, shapes
 from harness.config import to_dict
 from harness.data import Source
 from harness.errors import UserError
@@ -163,13 +163,13 @@ class SweepFolder:
         """Return the plan of the last run, {} without one; UserError when it is not readable."""
         path = self.path / "plan.json"
         try:
-            content = files.read_json(path)
+            content: dict[str, Any] = shapes.read(path)
         except FileNotFoundError:
             return {}
         except files.TornFileError:
             files.quarantine(path)  # every line of it follows from the space file
             return {}
-        if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        if content.get("schema") != SCHEMA:
             raise UserError(f"{path} must be a plan of schema {SCHEMA}, as this program writes it")
         return content
 

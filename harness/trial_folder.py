@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import checkpoint, files, memory, schemas
+from harness import checkpoint, files, memory, schemas, shapes
 from harness.errors import UserError, one_line
 
 if TYPE_CHECKING:  # brings torch along, which readers of folders can do without
@@ -178,10 +178,10 @@ class TrialFolder:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = files.read_json(path)
+        content: dict[str, Any] = shapes.read(path)
     except FileNotFoundError:
         return {}
     except files.TornFileError:
         files.quarantine(path)
         return {}
-    return content if isinstance(content, dict) else {}
+    return content
