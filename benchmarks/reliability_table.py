@@ -1,18 +1,20 @@
 """Run every test that docs/RELIABILITY.md names and write what came of each promise into it.
 
     python benchmarks/reliability_table.py            (some minutes; one process)
-    python benchmarks/reliability_table.py --junit F  (writes what an earlier run left in F)
+    python benchmarks/reliability_table.py --junit F [F ...]  (writes what earlier runs left there)
     python benchmarks/reliability_table.py --again    (only the promises that were not kept then)
 
 The earlier run: pytest -m "faults or bad_input" -o junit_family=xunit2 --junitxml=F
 """
 
 import argparse
+import itertools
 import re
 import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -43,11 +45,12 @@ def not_kept() -> list[str]:
     return sorted({test for row in rows for test in tests_of(row)})
 
 
-def outcomes(junit: Path) -> dict[str, list[tuple[str, float]]]:
+def outcomes(files: Sequence[Path]) -> dict[str, list[tuple[str, float]]]:
     """Return (outcome, seconds) of each case, by `tests/file.py::test` without its parameters."""
     found = defaultdict(list)
     # Written by pytest on this machine: no stranger's file.
-    for case in ElementTree.parse(junit).iter("testcase"):
+    cases = itertools.chain(*(ElementTree.parse(junit).iter("testcase") for junit in files))
+    for case in cases:
         path = f"{case.attrib['classname'].replace('.', '/')}.py"
         name = case.attrib["name"].partition("[")[0]
         bad = case.find("failure") is not None or case.find("error") is not None
@@ -69,12 +72,12 @@ def result(tests: list[str], found: dict[str, list[tuple[str, float]]]) -> str:
     return f"{', '.join(words)}; {seconds:.0f} s"
 
 
-def write(junit: Path, *, again: bool) -> bool:
+def write(files: Sequence[Path], *, again: bool) -> bool:
     """Write the results into the page; return whether all promises were kept.
 
     again: only the rows that were not kept before; the others stay as they are.
     """
-    found = outcomes(junit)
+    found = outcomes(files)
     kept = True
 
     def filled(row: re.Match[str]) -> str:
@@ -85,8 +88,10 @@ def write(junit: Path, *, again: bool) -> bool:
         kept = kept and not NOT_KEPT.search(words)
         return f"| {row[1]} | {row[2]} | {row[3]} | {words} |"
 
-    text = ROW.sub(filled, PAGE.read_text())
-    cases = [case for each in found.values() for case in each]
+    page = PAGE.read_text()
+    text = ROW.sub(filled, page)
+    named = {test for row in ROW.finditer(page) for test in tests_of(row)}
+    cases = [case for test in sorted(named) for case in found.get(test, [])]
     passed = sum(case[0] == "passed" for case in cases)
     seconds = sum(case[1] for case in cases)
     line = (
@@ -103,17 +108,17 @@ def write(junit: Path, *, again: bool) -> bool:
 def main() -> int:
     """Run, unless told where an earlier run's file is, and write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--junit", type=Path, metavar="FILE", help="what an earlier run left")
+    parser.add_argument("--junit", type=Path, nargs="+", metavar="FILE", help="what runs left")
     parser.add_argument("--again", action="store_true", help="only what was not kept")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        junit = given.junit or Path(folder) / "junit.xml"
+        files = given.junit or [Path(folder) / "junit.xml"]
         if given.junit is None:
             chosen = not_kept() if given.again else []
             if given.again and not chosen:
                 return 0
-            run(junit, chosen)
-        return 0 if write(junit, again=given.again) else 1
+            run(files[0], chosen)
+        return 0 if write(files, again=given.again) else 1
 
 
 if __name__ == "__main__":

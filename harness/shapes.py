@@ -51,10 +51,10 @@ class _Dataset:
 @dataclass
 class _Axis:
     choices: list[Any]
-    low: float
-    high: float
-    log: bool
-    whole: bool
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    whole: bool = False
 
 
 @dataclass

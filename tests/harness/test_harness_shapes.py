@@ -1,4 +1,4 @@
-"""JSON that is whole but of another shape: one line that names file, place and rule; no traceback."""
+"""JSON that is whole but of another shape: one line names the file, the place and the rule."""
 
 import json
 from collections.abc import Iterator
@@ -11,8 +11,6 @@ from harness import errors, results, shapes, store
 from harness.errors import UserError
 from harness.sweep_folder import SweepFolder
 from harness.trial_folder import TrialFolder
-
-pytestmark = pytest.mark.bad_input
 
 FINDING = {"name": "the loss stands still", "evidence": "1", "mend": "2"}
 # Every value of a file in turn becomes each of these.
