@@ -247,7 +247,7 @@ def test_user_mistakes_are_refused(toy_demos):
 
 
 def test_validation_scores_what_all_windows_share_once(toy_demos, monkeypatch):
-    monkeypatch.setattr(validation, "ROWS", 8)  # several parts
+    monkeypatch.setattr(validation, "ROWS", 10)  # six parts
     inference = InferenceConfig(lattice=11)
     policy = dataclasses.replace(
         POLICY, energy=EnergyConfig(width=8), inference=inference, obs_mode="keypoints"
@@ -258,8 +258,7 @@ def test_validation_scores_what_all_windows_share_once(toy_demos, monkeypatch):
     rows = []
     model.action.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
     assert run.validation.run(run.policy) == first
-    parts = rows.count(8)  # the actions found, one for each window
-    assert parts > 1
+    assert rows.count(10) == 6  # the actions found, one for each window
     assert rows.count(11 * 11) == rows.count(validation.PROBES) == 1
     with torch.no_grad():
         for weight in run.policy.parameters():
