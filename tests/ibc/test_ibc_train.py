@@ -258,7 +258,7 @@ def test_validation_scores_what_all_windows_share_once(toy_demos, monkeypatch):
     rows = []
     model.action.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
     assert run.validation.run(run.policy) == first
-    assert rows.count(10) == 6  # the actions found, one for each window
+    assert rows.count(10) == 2 * 6  # of each window the demonstrated action and the one found
     assert rows.count(11 * 11) == rows.count(validation.PROBES) == 1
     with torch.no_grad():
         for weight in run.policy.parameters():
