@@ -10,7 +10,7 @@ def importing() -> Iterator[None]:
     """Import in the body: half a million objects that stay until the process ends.
 
     Python would look through them again and again, while they are made and ever after. That takes
-    a fifth of the time that importing torch takes, and a third of that of planning a big sweep.
+    about a third of the time of importing torch, and of planning a sweep of thousands of trials.
     """
     gc.disable()
     try:

@@ -22,7 +22,7 @@ MAX_VALUES = 100_000
 
 Location = tuple[str | int, ...]
 
-# libyaml, ten times as fast, where PyYAML was built with it, as its wheels are.
+# libyaml's parser in C, where PyYAML was built with it, as its wheels are.
 _QUICK = getattr(yaml, "CSafeLoader", None)
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9]+")

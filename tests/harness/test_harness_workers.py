@@ -95,16 +95,30 @@ def client(address, **environment):
     return done.stdout.strip()
 
 
+def test_trials_run_in_the_workers_that_ray_has_started():
+    """Those with another environment would be started anew, each in a second or more."""
+    from ray.tune.execution import class_cache
+
+    from harness import tuning
+
+    assert class_cache.DEFAULT_ENV_VARS.keys() <= {"PL_DISABLE_FORK"}
+    tuning._take_workers_at_hand()
+    assert class_cache.DEFAULT_ENV_VARS == {}
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_client_without_the_token_is_refused(monkeypatch, tmp_path):
+    """And workers import what they are told to before they are asked for anything."""
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     program = """
 import os, subprocess, sys
 from harness import workers
-with workers.ray_session(cpus=1, gpus=4) as scratch:
+with workers.ray_session(cpus=1, gpus=4, running="mailbox") as scratch:
     import ray
+    print(ray.get(ray.remote(lambda: "mailbox" in sys.modules).remote()), flush=True)
+    assert not [name for name in os.environ if "preload" in name]
     print(workers.cluster_slots(workers.Resources(0.125, 0.25)), flush=True)
     print(ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"], flush=True)
     sys.stdin.read()
@@ -119,6 +133,7 @@ assert not scratch.exists()
         env={**os.environ, **home},
     )
     try:
+        assert session.stdout.readline() == "True\n"
         assert session.stdout.readline() == "8\n"
         address, token = session.stdout.readline().split()
         assert len(token) == 64
