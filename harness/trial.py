@@ -24,10 +24,8 @@ from ibc.policy import build_policy, fit_normalizer
 from ibc.train import Trainer
 
 PROTOCOL = Protocol()
-# Saving `last` after every epoch would cost a big model a good part of its time. With this share a
-# save of 0.03 s is repeated after 6 s and one of 3 s after ten minutes, which is what is lost to a
-# kill: little where one comes in a day.
-SAVING_SHARE = 0.005
+# Saving `last` after every epoch would cost a big model a good part of its time.
+SAVING_SHARE = 0.01
 
 Report = Callable[[Mapping[str, Any]], None]
 
