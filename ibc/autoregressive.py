@@ -55,6 +55,8 @@ def condition(features_BF: Tensor, earlier_BP: Tensor) -> Tensor:
     The steps, from one action to the next, are small beside the bounds but say where a chunk is
     bound for, so they go in enlarged.
     """
+    if not earlier_BP.shape[1]:
+        return features_BF
     steps_BX = (earlier_BP[:, 2:] - earlier_BP[:, :-2]) * PER_STEP
     parts = [features_BF, earlier_BP, steps_BX]
     return torch.cat([part for part in parts if part.shape[1]], 1)

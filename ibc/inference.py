@@ -13,6 +13,7 @@ rows. They are drawn where the generator lives and moved to the device.
 Legend: B batch, S samples per observation, W warm ones among them, D action dimensions.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -131,13 +132,18 @@ def lattice(
 ) -> Samples:
     """The middles of `side` cells along each of one or two axes, the same for every row."""
     check(action_dim in (1, 2), "a lattice has one or two dimensions", action_dim)
-    line = (torch.arange(side, device=device) + 0.5) * (2 * BOUND / side) - BOUND
-    if action_dim == 1:
-        actions_1SD = line[None, :, None]
-    else:
-        actions_1SD = torch.cartesian_prod(line, line).unsqueeze(0)
+    actions_1SD = _middles(side, action_dim, device)
     units = [torch.rand(1, generator=g, device=g.device) for g in generators]
     return Samples(actions_1SD, energy(actions_1SD), torch.cat(units).to(device))
+
+
+@functools.lru_cache(maxsize=8)
+def _middles(side: int, action_dim: int, device: torch.device) -> Tensor:
+    """The lattice (1, S, D), which nobody may change."""
+    line = (torch.arange(side, device=device) + 0.5) * (2 * BOUND / side) - BOUND
+    if action_dim == 1:
+        return line[None, :, None]
+    return torch.cartesian_prod(line, line).unsqueeze(0)
 
 
 def dfo(

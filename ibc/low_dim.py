@@ -81,5 +81,5 @@ class StateEncoder(nn.Module):
 
 def offsets(agent: Tensor, block: Tensor) -> Tensor:
     """Positions (..., X) on the block from the agent (..., 2), in units of 100 px."""
-    repeats = [1] * (agent.dim() - 1) + [block.shape[-1] // 2]
-    return (block - agent.repeat(repeats)) * PER_OFFSET
+    places = block.reshape(*block.shape[:-1], -1, 2) - agent.unsqueeze(-2)
+    return places.flatten(-2) * PER_OFFSET
