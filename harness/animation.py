@@ -82,6 +82,9 @@ def _encoded(pictures: Sequence[Image.Image], kind: str, economy: int, ms: int) 
             loop=0,
             quality=economy,
             method=3,
+            # Nobody jumps into the middle of a loop, and further whole frames are a third of it.
+            kmin=0,
+            kmax=0,
         )
         return file.getvalue()
     palette = _palette(pictures, economy)
