@@ -8,6 +8,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from harness import checkpoint, files, provenance, seeding
 from harness.config import TrialConfig, config_hash, to_dict
 from harness.data import check_fingerprint, open_demos, resolve_source
 from harness.evaluate import evaluate_block
+from harness.pace import Pace
 from harness.protocol import Protocol, blocks
 from harness.trial_folder import TrialFolder
 from ibc import demos as ibc_demos
@@ -24,8 +26,9 @@ from ibc.policy import build_policy, fit_normalizer
 from ibc.train import Trainer
 
 PROTOCOL = Protocol()
-# Saving `last` after every epoch would cost a big model a good part of its time.
-SAVING_SHARE = 0.01
+# Of a trial's time: saving `last` after every epoch would cost a big model a good part of it, and
+# writing the curves one of many epochs.
+SAVING_SHARE, RECORDING_SHARE = 0.005, 0.0025
 
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -141,8 +144,7 @@ class _Run:
         self.described = described
         self.identity = {key: described[key] for key in ("config_hash", "train_seed")}
         self.history: list[dict[str, float]] = []
-        self.saved_at = time.perf_counter()
-        self.saving_seconds = 0.0
+        self.saving, self.recording = Pace(), Pace()
 
     def train(self, demos: Demos, pause: float) -> bool:
         """Train and select to the end or to the pause at a step; return whether it is the end."""
@@ -196,16 +198,22 @@ class _Run:
         self.record(trainer)
 
     def epoch(self, trainer: Trainer) -> None:
-        metrics = trainer.run_epoch()
+        try:
+            metrics = trainer.run_epoch()
+        except Exception:
+            if self.history:
+                with suppress(OSError):  # the error to be told is the other one
+                    self.record(trainer)  # the way there is what a user looks at
+            raise
         self.history.append(metrics)
-        waited = time.perf_counter() - self.saved_at
-        if self.select_due(trainer) or waited * SAVING_SHARE >= self.saving_seconds:
-            start = time.perf_counter()
-            state = {"trainer": trainer.state_dict(), "history": self.history}
-            self.save(trainer, "last", training_state=state)
-            self.saved_at = time.perf_counter()
-            self.saving_seconds = self.saved_at - start
-        self.record(trainer)
+        selecting = self.select_due(trainer)
+        if selecting or self.saving.due(SAVING_SHARE):
+            with self.saving.timed():
+                state = {"trainer": trainer.state_dict(), "history": self.history}
+                self.save(trainer, "last", training_state=state)
+        if selecting or self.recording.due(RECORDING_SHARE):
+            with self.recording.timed():
+                self.record(trainer)
         if self.report is not None:
             self.report({**metrics, "steps": self.config.train.steps})
 
