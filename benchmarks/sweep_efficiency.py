@@ -120,12 +120,25 @@ def busy(folder: Path, quick: bool) -> dict[str, Any]:
     trained = sum(one["train_seconds"] for one in status)
     selected = sum(one.get("select_seconds", 0.0) for one in status)
     slots = os.cpu_count() or 1
+    spent = sum(one["finished"] - one["started"] for one in status)
+    ends = sorted(one["finished"] for one in status)
+    first = min(one["started"] for one in status)
     return {
         "trials": len(status),
         "training, s a trial": f"{trained / len(status):.1f}",
         "wall time, s": f"{found.wall:.1f}",
         f"training / (wall time x {slots} slots)": f"{trained / (found.wall * slots):.3f}",
         "the same with the selections": f"{(trained + selected) / (found.wall * slots):.3f}",
+        "before the first trial, s": f"{first - found.began:.1f}",
+        "a trial beside training and selection, s": f"{(spent - trained - selected) / trials:.2f}",
+        "its selection, one episode, s": f"{selected / trials:.2f}",
+        "from a trial to the next, s": (
+            f"{(sum(ends[-slots:]) - slots * first - spent) / max(1, trials - slots):.2f}"
+        ),
+        "slots without a trial before the last one ended, s": (
+            f"{sum(ends[-1] - end for end in ends[-slots:]):.1f}"
+        ),
+        "after the last trial, s": f"{found.began + found.wall - ends[-1]:.1f}",
     }
 
 
@@ -262,10 +275,10 @@ def _status(pid: int, name: str) -> int:
 
 
 class Swept:
-    """A sweep that has run: its folder, and the seconds from the command's start to its end."""
+    """A sweep that has run: its folder, when its command was started, and how long that took."""
 
-    def __init__(self, folder: Path, wall: float) -> None:
-        self.folder, self.wall = folder, wall
+    def __init__(self, folder: Path, began: float, wall: float) -> None:
+        self.folder, self.began, self.wall = folder, began, wall
 
 
 def sweep(
@@ -295,7 +308,7 @@ def sweep(
     results = folder / "results"
     command = [sys.executable, ROOT / "run_sweep.py", space, "--results", results, *options]
     with (folder / "log").open("w") as log:
-        began = time.perf_counter()
+        started, began = time.time(), time.perf_counter()
         driver = subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=log, stderr=log)
         while driver.poll() is None:
             if watch is not None:
@@ -305,7 +318,7 @@ def sweep(
     if driver.returncode:
         said = (folder / "log").read_text()[-2000:]
         raise SystemExit(f"run_sweep.py ended with {driver.returncode}:\n{said}")
-    return Swept(results / "efficiency-standard", wall)
+    return Swept(results / "efficiency-standard", started, wall)
 
 
 if __name__ == "__main__":
