@@ -48,7 +48,15 @@ _ONLY_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 _TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
-_PRELOAD = "RAY_preload_python_modules"  # Ray reads it when it starts its daemons
+# Ray reads these when it starts its daemons: what workers import, and how many of those that have
+# nothing to do are kept. By itself it keeps as many as there are CPUs that nobody has reserved, and
+# so ends the workers whose trials have just reserved theirs.
+_PRELOAD, _KEEP = "RAY_preload_python_modules", "RAY_num_workers_soft_limit"
+
+# What starts those of Ray's processes that nothing here asks: they would add machines, bring the
+# workers' output to the terminal, and serve the dashboard. Each is a Python that a local session
+# would wait for, and `ray.init` starts them whatever it is given.
+_UNUSED = ("start_monitor", "start_log_monitor", "start_api_server")
 
 _FOLDER = "ibc-harness-ray-"
 
@@ -192,8 +200,6 @@ def ray_session(
     finally:
         import ray
 
-        if folder is not None:
-            _kill_those_of(folder, helpers_only=True)
         ray.shutdown()
         if in_main:
             signal.signal(signal.SIGTERM, on_sigterm)
@@ -204,31 +210,40 @@ def ray_session(
 
 @contextmanager
 def _preloading(module: str | None) -> Iterator[None]:
-    """Let the workers of a Ray that is started in the body import a module before anything else."""
-    if module is None or _PRELOAD in os.environ:
-        yield
-        return
-    os.environ[_PRELOAD] = module
+    """Let a Ray that is started in the body keep one worker a CPU, which has imported a module."""
+    settings = {} if module is None else {_PRELOAD: module, _KEEP: str(available_cpus())}
+    new = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(new)
     try:
         yield
     finally:
-        del os.environ[_PRELOAD]
+        for name in new:
+            del os.environ[name]
 
 
-def _kill_those_of(folder: str, *, helpers_only: bool = False) -> None:
-    """Kill the processes that a session in this folder consists of, but for this one.
+@contextmanager
+def _without_unused() -> Iterator[None]:
+    """Leave out those processes of a Ray that is started in the body that nothing here uses."""
+    from ray._private.node import Node  # another Ray may name them otherwise: it starts them then
 
-    helpers_only: those that merely watch and write logs. Ray ends them one after the other and
-    gives each a second for it, which a busy machine uses up.
-    """
+    kept = {name: getattr(Node, name) for name in _UNUSED if hasattr(Node, name)}
+    try:
+        for name in kept:
+            setattr(Node, name, lambda *_, **__: None)
+        yield
+    finally:
+        for name, method in kept.items():
+            setattr(Node, name, method)
+
+
+def _kill_those_of(folder: str) -> None:
+    """Kill the processes that a session in this folder consists of, but for this one."""
     for path in Path("/proc").glob("[0-9]*"):
         try:
             command = (path / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue  # gone, or another user's
-        helper = parent == os.getpid() and not command[0].endswith(("/raylet", "/gcs_server"))
-        if any(folder in word for word in command[1:]) and (helper or not helpers_only):
+        if any(folder in word for word in command[1:]):
             watchdog.kill(int(path.name))
 
 
@@ -267,17 +282,18 @@ def _start(cpus: int | None, gpus: float | None, address: str | None, folder: st
     assert folder is not None, "a local Ray has a folder"
     for left in reversed(range(STARTS)):
         try:
-            ray.init(
-                # Without "local" Ray would join whatever cluster RAY_ADDRESS or a file in /tmp
-                # names.
-                address="local",
-                num_cpus=available_cpus() if cpus is None else cpus,
-                num_gpus=available_gpus() if gpus is None else gpus,  # type: ignore[arg-type]
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                _temp_dir=folder,
-                **quiet,
-            )
+            with _without_unused():
+                ray.init(
+                    # Without "local" Ray would join whatever cluster RAY_ADDRESS or a file in /tmp
+                    # names.
+                    address="local",
+                    num_cpus=available_cpus() if cpus is None else cpus,
+                    num_gpus=available_gpus() if gpus is None else gpus,  # type: ignore[arg-type]
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    _temp_dir=folder,
+                    **quiet,
+                )
             return
         except Exception as error:  # Ray has no class for it
             if "timed out during startup" not in str(error):

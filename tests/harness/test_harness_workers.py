@@ -109,16 +109,34 @@ def test_trials_run_in_the_workers_that_ray_has_started():
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_client_without_the_token_is_refused(monkeypatch, tmp_path):
-    """And workers import what they are told to before they are asked for anything."""
+    """And workers import what they are told to before they are asked for anything, and are kept.
+
+    Beside them only what a session needs runs: Ray's agents have other names than their commands.
+    """
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     program = """
-import os, subprocess, sys
+import os, sys, time
+from contextlib import suppress
+from pathlib import Path
 from harness import workers
+def commands():
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended
+            yield path.read_bytes().decode().split("\\0")
 with workers.ray_session(cpus=1, gpus=4, running="mailbox") as scratch:
     import ray
-    print(ray.get(ray.remote(lambda: "mailbox" in sys.modules).remote()), flush=True)
-    assert not [name for name in os.environ if "preload" in name]
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+    imported, worker = ray.get(ray.remote(lambda: ("mailbox" in sys.modules, os.getpid())).remote())
+    print(imported, flush=True)
+    group = ray.util.placement_group([{"CPU": 1}])
+    ray.get(group.ready())
+    time.sleep(2.5)  # Ray ends workers that it thinks needless after a second
+    placed = PlacementGroupSchedulingStrategy(group)
+    again = ray.remote(num_cpus=1)(lambda: os.getpid()).options(scheduling_strategy=placed).remote()
+    print(ray.get(again) == worker)
+    print(sorted(Path(words[0]).name for words in commands() if str(scratch) in " ".join(words)))
+    assert not [name for name in os.environ if "preload" in name or "limit" in name]
     print(workers.cluster_slots(workers.Resources(0.125, 0.25)), flush=True)
     print(ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"], flush=True)
     sys.stdin.read()
@@ -134,6 +152,8 @@ assert not scratch.exists()
     )
     try:
         assert session.stdout.readline() == "True\n"
+        assert session.stdout.readline() == "True\n"
+        assert session.stdout.readline() == "['gcs_server', 'raylet']\n"
         assert session.stdout.readline() == "8\n"
         address, token = session.stdout.readline().split()
         assert len(token) == 64
