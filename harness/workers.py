@@ -224,8 +224,11 @@ def _preloading(module: str | None) -> Iterator[None]:
 @contextmanager
 def _without_unused() -> Iterator[None]:
     """Leave out those processes of a Ray that is started in the body that nothing here uses."""
-    from ray._private.node import Node  # another Ray may name them otherwise: it starts them then
-
+    try:
+        from ray._private.node import Node
+    except ImportError:  # another Ray has it elsewhere, and starts them
+        yield
+        return
     kept = {name: getattr(Node, name) for name in _UNUSED if hasattr(Node, name)}
     try:
         for name in kept:

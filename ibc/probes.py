@@ -236,6 +236,7 @@ def _hasty(config: PolicyConfig) -> PolicyConfig:
         ),
         inference=dataclasses.replace(
             found,
+            lattice=min(9, found.lattice),
             samples=min(16, found.samples),
             langevin=dataclasses.replace(
                 found.langevin, steps=min(2, found.langevin.steps), repeats=1

@@ -238,6 +238,40 @@ WIRING = {
 }
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_a_failure_keeps_the_curves_up_to_it(tiny, data, tmp_path, monkeypatch, full):
+    """Curves of short epochs are written together, but what failed is to be looked at."""
+    epoch = Trainer.run_epoch
+
+    def fails(self):
+        if self.step == 9:
+            if full:
+                monkeypatch.setattr(TrialFolder, "write_curves", no_space)
+            raise RuntimeError("a hiccup")
+        return epoch(self)
+
+    def no_space(self, rows):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trial, "RECORDING_SHARE", 0.0)  # nothing is due after the first epoch
+    monkeypatch.setattr(Trainer, "run_epoch", fails)
+    with pytest.raises(RuntimeError, match="hiccup"):
+        run_trial(tiny, tmp_path, demos=data)
+    assert [row["step"] for row in curves(tmp_path)] == ([3] if full else [3, 6, 9])
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert (status["status"], status["error"]) == ("failed", "RuntimeError: a hiccup")
+
+
+def test_a_failure_in_the_first_epoch_has_no_curves(tiny, data, tmp_path, monkeypatch):
+    def fails(self):
+        raise RuntimeError("a hiccup")
+
+    monkeypatch.setattr(Trainer, "run_epoch", fails)
+    with pytest.raises(RuntimeError, match="hiccup"):
+        run_trial(tiny, tmp_path, demos=data)
+    assert not (tmp_path / "curves.parquet").exists()
+
+
 def test_a_swallowed_failure_to_save_is_named(tiny, data, tmp_path, monkeypatch):
     run_trial(tiny, tmp_path / "healthy", demos=data)
     assert WIRING.isdisjoint(named(tmp_path / "healthy"))
