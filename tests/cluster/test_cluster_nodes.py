@@ -49,7 +49,7 @@ def rows(folder: Path, kind: str) -> list[dict]:
 def test_a_sweep_goes_on_where_a_node_went(cluster, doors, tmp_path, wait_for):
     results = tmp_path / "results"
     # Slow enough to be met in the middle; shares of a GPU that is only counted.
-    doors.space.write_text(doors.space.read_text().replace("steps: 40", "steps: 200"))
+    doors.space.write_text(doors.space.read_text().replace("steps: 40", "steps: 600"))
     code, out, err = doors.run(*doors.sweep(results, "--name", "undisturbed"))
     assert (code, err) == (0, ""), out + err
 
@@ -59,7 +59,9 @@ def test_a_sweep_goes_on_where_a_node_went(cluster, doors, tmp_path, wait_for):
 
     def both_run() -> bool:
         paths = list((results / "disturbed").glob("trials/*/status.json"))
-        return len(paths) == 2 and all(json.loads(p.read_text()).get("step", 0) >= 4 for p in paths)
+        found = [json.loads(path.read_text()) for path in paths]
+        running = [each["status"] == "running" and each.get("step", 0) >= 2 for each in found]
+        return len(running) == 2 and all(running)
 
     wait_for(both_run, 300)
     cluster.remove_node(node, allow_graceful=False)
@@ -72,7 +74,7 @@ def test_a_sweep_goes_on_where_a_node_went(cluster, doors, tmp_path, wait_for):
     assert sorted(attempts) == [1, 2]
     curves = store.read(results / "disturbed", "curves").to_pylist()
     steps = [(row["config_hash"], row["step"]) for row in curves]
-    assert len(steps) == len(set(steps)) == 200
+    assert len(steps) == len(set(steps)) == 600
 
 
 def test_a_trial_lies_on_one_node(cluster, doors, tmp_path):
