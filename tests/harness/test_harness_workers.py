@@ -106,6 +106,26 @@ def test_trials_run_in_the_workers_that_ray_has_started():
     assert class_cache.DEFAULT_ENV_VARS == {}
 
 
+def test_a_ray_of_other_names_starts_whole(monkeypatch):
+    """What is left out is no setting of Ray's, so another version may know nothing of it."""
+    from ray._private.node import Node
+
+    before = {name: getattr(Node, name) for name in workers._UNUSED}
+    monkeypatch.setattr(workers, "_UNUSED", (*workers._UNUSED, "start_what_there_is_not"))
+
+    def start():
+        assert Node.start_monitor(None) is None
+        assert not hasattr(Node, "start_what_there_is_not")
+        raise RuntimeError("timed out")
+
+    with pytest.raises(RuntimeError, match="timed out"), workers._without_unused():
+        start()
+    assert {name: getattr(Node, name) for name in before} == before
+    monkeypatch.setitem(sys.modules, "ray._private.node", None)
+    with workers._without_unused():
+        assert Node.start_monitor is before["start_monitor"]
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_client_without_the_token_is_refused(monkeypatch, tmp_path):
