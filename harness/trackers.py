@@ -116,6 +116,7 @@ class Tracker:
         self.name, self.sweep_dir, self._say = name, sweep_dir, say
         self._queue: SimpleQueue[Callable[[Backend], None] | None] = SimpleQueue()
         self._failed = False
+        self._begun: set[str] = set()  # in this session
         self._thread = threading.Thread(
             target=self._work, args=(make,), name=f"tracker {name}", daemon=True
         )
@@ -126,6 +127,7 @@ class Tracker:
         """A trial begins, or begins again."""
         content = {**job.info, "train_seed": job.train_seed, "config": to_dict(job.config)}
         trial = _trial(job.id, self.sweep_dir.name, content)
+        self._begun.add(job.id)
         self._put(lambda backend: self._begin(backend, trial))
 
     def epoch(self, job: Job, metrics: Mapping[str, Any]) -> None:
@@ -169,6 +171,8 @@ class Tracker:
             folder = TrialFolder(path.parent)
             status = folder.read_status()
             over = status.get("status")
+            if path.parent.name in self._begun:
+                continue  # it ended just now, which is to be heard
             if over in OVER and self._state(path.parent.name).get("over") != over:
                 trial = _trial(path.parent.name, self.sweep_dir.name, folder.read_config())
                 self._begin(backend, trial)

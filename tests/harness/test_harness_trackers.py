@@ -3,6 +3,8 @@
 import json
 import socket
 import struct
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,11 +60,13 @@ class Sweep:
 
 
 @pytest.fixture
-def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sweep]:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    return Sweep(tmp_path / "sweep")
+    yield Sweep(tmp_path / "sweep")
+    if "wandb" in sys.modules:  # it reads the environment once, whichever test comes first
+        sys.modules["wandb"].teardown()
 
 
 def run_twice(sweep: Sweep, name: str, said: list[str]) -> None:
@@ -267,6 +271,22 @@ def test_trials_that_ended_unheard_are_told_of_at_the_next_start(sweep: Sweep) -
         ("close",),
         ("close",),
     ]
+
+
+def test_a_trial_that_ends_before_the_missed_ones_are_told_is_told_once(sweep: Sweep) -> None:
+    job, backend, waiting = sweep.jobs[0], Memory(), threading.Event()
+
+    def make() -> Memory:
+        assert waiting.wait(60)
+        return backend
+
+    tracker = Tracker(make, "tensorboard", sweep.folder, pytest.fail)
+    tracker.start(job)
+    tracker.epoch(job, curve(100))
+    tracker.end(job, sweep.status(job, "finished"))
+    waiting.set()
+    tracker.close()
+    assert backend.told == [("begin", job.id), ("points", [100]), ("end", "finished"), ("close",)]
 
 
 def test_a_stopped_trial_goes_on_with_its_run(sweep: Sweep) -> None:
