@@ -172,7 +172,7 @@ class Tracker:
             status = folder.read_status()
             over = status.get("status")
             if path.parent.name in self._begun:
-                continue  # it ended just now, which is to be heard
+                continue  # it may have ended just now, which is to be heard
             if over in OVER and self._state(path.parent.name).get("over") != over:
                 trial = _trial(path.parent.name, self.sweep_dir.name, folder.read_config())
                 self._begin(backend, trial)
