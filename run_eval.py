@@ -2,8 +2,8 @@
 
 import sys
 
-from harness import errors
-from harness.importing import importing
+from harness.core import errors
+from harness.core.imports import importing
 
 
 def main() -> int:
@@ -41,7 +41,7 @@ def main() -> int:
     with importing():
         from rich.console import Console
 
-        from harness.eval_job import Options, evaluate
+        from harness.evaluation.job import Options, evaluate
 
     return evaluate(Options(**given), Console())
 

@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from harness import errors
-from harness.importing import importing
+from harness.core import errors
+from harness.core.imports import importing
 
 
 def main() -> int:
@@ -38,7 +38,7 @@ def main() -> int:
     with importing():
         from rich.console import Console
 
-        from harness.sweep import Options, sweep
+        from harness.sweep.driver import Options, sweep
 
     return sweep(Options(**given), Console())
 

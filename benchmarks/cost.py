@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from harness import store
-from harness.errors import UserError
-from harness.provenance import device_name
+from harness.core.errors import UserError
+from harness.core.provenance import device_name
+from harness.storage import tables
 
 TRIALS, SEEDS, EPISODES, CORES = 1_000, 3, 500, 2
 STEPS, BATCH = 20_000, 256  # of a trial, where no sweep says so
@@ -37,9 +37,9 @@ class Rates:
 
 def of_sweep(folder: Path) -> Rates:
     """Read the mean rates of a sweep's finished trials."""
-    trials = store.read(folder, "trials")
+    trials = tables.read(folder, "trials")
     trials = trials.filter(pc.equal(trials["status"], "finished"))
-    episodes = store.read(folder, "episodes")
+    episodes = tables.read(folder, "episodes")
     episodes = episodes.filter(pc.is_null(episodes["error"]))
     if not trials.num_rows or not episodes.num_rows:
         raise UserError(f"rates are read from finished trials, and {folder} has none")
@@ -56,11 +56,11 @@ def measured(device: str = "cpu") -> Rates:
     """Train the keypoint baseline of the ablations for a moment, on one thread, and roll it out."""
     import torch
 
-    from harness.config import TrialConfig, resolve, to_dict
-    from harness.evaluate import evaluate_block
-    from harness.protocol import Protocol, blocks
-    from harness.trial import run_trial
-    from ibc.policy import load_policy
+    from harness.config.protocol import Protocol, blocks
+    from harness.config.trial_config import TrialConfig, resolve, to_dict
+    from harness.evaluation.rollout import evaluate_block
+    from harness.trials.runner import run_trial
+    from ibc.policies.factory import load_policy
 
     torch.set_num_threads(1)
     base = to_dict(TrialConfig())

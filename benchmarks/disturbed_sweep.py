@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 import zarr
 
-from harness import files, store
+from harness.core import files
+from harness.storage import tables
 
 ROOT = Path(__file__).resolve().parent.parent
 # What two runs of the same sweep may differ in.
@@ -117,7 +118,7 @@ class Sweep:
 
     def rows(self, kind: Any) -> list[dict[str, Any]]:
         """Return a table without what two runs may differ in."""
-        rows = store.read(self.results / self.name, kind).to_pylist()
+        rows = tables.read(self.results / self.name, kind).to_pylist()
         return [
             {k: v for k, v in row.items() if k not in OWN and not k.endswith("_ms")} for row in rows
         ]

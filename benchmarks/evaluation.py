@@ -27,14 +27,15 @@ import numpy as np
 import torch
 
 from benchmarks.world import ROOT, machine, peer_python, peer_versions
-from envs import LockstepPushT
-from harness import stats
-from harness.config import resolve
-from harness.eval_pool import Pool, Source, Task
-from harness.protocol import Protocol, blocks
-from harness.store import REPORT_SEEDS
-from harness.trial import run_trial
-from ibc.base import read_config
+from envs.batched import LockstepPushT
+from harness.config.protocol import Protocol, blocks
+from harness.config.trial_config import resolve
+from harness.core.seeds import REPORT_SEEDS
+from harness.evaluation.policy_source import Source, Task
+from harness.evaluation.pool import Pool
+from harness.stats import intervals
+from harness.trials.runner import run_trial
+from ibc.policies.base import read_config
 
 PEER_WORKER = ROOT / "benchmarks/evaluation_peer.py"
 WORKERS = 2
@@ -229,7 +230,7 @@ def agreement(theirs: Side, ours: Side) -> str:
     """Return both means and their paired difference in words."""
     seeds = sorted(theirs.scores.keys() & ours.scores.keys())
     a, b = (np.array([side.scores[seed] for seed in seeds]) for side in (theirs, ours))
-    difference = stats.paired_difference(b[None], a[None])
+    difference = intervals.paired_difference(b[None], a[None])
     return (
         f"score {a.mean():.3f} there and {b.mean():.3f} here on the same {len(seeds)} starts, "
         f"difference {difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"

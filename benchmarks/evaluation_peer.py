@@ -78,9 +78,9 @@ def main() -> None:
     import pymunk
     import torch
 
-    from envs.geometry import keypoints
-    from harness.seeding import episode_generator
-    from ibc.policy import load_policy
+    from envs.physics.geometry import keypoints
+    from harness.core.seeds import episode_generator
+    from ibc.policies.factory import load_policy
 
     assert int(pymunk.version.split(".")[0]) < 7, f"gym-pusht's own pymunk must win: {pymunk}"
     torch.set_num_threads(spec["threads"])

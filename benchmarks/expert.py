@@ -16,7 +16,7 @@ import zarr
 from rich.console import Console
 from rich.table import Table
 
-from envs.expert import plan_episode
+from envs.expert.demonstrator import plan_episode
 
 ROOT = Path(__file__).resolve().parent.parent
 FIRST_SEED = 300_000

@@ -14,12 +14,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from harness import files, provenance, schemas, space, store
-from harness.config import to_dict
-from harness.data import Source
-from harness.jobs import planned_job
-from harness.protocol import Protocol
-from harness.sweep_folder import SweepFolder
+from harness.config import plan as space
+from harness.config.protocol import Protocol
+from harness.config.trial_config import to_dict
+from harness.core import files, provenance
+from harness.core import seeds as store
+from harness.demos.source import Source
+from harness.scheduling.jobs import planned_job
+from harness.storage import table_schemas
+from harness.sweep.folder import SweepFolder
 
 FINGERPRINT = "0" * 64
 STEPS = 8_000
@@ -105,10 +108,10 @@ def _write_trial(
         (STEPS // 2, episodes(random, select, level - 0.05, early)),
         (STEPS, chosen),
     ):
-        store.write(rows, folder / f"select-{step:08d}.parquet")
+        table_schemas.write(rows, folder / f"select-{step:08d}.parquet")
     evaluated = f"eval-0001-{weights[:4]}-{Protocol().hash}-step{STEPS}.parquet"
     if size.report:
-        store.write(episodes(random, report, level, best), folder / evaluated)
+        table_schemas.write(episodes(random, report, level, best), folder / evaluated)
     info = {"version": 1, "step": STEPS, "policy_hash": weights, **identity}
     files.write_json(info, path / "checkpoints" / "best" / "config.json")
     files.write_json([], path / "health.json")
@@ -155,7 +158,7 @@ def episodes(
         "env_ms": random.uniform(5.0, 9.0, n),
         "render_ms": random.uniform(0.0, 20.0, n),
     }
-    schema = schemas.SCHEMAS["episodes"]
+    schema = table_schemas.SCHEMAS["episodes"]
     arrays = [
         pa.array(columns.get(field.name, pa.nulls(n, field.type)), field.type) for field in schema
     ]

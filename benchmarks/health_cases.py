@@ -1,7 +1,7 @@
 """The failure diary made on purpose: each entry as a deliberately wrong configuration or wiring.
 
-A case takes a small healthy run and breaks one thing. tests/ibc/test_ibc_health.py holds that each
-is recognised by its name, benchmarks/health_table.py prints the table of entries by recipe.
+A case takes a small healthy run and breaks one thing. tests/ibc/diagnostics/test_health.py holds
+that each is recognised by its name, benchmarks/health_table.py prints the table of entries by recipe.
 """
 
 import dataclasses
@@ -15,14 +15,21 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-from ibc import inference, negatives, presets, probes
-from ibc.base import Policy, PolicyConfig
-from ibc.demos import Demos, Split, Windows
-from ibc.encoders import ImageEncoder, StateEncoder
-from ibc.health import Finding, diagnose
-from ibc.normalize import ActionConfig, Normalizer
-from ibc.policy import build_policy, fit_normalizer
-from ibc.train import TrainConfig, Trainer
+from ibc.config import presets
+from ibc.config.action import ActionConfig
+from ibc.config.policy import PolicyConfig
+from ibc.config.training import TrainConfig
+from ibc.data.demos import Demos, Split
+from ibc.data.normalizer import Normalizer
+from ibc.data.windows import Windows
+from ibc.diagnostics import probes
+from ibc.diagnostics.health import Finding, diagnose
+from ibc.encoders.image import ImageEncoder
+from ibc.encoders.state import StateEncoder
+from ibc.policies.base import Policy
+from ibc.policies.factory import build_policy, fit_normalizer
+from ibc.sampling import negatives, readout
+from ibc.training.trainer import Trainer
 
 SEEDS = {"data": 1, "negatives": 2, "augment": 3, "validation": 4}
 
@@ -158,8 +165,8 @@ def negatives_in_px(run: Run) -> Iterator[None]:
 @contextmanager
 def search_in_another_space(run: Run) -> Iterator[None]:
     """The search hands out actions in [0, 1], and the model and the bounds are in [-1, 1]."""
-    real = inference.read_out
-    with patch.object(inference, "read_out", lambda *given: (real(*given) + 1.0) / 2.0):
+    real = readout.read_out
+    with patch.object(readout, "read_out", lambda *given: (real(*given) + 1.0) / 2.0):
         yield
 
 

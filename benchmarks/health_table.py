@@ -12,9 +12,10 @@ import sys
 import time
 
 from benchmarks.health_cases import CASES, SAVING, names, small, swallowed_save
-from harness.data import open_demos
-from ibc.demos import Demos, SplitConfig, split
-from ibc.presets import PRESETS
+from harness.demos.source import open_demos
+from ibc.config.presets import PRESETS
+from ibc.config.training import SplitConfig
+from ibc.data.demos import Demos, split
 
 OURS = ("ibc", "mse", "mdn", "diffusion", "images")
 

@@ -20,7 +20,9 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import errors, evidence, stats
+from harness.core import errors
+from harness.stats import comparisons
+from harness.stats import intervals as stats
 
 SLOPE = 0.35  # of the score, per standard deviation between starts
 LUCK = 0.8  # of an episode, in standard deviations between starts
@@ -70,10 +72,10 @@ def intervals(
     yield "mean score", stats.share_interval(a), float(everyone.mean())
     yield "success rate", stats.share_interval(success), float((everyone >= 1).mean())
     yield "share above 0.8", stats.share_interval((a > 0.8) * 1.0), float((everyone > 0.8).mean())
-    yield "middle half of the scores", evidence.interquartile_mean(a), middle
+    yield "middle half of the scores", comparisons.interquartile_mean(a), middle
     yield "difference in score", stats.paired_difference(a, b), 0.0
     yield "difference in success", stats.paired_difference(success, success_b), 0.0
-    yield "probability of improvement", evidence.probability_of_improvement(a, b), 0.5
+    yield "probability of improvement", comparisons.probability_of_improvement(a, b), 0.5
 
 
 def coverage(repeats: int) -> dict[tuple[str, int, int], list[float]]:
@@ -100,7 +102,7 @@ def coverage(repeats: int) -> dict[tuple[str, int, int], list[float]]:
 
 def false_verdicts(repeats: int) -> Iterator[tuple[int, int, float, float]]:
     """Yield how often a question of five arms like its first is told that one helps or hurts."""
-    level = evidence.shared_level(ARMS)
+    level = comparisons.shared_level(ARMS)
     for seeds in (2, 3, 5):
         for starts in (50, 500):
             for skill in SKILL:

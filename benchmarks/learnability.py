@@ -18,15 +18,19 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from harness import errors, seeding, stats
-from harness.data import open_demos
-from harness.evaluate import evaluate_block
-from harness.protocol import Protocol, blocks
-from harness.store import REPORT_SEEDS
-from ibc.base import PolicyConfig
-from ibc.demos import Demos, SplitConfig, Windows, split
-from ibc.policy import build_policy, fit_normalizer
-from ibc.train import TrainConfig, Trainer
+from harness.config.protocol import Protocol, blocks
+from harness.core import errors
+from harness.core import seeds as seeding
+from harness.core.seeds import REPORT_SEEDS
+from harness.demos.source import open_demos
+from harness.evaluation.rollout import evaluate_block
+from harness.stats import intervals
+from ibc.config.policy import PolicyConfig
+from ibc.config.training import SplitConfig, TrainConfig
+from ibc.data.demos import Demos, split
+from ibc.data.windows import Windows
+from ibc.policies.factory import build_policy, fit_normalizer
+from ibc.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 WANTED_SCORE = 0.75  # after 10 minutes on 2 cores, with some successes
@@ -56,7 +60,7 @@ def trained(demos: Demos, config: TrainConfig, train_seed: int) -> tuple[Any, fl
     return trainer.policy_for_inference(), (time.perf_counter() - began) / 60
 
 
-def interval(estimate: stats.Estimate) -> str:
+def interval(estimate: intervals.Estimate) -> str:
     low, high = max(estimate.low, 0.0), min(estimate.high, 1.0)
     return f"{estimate.value:.3f} [{low:.3f}, {high:.3f}]"
 
@@ -99,14 +103,14 @@ def main() -> int:
             str(seed),
             f"{minutes:.1f}",
             f"{time.perf_counter() - began:.0f} s",
-            interval(stats.share_interval(scores[-1])),
-            interval(stats.wilson(sum(wins[-1]), len(rows))),
+            interval(intervals.share_interval(scores[-1])),
+            interval(intervals.wilson(sum(wins[-1]), len(rows))),
             str(len(rows)),
         )
     if given.train_seeds > 1:
         won, total = sum(map(sum, wins)), sum(map(len, wins))
-        rate = stats.group_mean(wins) if 0 < won < total else stats.wilson(won, total)
-        both = interval(stats.group_mean(scores)), interval(rate)
+        rate = intervals.group_mean(wins) if 0 < won < total else intervals.wilson(won, total)
+        both = interval(intervals.group_mean(scores)), interval(rate)
         table.add_row("all", "", "", *both, str(total))
     Console().print(table)
     print(f"wanted after 10 minutes on 2 cores: a score of at least {WANTED_SCORE}, some successes")

@@ -22,14 +22,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ibc.base import PolicyConfig
-from ibc.demos import Demos
-from ibc.encoders import EncoderConfig
-from ibc.energy import EnergyConfig
-from ibc.negatives import NegativesConfig
-from ibc.policy import build_policy, fit_normalizer
-from ibc.train import TrainConfig, Trainer
-from ibc.windows import ObsMode, Windows
+from ibc.config.encoder import EncoderConfig
+from ibc.config.implicit import EnergyConfig, NegativesConfig
+from ibc.config.policy import ObsMode, PolicyConfig
+from ibc.config.training import TrainConfig
+from ibc.data.demos import Demos
+from ibc.data.windows import Windows
+from ibc.policies.factory import build_policy, fit_normalizer
+from ibc.training.trainer import Trainer
 
 MIDDLE, HAND, MOVE = 256.0, 120.0, 60.0  # px
 SIDE = 16  # of the images, in px of their own

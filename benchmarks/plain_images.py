@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.plain_ibc import PlainEnergy
-from ibc.demos import Windows
-from ibc.encoders import EncoderConfig, ImageEncoder
+from ibc.config.encoder import EncoderConfig
+from ibc.data.windows import Windows
+from ibc.encoders.image import ImageEncoder
 
 CROP, HORIZON = 84, 2
 

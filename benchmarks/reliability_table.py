@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from harness.workers import available_cpus
+from harness.cluster.resources import available_cpus
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "RELIABILITY.md"

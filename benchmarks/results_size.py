@@ -23,7 +23,7 @@ from pathlib import Path
 from benchmarks import generated_sweep
 from benchmarks.generated_sweep import Size
 from benchmarks.world import ROOT, machine
-from harness import store
+from harness.storage import tables
 
 NAME = "generated"
 QUICK = Size(configs=6, questions=2, train_seeds=2, select=10, report=20, epochs=5)
@@ -32,9 +32,9 @@ SECONDS, MIB = 10.0, 1024
 # The peak of a process is its own, unlike what its parent is told of all children.
 _MEASURED = """
 import runpy, sys
-sys.argv = ["harness.results", *sys.argv[1:]]
+sys.argv = ["harness.results.__main__", *sys.argv[1:]]
 try:
-    runpy.run_module("harness.results", run_name="__main__")
+    runpy.run_module("harness.results.__main__", run_name="__main__")
 finally:
     for line in open("/proc/self/status"):
         if line.startswith("VmHWM"):
@@ -89,7 +89,7 @@ def measure(
     shutil.rmtree(sweep / "tables", ignore_errors=True)
     for state in ("derived",) if derived_only else ("derived", "read from the trials' files"):
         if state == "derived":
-            store.rebuild(sweep)
+            tables.rebuild(sweep)
         else:
             shutil.rmtree(sweep / "tables")
         for name, command in commands.items():

@@ -25,16 +25,17 @@ from rich.table import Table
 
 from benchmarks.svg import Curve, panels
 from benchmarks.world import machine
-from harness import config as trial_config
-from harness import seeding
-from harness.config import TrialConfig
-from harness.data import open_demos, resolve_source
-from harness.evaluate import evaluate_block
-from harness.protocol import Protocol, blocks, parse_seeds
-from harness.stats import share_interval, wilson
-from ibc.demos import Demos, Windows, split
-from ibc.policy import build_policy, fit_normalizer
-from ibc.train import Trainer
+from harness.config import trial_config
+from harness.config.protocol import Protocol, blocks, parse_seeds
+from harness.config.trial_config import TrialConfig
+from harness.core import seeds as seeding
+from harness.demos.source import open_demos, resolve_source
+from harness.evaluation.rollout import evaluate_block
+from harness.stats.intervals import share_interval, wilson
+from ibc.data.demos import Demos, split
+from ibc.data.windows import Windows
+from ibc.policies.factory import build_policy, fit_normalizer
+from ibc.training.trainer import Trainer
 
 # Beside the defaults, which are those of the energy model on keypoints.
 METHODS: dict[str, dict[str, Any]] = {

@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.world import ROOT, machine
-from harness import data
-from harness.data import CACHE_VARIABLE
-from harness.sweep_folder import SweepFolder
+from harness.core.paths import CACHE_VARIABLE
+from harness.demos import source
+from harness.sweep.folder import SweepFolder
 
 EPOCHS = 20  # of a trial of `busy`
 PARTS = ("busy", "overhead", "plan", "memory", "images")
@@ -217,7 +217,7 @@ def images(folder: Path, quick: bool) -> dict[str, Any]:
     cache = folder / "cache"
     os.environ[CACHE_VARIABLE] = str(cache)  # a file of its own, so that only these trials map it
     try:
-        demos = data.open_demos(data.resolve_source(), "image")
+        demos = source.open_demos(source.resolve_source(), "image")
         assert demos.images is not None
         figures = {"the demonstrations' images, MiB": f"{demos.images.nbytes / 2**20:.0f}"}
         steps = 60 if quick else 600

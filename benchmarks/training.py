@@ -6,7 +6,7 @@
 Four versions take turns on the same demonstrations, all with as many negatives a window:
 plain       the network that Diffusion Policy ships, written plainly (benchmarks/plain_ibc.py);
 ours        the same network, the gradient through all candidates;
-ours, 1/8   the same network, the gradient through an unbiased eighth of them (ibc/thinning.py);
+ours, 1/8   the same network, the gradient through an unbiased eighth of them;
 default     our default recipe at this width: an inner product, negatives shared by the batch.
 Every figure is the best of the rounds: what disturbs a machine only ever slows it down. Large cells
 take steps of fewer windows, but for the default's 256. Memory is that of a process of its own.
@@ -41,9 +41,9 @@ from benchmarks.training_cases import (
 )
 from benchmarks.training_quality import compare
 from benchmarks.world import machine
-from harness.data import resolve_source
-from ibc.demos import Windows
-from ibc.precision import cpu_has_bf16
+from harness.demos.source import resolve_source
+from ibc.data.windows import Windows
+from ibc.training.optim import cpu_has_bf16
 
 SIZES = (
     Size(256, 256, 256),

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from benchmarks.plain_ibc import NOISE, ROUNDS, SAMPLES, PlainTrainer
-from harness.data import Source, open_demos
-from ibc.demos import Windows
-from ibc.encoder_config import EncoderConfig
-from ibc.energy import EnergyConfig
-from ibc.inference import InferenceConfig
-from ibc.losses import LossConfig
-from ibc.negatives import NegativesConfig
-from ibc.normalize import ActionConfig, normalize_positions
-from ibc.policy import PolicyConfig, build_policy, fit_normalizer
-from ibc.train import TrainConfig, Trainer
+from harness.demos.source import Source, open_demos
+from ibc.config.action import ActionConfig
+from ibc.config.encoder import EncoderConfig
+from ibc.config.implicit import EnergyConfig, InferenceConfig, LossConfig, NegativesConfig
+from ibc.config.policy import PolicyConfig
+from ibc.config.training import TrainConfig
+from ibc.data.normalizer import normalize_positions
+from ibc.data.windows import Windows
+from ibc.policies.factory import build_policy, fit_normalizer
+from ibc.training.trainer import Trainer
 
 SEEDS = {"data": 1, "negatives": 2, "augment": 3, "validation": 4}
 GRADIENT_SHARE = 0.125

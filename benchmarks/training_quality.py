@@ -17,7 +17,7 @@ from benchmarks.training_cases import (
     plain,
     same_network,
 )
-from ibc.demos import Windows
+from ibc.data.windows import Windows
 
 SIZE = Size(256, 64, 32)
 EVERY, HELD_OUT = 100, 1024

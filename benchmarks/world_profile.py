@@ -18,9 +18,9 @@ import numpy as np
 import zarr
 
 import envs
-from envs import render
-from envs.dynamics import DT, World
-from envs.geometry import coverage, keypoints
+from envs.physics.dynamics import DT, World
+from envs.physics.geometry import coverage, keypoints
+from envs.rendering import observations
 
 ROOT = Path(__file__).resolve().parents[1]
 Episode = tuple[int, list[list[float]]]
@@ -48,7 +48,7 @@ def main() -> None:
         ("Chipmunk alone: the same calls of it", 1, chipmunk_laps(episodes)),
         ("coverage", 1, call_laps(states, lambda state: coverage(*state[2:]))),
         ("keypoints", 1, call_laps(states, keypoints)),
-        ("Renderer.observation", 3, call_laps(states, render.Renderer().observation)),
+        ("Renderer.observation", 3, call_laps(states, observations.Renderer().observation)),
     ):
         print(f"| {name} | {shortest(laps, max(arguments.rounds // rounds, 3)):.1f} |")
 

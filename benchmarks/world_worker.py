@@ -105,7 +105,7 @@ def peer_together(
 
 
 def chipmunk_alone(mode: str, episodes: list[Any], seconds: float) -> tuple[int, float, float]:
-    from envs.dynamics import DT, World
+    from envs.physics.dynamics import DT, World
 
     world = World("cffi")
     recorded = []

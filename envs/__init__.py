@@ -5,7 +5,7 @@ Importing it registers `ibc_harness/PushT-v0` with gymnasium.
 
 import gymnasium
 
-from envs.lockstep import LockstepPushT
+from envs.batched import LockstepPushT
 from envs.pusht import PushTEnv
 
 __all__ = ["LockstepPushT", "PushTEnv"]

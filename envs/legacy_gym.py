@@ -12,8 +12,6 @@ import numpy as np
 
 from envs.pusht import Observation, PushTEnv
 
-__all__ = ["LegacyPushTEnv", "OldStepPushTEnv"]
-
 
 class LegacyPushTEnv(gym.Env):  # type: ignore[misc]  # gym has no types
     """`PushTEnv` under the API of gym 0.26: its arguments, observations, rewards and info."""

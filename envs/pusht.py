@@ -7,16 +7,17 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from envs.checks import ObsMode, check_max_steps, check_obs_mode, check_seed
-from envs.dynamics import BOARD, CONTROL_HZ, Values, World
-from envs.geometry import coverage, keypoints
-from envs.render import SIZE, Renderer, video_frame
-from envs.window import Window
+from envs.argument_checks import ObsMode, check_max_steps, check_obs_mode, check_seed
+from envs.physics.dynamics import BOARD, CONTROL_HZ, Values, World
+from envs.physics.geometry import SUCCESS_COVERAGE, coverage, keypoints
+from envs.rendering.frames import video_frame
+from envs.rendering.observations import SIZE, Renderer
+from envs.rendering.window import Window
 
 RenderMode = Literal["human", "rgb_array"]
 Observation = npt.NDArray[np.float64] | dict[str, npt.NDArray[Any]]
 
-SUCCESS_COVERAGE = 0.95
+
 # A hard push can squeeze the block through a wall; the agent's reach ends soon behind it.
 _ROOM = 256.0
 _KEYPOINT_ROOM = 384.0

@@ -112,7 +112,7 @@ def write_demos() -> Callable[..., dict[str, np.ndarray]]:
 @pytest.fixture(scope="session")
 def faults_of() -> Callable[[Path], list[str]]:
     """What `check` says of a broken data set at a path, which every reader must refuse too."""
-    from ibc.demos import check, fingerprint, read
+    from ibc.data.demos import check, fingerprint, read
 
     def faults(path: Path) -> list[str]:
         found = check(path)

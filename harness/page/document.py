@@ -7,15 +7,21 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from harness import files, verdicts
-from harness.errors import UserError
-from harness.page import album, origin, points, question, trials
-from harness.page.markup import Element, Node, Own, el, render, short
-from harness.page.material import Material
-from harness.page.words import VERDICTS, counted, inline, plural
-from harness.report import arm_name, of_row
-from harness.summary import Arm
-from harness.verdicts import Answer
+from harness.analysis import verdicts
+from harness.analysis.sweep_results import Arm, arm_name, of_row
+from harness.analysis.verdicts import Answer
+from harness.core import files
+from harness.core.errors import UserError
+from harness.page import (
+    gallery_section,
+    provenance_section,
+    question_section,
+    search_section,
+    trials_section,
+)
+from harness.page.elements import Element, Node, Own, el, render, short
+from harness.page.labels import VERDICTS, counted, inline, plural
+from harness.page.page_data import Material
 
 NAME = "report.html"
 
@@ -188,12 +194,17 @@ def _main(
     body: list[Node] = [_answers(material, questions)]
     for key, arms, answer in questions:
         if answer is None and material.search:
-            body.append(points.section(material, arms, key))
+            body.append(search_section.section(material, arms, key))
         else:
-            body.append(question.section(material, arms, answer, key))
-    pictures = album.section(material.folder)
+            body.append(question_section.section(material, arms, answer, key))
+    pictures = gallery_section.section(material.folder)
     body += [pictures] if pictures is not None else []
-    return [*body, trials.health(material), trials.section(material), origin.section(material)]
+    return [
+        *body,
+        trials_section.health(material),
+        trials_section.section(material),
+        provenance_section.section(material),
+    ]
 
 
 def _answers(

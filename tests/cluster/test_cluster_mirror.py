@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from pyarrow import fs
 
-from harness import checkpoint, remote, remote_lock, store
-from harness.errors import UserError
-from harness.files import write_json
-from harness.mirror import Mirror, rank
-from harness.objects import Objects, RemoteError, is_safe
-from harness.trial_folder import TrialFolder
+from harness.core.errors import UserError
+from harness.core.files import write_json
+from harness.remote import lock, trial_sync
+from harness.remote.mirror import Mirror, rank
+from harness.remote.object_store import Objects, RemoteError, is_safe
+from harness.storage import checkpoints, tables
+from harness.storage.trial_folder import TrialFolder
 
 
 class Policy:
@@ -35,7 +36,7 @@ def write_trial(folder: Path, step: int, *, status: str = "running", attempts: i
     write_json({**identity, "config": {}}, folder / "config.json")
     for name in ("last", "best"):
         policy = Policy(f"{name} {step}".encode())
-        checkpoint.save(folder / "checkpoints", name, policy, config={}, step=step, info=identity)
+        checkpoints.save(folder / "checkpoints", name, policy, config={}, step=step, info=identity)
     row = {"config_hash": "abc", "train_seed": 0, "env_seed": 200_000, "checkpoint_step": step}
     trial.write_selected(step, [{**row, "score": 0.5, "max_coverage": 0.5, "success": False}])
     trial.write_curves([{**identity, "epoch": step, "step": step, "train_loss": 1.0}])
@@ -72,9 +73,9 @@ def test_what_is_pushed_comes_down_elsewhere_to_the_byte(pair):
     elsewhere = there.path / "sweep/trials/abc-s0"
     # The small files alone: tables can be read, and no weights were moved for it.
     assert not list(there.path.rglob("*.safetensors"))
-    assert checkpoint.find(elsewhere / "checkpoints", "best") is None
-    assert store.read(there.path / "sweep", "trials")["policy_hash"].to_pylist() == [
-        checkpoint.weights_hash(trial / "checkpoints/best")
+    assert checkpoints.find(elsewhere / "checkpoints", "best") is None
+    assert tables.read(there.path / "sweep", "trials")["policy_hash"].to_pylist() == [
+        checkpoints.weights_hash(trial / "checkpoints/best")
     ]
     there.pull_trial(elsewhere, whole=True)
     assert contents(elsewhere) == contents(trial)
@@ -94,13 +95,13 @@ def test_at_any_instant_a_reader_finds_all_that_a_status_promises(pair, tmp_path
         reader.pull_trial(folder, whole=True)
         step = TrialFolder(folder).read_status()["step"]
         for name in ("last", "best"):
-            found = checkpoint.find(folder / "checkpoints", name)
+            found = checkpoints.find(folder / "checkpoints", name)
             assert found is not None
-            described = checkpoint.describe(found)
+            described = checkpoints.describe(found)
             assert described["step"] >= step
-            assert described["policy_hash"] == checkpoint.weights_hash(found)
+            assert described["policy_hash"] == checkpoints.weights_hash(found)
         assert (folder / f"episodes/select-{step:08d}.parquet").exists()
-        assert max(store.read(reader.path / "sweep", "curves")["step"].to_pylist()) >= step
+        assert max(tables.read(reader.path / "sweep", "curves")["step"].to_pylist()) >= step
         seen.append(step)
 
     write, delete = Objects.write, Objects.delete
@@ -279,7 +280,7 @@ def test_what_passes_is_tried_again_and_what_lasts_fails_the_trial_alone(pair):
     assert TrialFolder(there.path / "sweep/trials/abc-s0").read_status()["step"] == 20
 
     def train() -> None:
-        with remote.carried(here, trial) as push:
+        with trial_sync.carried(here, trial) as push:
             handler.failures = float("inf")
             push()  # in the middle it is borne
             write_trial(trial, 30, status="finished")
@@ -289,7 +290,7 @@ def test_what_passes_is_tried_again_and_what_lasts_fails_the_trial_alone(pair):
     status = TrialFolder(trial).read_status()
     assert (status["status"], status["step"]) == ("failed", 30)
     assert "cannot be reached" in status["error"]
-    assert checkpoint.find(trial / "checkpoints", "best") is not None
+    assert checkpoints.find(trial / "checkpoints", "best") is not None
     # The store is back: what is here goes up.
     handler.failures = 0
     Mirror(here.uri, path=here.path).pull("sweep", held=True)
@@ -321,15 +322,15 @@ def test_evaluations_go_up_and_come_down(pair):
 
 def test_a_sweep_on_a_store_is_one_drivers_at_a_time(pair):
     here, there = pair
-    with remote_lock.held(here.objects, "sweep", settle=0):
+    with lock.held(here.objects, "sweep", settle=0):
         with (
             pytest.raises(UserError, match=r"is being run by process \d+ on .*, heard of \d+ s"),
-            remote_lock.held(there.objects, "sweep", settle=0),
+            lock.held(there.objects, "sweep", settle=0),
         ):
             pass
-        with remote_lock.held(there.objects, "other", settle=0):
+        with lock.held(there.objects, "other", settle=0):
             pass
-    with remote_lock.held(there.objects, "sweep", settle=0):
+    with lock.held(there.objects, "sweep", settle=0):
         pass
     assert not here.objects.list("sweep")
 
@@ -337,15 +338,15 @@ def test_a_sweep_on_a_store_is_one_drivers_at_a_time(pair):
 @pytest.mark.parametrize("change", [{"pid": 2**22 + 1}, {"machine": "elsewhere"}])
 def test_a_silent_lock_is_taken_over(pair, change):
     here, there = pair
-    left = {"holder": "process 1 on elsewhere", "token": "x", **remote_lock._place(), **change}
+    left = {"holder": "process 1 on elsewhere", "token": "x", **lock._place(), **change}
     here.objects.write("sweep/.lock.json", json.dumps(left).encode())
     if "machine" in change:  # nobody here knows whether it lives, but that it is silent
         with (
             pytest.raises(UserError, match="heard of"),
-            remote_lock.held(there.objects, "sweep", settle=0),
+            lock.held(there.objects, "sweep", settle=0),
         ):
             pass
-    with remote_lock.held(there.objects, "sweep", settle=0, stale=-1.0):
+    with lock.held(there.objects, "sweep", settle=0, stale=-1.0):
         pass
 
 
@@ -357,7 +358,7 @@ def test_a_driver_that_has_lost_its_lock_ends(pair):
         there.objects.write("sweep/.lock.json", b'{"token": "x", "holder": "somebody"}')
 
     def drive() -> None:
-        with remote_lock.held(here.objects, "sweep", settle=0, heartbeat=0.05):
+        with lock.held(here.objects, "sweep", settle=0, heartbeat=0.05):
             take_over()
             threading.Event().wait(30)
 

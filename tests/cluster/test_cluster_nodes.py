@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from harness import checkpoint, store
-from harness.config import resolve
-from harness.errors import UserError
-from harness.eval_pool import Pool, Source, Task
-from harness.evaluate import Protocol
-from harness.workers import ray_session
-from ibc.normalize import ActionConfig, Normalizer
-from ibc.policy import build_policy
+from harness.cluster.ray_session import ray_session
+from harness.config.protocol import Protocol
+from harness.config.trial_config import resolve
+from harness.core.errors import UserError
+from harness.evaluation.policy_source import Source, Task
+from harness.evaluation.pool import Pool
+from harness.storage import checkpoints, tables
+from ibc.config.action import ActionConfig
+from ibc.data.normalizer import Normalizer
+from ibc.policies.factory import build_policy
 
 ROOT = Path(__file__).resolve().parents[2]
 # What two runs of the same sweep may differ in.
@@ -42,7 +44,7 @@ def add_node(cluster: Any) -> Any:
 
 
 def rows(folder: Path, kind: str) -> list[dict]:
-    table = store.read(folder, kind).to_pylist()
+    table = tables.read(folder, kind).to_pylist()
     return [{k: v for k, v in r.items() if k not in OWN and not k.endswith("_ms")} for r in table]
 
 
@@ -70,9 +72,9 @@ def test_a_sweep_goes_on_where_a_node_went(cluster, doors, tmp_path, wait_for):
     assert "2 of 2 trials finished" in out
     for kind in ("trials", "episodes"):
         assert rows(results / "disturbed", kind) == rows(results / "undisturbed", kind)
-    attempts = store.read(results / "disturbed", "trials")["attempts"].to_pylist()
+    attempts = tables.read(results / "disturbed", "trials")["attempts"].to_pylist()
     assert sorted(attempts) == [1, 2]
-    curves = store.read(results / "disturbed", "curves").to_pylist()
+    curves = tables.read(results / "disturbed", "curves").to_pylist()
     steps = [(row["config_hash"], row["step"]) for row in curves]
     assert len(steps) == len(set(steps)) == 600
 
@@ -130,13 +132,13 @@ def test_a_checkpoint_travels_to_workers_that_share_no_folder(cluster, tmp_path)
     normalizer = Normalizer(ActionConfig(frame="board", bounds="board"), *bounds)
     config = resolve({"policy.action.frame": "board", "policy.action.bounds": "board"}, {}).policy
     policy = build_policy(config, normalizer, generator_seed=0).eval()
-    folder = checkpoint.save(tmp_path, "best", policy, config={}, step=1)
+    folder = checkpoints.save(tmp_path, "best", policy, config={}, step=1)
     source, protocol = Source(checkpoint=folder), Protocol(max_episode_steps=12, block_size=4)
     task = Task(source, (300_000, 300_001))
     with Pool(protocol, 1) as pool:
         ((_, here),) = pool.run([task])
 
-    from harness.eval_crew import Crew
+    from harness.evaluation.ray_actors import Crew
 
     with ray_session(address=cluster.address):
         crew = Crew(protocol, 1, lambda: None, far=True)
@@ -152,7 +154,7 @@ def test_a_checkpoint_travels_to_workers_that_share_no_folder(cluster, tmp_path)
 
 
 def test_a_cluster_without_nodes_ends_with_a_word(cluster):
-    from harness.eval_crew import Crew
+    from harness.evaluation.ray_actors import Crew
 
     source = Source(factory="builtins:dict")
     with ray_session(address=cluster.address):

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import errors, store
-from harness.mirror import Mirror
+from harness.core import errors
+from harness.remote.mirror import Mirror
+from harness.storage import tables
 
 ROOT = Path(__file__).resolve().parents[2]
 # What two runs of the same sweep may differ in.
@@ -17,7 +18,7 @@ OWN = {"sweep", "attempts", "train_seconds", "samples_per_second", "git_revision
 
 
 def rows(folder: Path, kind: str) -> list[dict]:
-    table = store.read(folder, kind).to_pylist()
+    table = tables.read(folder, kind).to_pylist()
     return [{k: v for k, v in r.items() if k not in OWN and not k.endswith("_ms")} for r in table]
 
 
@@ -49,7 +50,7 @@ def test_a_killed_sweep_goes_on_from_an_empty_mirror(doors, bucket, tmp_path, wa
     reader.pull("killed")
     for kind in ("trials", "episodes"):
         assert rows(reader.path / "killed", kind) == rows(tmp_path / "results/undisturbed", kind)
-    assert max(store.read(reader.path / "killed", "trials")["attempts"].to_pylist()) == 2
+    assert max(tables.read(reader.path / "killed", "trials")["attempts"].to_pylist()) == 2
     objects = reader.objects.list("killed")
     assert {"killed/tables/trials.parquet", "killed/answers.md"} <= objects.keys()
     assert "killed/.lock.json" not in objects

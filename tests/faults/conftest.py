@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from harness import checkpoint, schemas, store
+from harness.core import files
+from harness.storage import checkpoints, table_schemas
+from harness.storage import tables as store
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "sweep_1"
@@ -86,18 +88,18 @@ def numbers_of() -> Callable[[Path], dict[str, Any]]:
     def numbers(trial: Path) -> dict[str, Any]:
         episodes = sorted((trial / "episodes").glob("*.parquet"))
         found: dict[str, Any] = {
-            "curves": rows(schemas.read_file(trial / "curves.parquet", "curves")),
-            "episodes": [rows(schemas.read_file(path, "episodes")) for path in episodes],
-            "health": store.read_json(trial / "health.json"),
+            "curves": rows(table_schemas.read_file(trial / "curves.parquet", "curves")),
+            "episodes": [rows(table_schemas.read_file(path, "episodes")) for path in episodes],
+            "health": files.read_json(trial / "health.json"),
         }
-        status = store.read_json(trial / "status.json")
+        status = files.read_json(trial / "status.json")
         names = ("status", "step", "epoch", "best_step", "select_score", "select_n")
         found |= {name: status[name] for name in names}
         for name in ("best", "last"):
-            path = checkpoint.find(trial / "checkpoints", name)
+            path = checkpoints.find(trial / "checkpoints", name)
             assert path is not None, name
-            described = checkpoint.describe(path)
-            assert described["policy_hash"] == checkpoint.weights_hash(path), name
+            described = checkpoints.describe(path)
+            assert described["policy_hash"] == checkpoints.weights_hash(path), name
             found[name] = (described["step"], described["policy_hash"])
         return found
 
@@ -155,7 +157,7 @@ class Door:
 
     def statuses(self, name: str) -> list[dict[str, Any]]:
         return [
-            store.read_json(path) for path in (self.results / name).glob("trials/*/status.json")
+            files.read_json(path) for path in (self.results / name).glob("trials/*/status.json")
         ]
 
 

@@ -20,7 +20,10 @@ from typing import Any
 
 import torch
 
-from harness import checkpoint, config, files, schemas, store, trial
+from harness.config import protocol, trial_config
+from harness.core import files
+from harness.storage import checkpoints, table_schemas, tables
+from harness.trials import runner
 
 CALLS = ("fsync", "rename", "replace", "unlink", "rmdir")
 CLOCKS = {"seconds", "samples_per_second", "policy_ms", "env_ms", "render_ms"}
@@ -82,24 +85,24 @@ def in_a_fork(work: Callable[[], Any]) -> tuple[int, Any]:
 def run(data: Path, sweep: Path, n: int) -> int:
     """Run the trial to its end, or to its n-th step; return how many steps there were."""
     die_before(n)
-    settings = config.resolve(TINY)
-    folder = sweep / "trials" / config.trial_id(config.config_hash(settings), 0)
-    trial.run_trial(settings, folder, demos=data, info={"sweep": "s", "arm": "a"})
+    settings = trial_config.resolve(TINY)
+    folder = sweep / "trials" / trial_config.trial_id(trial_config.config_hash(settings), 0)
+    runner.run_trial(settings, folder, demos=data, info={"sweep": "s", "arm": "a"})
     return n - steps[-1][0]
 
 
 def look(sweep: Path) -> dict[str, Any]:
     """Read what is there as a reader does: nothing may be torn."""
     torn = Torn()
-    logging.getLogger("harness.store").addHandler(torn)
-    counts = {kind: store.read(sweep, kind).num_rows for kind in ("trials", "curves", "episodes")}
+    logging.getLogger("harness.storage.tables").addHandler(torn)
+    counts = {kind: tables.read(sweep, kind).num_rows for kind in ("trials", "curves", "episodes")}
     for path in sweep.rglob("*.json"):
         files.read_json(path)
     for name in ("best", "last"):
         for folder in (sweep / "trials").glob("*/checkpoints"):
-            found = checkpoint.find(folder, name)
+            found = checkpoints.find(folder, name)
             if found is not None:
-                assert checkpoint.describe(found)["policy_hash"] == checkpoint.weights_hash(found)
+                assert checkpoints.describe(found)["policy_hash"] == checkpoints.weights_hash(found)
     return {**counts, "torn": torn.found + [p.name for p in sweep.rglob("*.torn*")]}
 
 
@@ -109,7 +112,7 @@ def numbers(sweep: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         path.relative_to(folder).as_posix(): [
             {k: v for k, v in row.items() if k not in CLOCKS}
-            for row in schemas.read_file(path, kind).to_pylist()
+            for row in table_schemas.read_file(path, kind).to_pylist()
         ]
         for kind, pattern in (("curves", "curves.parquet"), ("episodes", "episodes/*"))
         for path in folder.glob(pattern)
@@ -117,8 +120,8 @@ def numbers(sweep: Path) -> dict[str, Any]:
     status = files.read_json(folder / "status.json")
     found["status"] = {k: status[k] for k in ("status", "step", "best_step", "select_score")}
     for name in ("best", "last"):
-        found[name] = checkpoint.describe(folder / "checkpoints" / name)["policy_hash"]
-    state = checkpoint.load_training_state(folder / "checkpoints" / "last")
+        found[name] = checkpoints.describe(folder / "checkpoints" / name)["policy_hash"]
+    state = checkpoints.load_training_state(folder / "checkpoints" / "last")
     found["state"] = plain(state["trainer"])
     found["left over"] = sorted(
         p.name for p in folder.rglob(".*") if p.name != ".lock" and not p.name.endswith(".lock")
@@ -139,11 +142,11 @@ def main(data: Path, folder: Path, first: int, every: int) -> dict[str, Any]:
     """Try every EVERYth instant."""
     torch.set_num_threads(1)
     warnings.simplefilter("error")
-    trial.PROTOCOL = trial.Protocol(max_episode_steps=4)
-    trial.SAVING_SHARE = 1e9  # a checkpoint after every epoch
+    runner.PROTOCOL = protocol.Protocol(max_episode_steps=4)
+    runner.SAVING_SHARE = 1e9  # a checkpoint after every epoch
     # What is imported on first use is imported here once, and not in every fork.
-    settings = config.resolve(TINY)
-    trial.run_trial(settings, folder / "warm/trials/warm", demos=data)
+    settings = trial_config.resolve(TINY)
+    runner.run_trial(settings, folder / "warm/trials/warm", demos=data)
     numbers(folder / "warm")
     status, count = in_a_fork(lambda: run(data, folder / "undisturbed", 10**9))
     assert status == 0, count

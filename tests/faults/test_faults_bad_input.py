@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness import results, store
-from harness.errors import UserError
-from harness.sweep import Options, sweep
+from harness.core import files
+from harness.core.errors import UserError
+from harness.results import __main__ as results_main
+from harness.sweep.driver import Options, sweep
 
 pytestmark = [pytest.mark.bad_input, pytest.mark.timeout(400)]
 
@@ -62,23 +63,23 @@ EVIL = HTML + "\x1b[2J\x07\u202e\nnew line 😀 " + "x" * 300
 
 def test_texts_of_a_strangers_results_are_escaped_in_the_terminal_and_on_the_page(golden, capsys):
     """Names and errors are in files that anybody may have written."""
-    from harness import page
+    from harness.page import document
 
     folder = golden / "golden"
     plan = json.loads((folder / "plan.json").read_text().replace('"regression"', json.dumps(EVIL)))
     plan["questions"][0]["text"] = plan["questions"][0]["question"] = EVIL
-    store.write_json(plan, folder / "plan.json")
+    files.write_json(plan, folder / "plan.json")
     (failed,) = folder.glob("trials/282ae7886436-s0")
-    status = store.read_json(failed / "status.json")
-    store.write_json({**status, "error": EVIL, "device": EVIL}, failed / "status.json")
+    status = files.read_json(failed / "status.json")
+    files.write_json({**status, "error": EVIL, "device": EVIL}, failed / "status.json")
     health = [{"name": EVIL, "text": EVIL, "severity": "warning"}]
     (finished,) = folder.glob("trials/5490ec3bac53-s0")
-    findings = store.read_json(finished / "health.json")
-    store.write_json([{**findings[0], **health[0]}], finished / "health.json")
+    findings = files.read_json(finished / "health.json")
+    files.write_json([{**findings[0], **health[0]}], finished / "health.json")
     for command in ("show", "trials", "list", "best"):
-        assert results.main([command, "--results", str(golden)]) == 0
+        assert results_main.main([command, "--results", str(golden)]) == 0
         assert not set(capsys.readouterr().out) & {"\x1b", "\x07", "\u202e"}, command
-    text = page.write(folder).read_text()
+    text = document.write(folder).read_text()
     assert "<img src=x" not in text
     assert "&lt;img src=x" in text
     assert not set(text) & {"\x1b", "\x07", "\u202e"}

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import store
+from harness.core import files
+from harness.storage import tables
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(1200)]
 
@@ -105,7 +106,7 @@ def test_a_sweep_whose_driver_is_killed_again_and_again_ends_with_the_same_table
         process.communicate()
         for kind in ("trials", "curves", "episodes"):
             if folder.is_dir():
-                store.read(folder, kind)
+                tables.read(folder, kind)
         assert not list(folder.rglob("*.torn*"))
     code, out, err = shared_door.run("--name", "killed")
     assert (code, err) == (0, ""), out
@@ -116,7 +117,7 @@ def test_a_sweep_whose_driver_is_killed_again_and_again_ends_with_the_same_table
 def progress(folder):
     """Return how far a sweep's trials are, in steps."""
     paths = folder.glob("trials/*/status.json")
-    return sum(store.read_json(path).get("step", 0) for path in paths)
+    return sum(files.read_json(path).get("step", 0) for path in paths)
 
 
 def test_the_second_sweep_is_refused_and_a_second_ctrl_c_leaves_at_once(

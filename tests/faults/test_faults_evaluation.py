@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from harness import checkpoint
-from harness.eval_pool import Pool, Source, Task
-from harness.evaluate import Protocol
-from harness.protocol import blocks
+from harness.config.protocol import Protocol, blocks
+from harness.evaluation.policy_source import Source, Task
+from harness.evaluation.pool import Pool
+from harness.storage import lookup
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
@@ -28,7 +28,7 @@ def table(source, workers, order):
 
 @pytest.mark.ray
 def test_one_two_and_four_workers_give_the_same_bits_in_any_order(golden):
-    source = Source(checkpoint=checkpoint.resolve("best", golden, "golden").path)
+    source = Source(checkpoint=lookup.resolve("best", golden, "golden").path)
     expected = table(source, 1, order=0)
     assert len({row["max_coverage"] for row in expected}) > 1
     assert table(source, 1, order=1) == expected

@@ -2,8 +2,9 @@
 
 import pytest
 
-from harness import store
-from harness.points import selection_scores
+from harness.core import files
+from harness.scheduling.search_history import selection_scores
+from harness.storage import tables
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -30,15 +31,15 @@ def test_a_killed_search_halves_on_and_confirms_its_winner(door, wait_for):
     finally:
         process.kill()
         process.communicate()
-    decided = store.read_json(door.results / "search/halving.json")["decisions"]
+    decided = files.read_json(door.results / "search/halving.json")["decisions"]
 
     code, out, err = door.run("--name", "search", "--yes")
     assert code == 0, out + err
-    note = store.read_json(door.results / "search/halving.json")
+    note = files.read_json(door.results / "search/halving.json")
     assert note["decisions"][: len(decided)] == decided
     assert note["rungs"] == [4, 8]
 
-    rows = store.read(door.results / "search", "trials").to_pylist()
+    rows = tables.read(door.results / "search", "trials").to_pylist()
     searched = [row for row in rows if row["question"] == "search"]
     levels = dict(note["decisions"])  # the last one of each point counts
     ends = {0: (4, "stopped"), 1: (8, "stopped"), 2: (16, "finished")}
@@ -52,7 +53,7 @@ def test_a_killed_search_halves_on_and_confirms_its_winner(door, wait_for):
     (confirmed,) = [row for row in rows if row["question"] == "confirmation"]
     assert (confirmed["arm"], confirmed["train_seed"]) == (winner["arm"], 7)
     assert (confirmed["status"], confirmed["step"], confirmed["report_n"]) == ("finished", 16, 2)
-    (asked,) = store.read_json(door.results / "search/plan.json")["questions"]
+    (asked,) = files.read_json(door.results / "search/plan.json")["questions"]
     assert [arm["config_hash"] for arm in asked["arms"]] == [winner["config_hash"]]
     assert "confirmation" in (door.results / "search/answers.md").read_text()
 

@@ -8,11 +8,14 @@ import shutil
 
 import pytest
 
-from harness import checkpoint, config, files, schemas, store, trial
-from harness.errors import UserError
-from harness.sweep_folder import SweepFolder
-from harness.trial import run_trial
-from ibc.policy import load_policy
+from harness.config import protocol, trial_config
+from harness.core import files
+from harness.core.errors import UserError
+from harness.storage import checkpoints, lookup, table_schemas, tables
+from harness.sweep.folder import SweepFolder
+from harness.trials import runner
+from harness.trials.runner import run_trial
+from ibc.policies.factory import load_policy
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
@@ -24,20 +27,20 @@ SCORES = ("select_score", "select_score_low", "select_score_high", "select_n", "
 
 @pytest.fixture(autouse=True)
 def short_episodes(monkeypatch):
-    monkeypatch.setattr(trial, "PROTOCOL", trial.Protocol(max_episode_steps=6))
+    monkeypatch.setattr(runner, "PROTOCOL", protocol.Protocol(max_episode_steps=6))
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, tiny_data, tiny_settings):
     """A sweep of one finished trial; it is copied, not changed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trial, "PROTOCOL", trial.Protocol(max_episode_steps=6))
+        patch.setattr(runner, "PROTOCOL", protocol.Protocol(max_episode_steps=6))
         sweep = tmp_path_factory.mktemp("torn") / "sweep"
-        settings = config.resolve(tiny_settings)
-        name = config.trial_id(config.config_hash(settings), 0)
+        settings = trial_config.resolve(tiny_settings)
+        name = trial_config.trial_id(trial_config.config_hash(settings), 0)
         run_trial(settings, sweep / "trials" / name, demos=tiny_data, info={"arm": "a"})
-        entry = store.read_json(sweep / "trials" / name / "config.json")
-        store.write_json({"schema": 1, "sweep": "sweep", "trials": [entry]}, sweep / "plan.json")
+        entry = files.read_json(sweep / "trials" / name / "config.json")
+        files.write_json({"schema": 1, "sweep": "sweep", "trials": [entry]}, sweep / "plan.json")
     return sweep
 
 
@@ -56,7 +59,7 @@ def cut(path, eighth):
 
 def again(folder, data, settings):
     """Begin the trial again as a sweep does that found it unfinished."""
-    run_trial(config.resolve(settings), folder, demos=data, info={"arm": "a"})
+    run_trial(trial_config.resolve(settings), folder, demos=data, info={"arm": "a"})
 
 
 @pytest.mark.parametrize("name", [CURVES, SELECTION, *JSON])
@@ -65,11 +68,11 @@ def test_a_cut_file_of_a_trial_is_set_aside_by_name(torn, finished, caplog, name
     sweep, folder = torn
     cut(folder / name, eighth)
     with caplog.at_level(logging.WARNING):
-        (row,) = store.read(sweep, "trials").to_pylist()
-        curves, episodes = (store.read(sweep, kind) for kind in ("curves", "episodes"))
+        (row,) = tables.read(sweep, "trials").to_pylist()
+        curves, episodes = (tables.read(sweep, kind) for kind in ("curves", "episodes"))
     assert f"{name.rpartition('/')[2]} is torn" in caplog.text
     assert (folder / f"{name}.torn").exists()
-    (right,) = store.read(finished, "trials").to_pylist()
+    (right,) = tables.read(finished, "trials").to_pylist()
     # What is shown is what was measured, or nothing.
     assert all(row[key] in (right[key], None) for key in SCORES)
     assert row["config_hash"] == right["config_hash"]
@@ -98,7 +101,7 @@ def test_a_cut_plan_is_set_aside_and_what_is_finished_stays(torn, caplog, eighth
     sweep, _ = torn
     cut(sweep / "plan.json", eighth)
     with caplog.at_level(logging.WARNING):
-        (row,) = store.read(sweep, "trials").to_pylist()
+        (row,) = tables.read(sweep, "trials").to_pylist()
     assert "plan.json is torn" in caplog.text
     assert (row["status"], row["arm"]) == ("finished", "a")
     assert SweepFolder(sweep).plan() == {}
@@ -113,7 +116,7 @@ def test_a_cut_checkpoint_is_refused_by_name(torn, name, eighth):
     # Whoever reads the table first sets a torn description aside: then there is no checkpoint.
     said = "has no checkpoint" if name == "config.json" else name
     with pytest.raises(ValueError, match=said):
-        load_policy(checkpoint.resolve(folder.name, sweep.parent, "sweep").path)
+        load_policy(lookup.resolve(folder.name, sweep.parent, "sweep").path)
     assert path.with_name(f"{name}.torn").exists() == (name == "config.json")
 
 
@@ -131,13 +134,13 @@ def test_a_flipped_byte_in_a_table_is_noticed_or_harmless(torn):
     for name, kind in ((CURVES, "curves"), (SELECTION, "episodes")):
         path = folder / name
         whole = path.read_bytes()
-        right = schemas.read_file(path, kind).to_pylist()
+        right = table_schemas.read_file(path, kind).to_pylist()
         for place, bit in flips(path, 150):
             broken = bytearray(whole)
             broken[place] ^= bit
             path.write_bytes(broken)
             try:
-                read = schemas.read_file(path, kind).to_pylist()
+                read = table_schemas.read_file(path, kind).to_pylist()
             except ValueError as error:
                 assert str(path) in str(error)  # noqa: PT017
                 noticed += 1
@@ -153,10 +156,10 @@ def test_a_flipped_byte_in_a_table_is_noticed_or_harmless(torn):
 def test_a_flipped_byte_in_weights_or_a_training_state_is_noticed(torn):
     sweep, folder = torn
     readers = {
-        "checkpoints/best/model.safetensors": lambda: checkpoint.resolve(
+        "checkpoints/best/model.safetensors": lambda: lookup.resolve(
             folder.name, sweep.parent, "sweep"
         ),
-        STATE: lambda: checkpoint.load_training_state(folder / "checkpoints/last"),
+        STATE: lambda: checkpoints.load_training_state(folder / "checkpoints/last"),
     }
     for name, read in readers.items():
         path = folder / name
@@ -174,11 +177,11 @@ def test_a_flipped_byte_in_weights_or_a_training_state_is_noticed(torn):
 def test_a_flipped_byte_in_a_status_changes_no_score(torn, finished):
     """The status has no checksum: a score comes from the episodes, whatever it says."""
     sweep, folder = torn
-    (right,) = store.read(finished, "trials").to_pylist()
+    (right,) = tables.read(finished, "trials").to_pylist()
     path = folder / "status.json"
     whole = path.read_bytes()
     place = whole.index(b'"select_score": ') + len(b'"select_score": 0.')
     path.write_bytes(whole[:place] + b"99" + whole[place + 2 :])
     assert json.loads(path.read_bytes())["select_score"] != right["select_score"]
-    (row,) = store.read(sweep, "trials").to_pylist()
+    (row,) = tables.read(sweep, "trials").to_pylist()
     assert {key: row[key] for key in SCORES} == {key: right[key] for key in SCORES}

@@ -10,25 +10,31 @@ import pytest
 import torch
 from rich.console import Console
 
-from harness import checkpoint, config, data, files, space, store, trial
-from harness.errors import UserError
-from harness.jobs import planned_job
-from harness.sweep import Options, sweep
-from harness.sweep_folder import SweepFolder
-from harness.trial import run_trial
-from ibc.train import Trainer
+from harness.config import plan as space
+from harness.config import protocol, trial_config
+from harness.core import files
+from harness.core.errors import UserError
+from harness.demos import source as data
+from harness.evaluation import rollout
+from harness.scheduling.jobs import planned_job
+from harness.storage import checkpoints, table_schemas, tables
+from harness.sweep.driver import Options, sweep
+from harness.sweep.folder import SweepFolder
+from harness.trials import runner
+from harness.trials.runner import run_trial
+from ibc.training.trainer import Trainer
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(autouse=True)
 def short_episodes(monkeypatch):
-    monkeypatch.setattr(trial, "PROTOCOL", trial.Protocol(max_episode_steps=6))
+    monkeypatch.setattr(runner, "PROTOCOL", protocol.Protocol(max_episode_steps=6))
 
 
 @pytest.fixture
 def tiny(tiny_settings):
-    return config.resolve(tiny_settings)
+    return trial_config.resolve(tiny_settings)
 
 
 def poison(real, value):
@@ -51,7 +57,7 @@ def test_a_number_that_is_none_fails_the_trial_and_never_becomes_best(
 ):
     """From the second epoch on, after a first selection that went well."""
     epoch = Trainer.run_epoch
-    real = trial.evaluate_block
+    real = rollout.evaluate_block
 
     def broken_weights(self):
         if self.step >= 4:
@@ -69,31 +75,31 @@ def test_a_number_that_is_none_fails_the_trial_and_never_becomes_best(
     if where == "weights":
         monkeypatch.setattr(Trainer, "run_epoch", broken_weights)
     else:
-        monkeypatch.setattr(trial, "evaluate_block", broken_action)
+        monkeypatch.setattr(rollout, "evaluate_block", broken_action)
     with pytest.raises((ArithmeticError, RuntimeError, ValueError)):
         run_trial(tiny, tmp_path, demos=tiny_data)
     status = json.loads((tmp_path / "status.json").read_text())
     assert status["status"] == "failed"
     said = {"weights": "must stay finite", "action": "an action is finite"}[where]
     assert said in status["error"]
-    assert checkpoint.describe(tmp_path / "checkpoints/best")["step"] == 4
+    assert checkpoints.describe(tmp_path / "checkpoints/best")["step"] == 4
     assert status["best_step"] == 4
 
 
 def test_an_energy_that_is_no_number_ends_the_episode_in_words(
     tiny, tiny_data, tmp_path, monkeypatch
 ):
-    real = trial.evaluate_block
+    real = rollout.evaluate_block
 
     def broken_energies(policy, *given):
         for parameter in policy.parameters():
             parameter.data.fill_(math.nan)
         return real(policy, *given)
 
-    monkeypatch.setattr(trial, "evaluate_block", broken_energies)
-    with pytest.raises(trial.RolloutError, match=r"(?i)finite|nan|inf"):
+    monkeypatch.setattr(rollout, "evaluate_block", broken_energies)
+    with pytest.raises(runner.RolloutError, match=r"(?i)finite|nan|inf"):
         run_trial(tiny, tmp_path, demos=tiny_data)
-    assert checkpoint.find(tmp_path / "checkpoints", "best") is None
+    assert checkpoints.find(tmp_path / "checkpoints", "best") is None
 
 
 def test_four_epochs_are_two_and_two_more_in_every_tensor(tiny, tiny_data, tmp_path, numbers_of):
@@ -110,7 +116,7 @@ def test_four_epochs_are_two_and_two_more_in_every_tensor(tiny, tiny_data, tmp_p
     assert numbers_of(halves) == numbers_of(whole)
     # Weights, their average, the optimiser, every random stream.
     states = [
-        checkpoint.load_training_state(path / "checkpoints/last")["trainer"]
+        checkpoints.load_training_state(path / "checkpoints/last")["trainer"]
         for path in (whole, halves)
     ]
     assert same(*states)
@@ -157,19 +163,19 @@ def test_a_clock_that_jumps_changes_no_number_and_no_order(
     time.tzset()
     assert numbers_of(jumped) == numbers_of(undisturbed)
     assert json.loads((jumped / "status.json").read_text())["train_seconds"] > 0
-    curves = store.read(tmp_path / "sweep", "curves")
+    curves = tables.read(tmp_path / "sweep", "curves")
     assert curves["step"].to_pylist() == [2, 4, 6, 8]
 
 
 def test_an_episode_that_was_rolled_out_twice_counts_once_whatever_the_clock_says(golden):
     (path,) = (golden / "golden/trials").glob("ae9d6b4ceea4-s0/episodes/eval-*")
-    before = store.read(golden / "golden", "episodes").num_rows
-    table = store.read_file(path, "episodes")
+    before = tables.read(golden / "golden", "episodes").num_rows
+    table = table_schemas.read_file(path, "episodes")
     again = path.with_name(path.name.replace("eval-0001", "eval-0002"))
-    store.write(table, again)
+    table_schemas.write(table, again)
     old = 1e9  # 2001: before everything else there
     os.utime(again, (old, old))
-    assert store.read(golden / "golden", "episodes").num_rows == before
+    assert tables.read(golden / "golden", "episodes").num_rows == before
 
 
 def test_a_sweep_whose_data_was_swapped_refuses_and_says_which(door, write_demos, tmp_path):

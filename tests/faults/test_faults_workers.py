@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import store
+from harness.storage import tables
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(1200)]
 
@@ -67,7 +67,7 @@ def bring(module):
     real = module.Trainer.run_epoch
     def run_epoch(self):
         # A checkpoint after every epoch, so that going on from one can be told from starting anew.
-        sys.modules["harness.trial"].SAVING_SHARE = 1e9
+        sys.modules["harness.trials.runner"].SAVING_SHARE = 1e9
         if self.step >= 4 and self.config.val_windows in BY_WINDOWS:
             BY_WINDOWS[self.config.val_windows]()
         return real(self)
@@ -75,7 +75,7 @@ def bring(module):
 
 class Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != "ibc.train":
+        if name != "ibc.training.trainer":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -143,7 +143,7 @@ def misfortunes(shared_door, memory_group):
         "--name", "misfortunes", "--hours-per-trial", str(limit / 3600), prefix=prefix
     )
     assert err == "", err
-    rows = store.read(shared_door.results / "misfortunes", "trials").to_pylist()
+    rows = tables.read(shared_door.results / "misfortunes", "trials").to_pylist()
     assert len(rows) == len(arms) + 2
     return code, out, {row["arm"]: row for row in rows}
 
@@ -153,7 +153,7 @@ def folder_of(door, row):
 
 
 def epochs_of(door, row):
-    curves = store.read(door.results / "misfortunes", "curves").to_pylist()
+    curves = tables.read(door.results / "misfortunes", "curves").to_pylist()
     return [c["step"] for c in curves if c["config_hash"] == row["config_hash"]]
 
 
@@ -223,7 +223,7 @@ def test_the_same_error_in_a_row_stops_the_sweep_with_one_message(misfortunes, s
     code, out, err = shared_door.run("--name", "same")
     assert (code, err) == (1, "")
     assert out.count("trials in a row failed with the same error") == 1
-    rows = store.read(shared_door.results / "same", "trials").to_pylist()
+    rows = tables.read(shared_door.results / "same", "trials").to_pylist()
     states = [row["status"] for row in rows]
     # Those that ran beside the fifth may have ended after it.
     assert 5 <= states.count("failed") <= 8

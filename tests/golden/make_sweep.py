@@ -16,11 +16,15 @@ import numpy as np
 import zarr
 from rich.console import Console
 
-from harness import data, files, space, store, verdicts
-from harness.eval_job import Options, evaluate
-from harness.jobs import planned_job
-from harness.sweep_folder import SweepFolder
-from harness.trial import run_trial
+from harness.config import plan as space
+from harness.core import files
+from harness.demos import source as data
+from harness.evaluation.job import Options, evaluate
+from harness.scheduling.jobs import planned_job
+from harness.storage import tables
+from harness.sweep.folder import SweepFolder
+from harness.terminal import answers_markdown
+from harness.trials.runner import run_trial
 
 SPACE = """
 version: 1
@@ -94,15 +98,15 @@ def main(target: Path) -> None:
     options = Options(ckpt="all", seeds="4", results=folder.path.parent, workers=1)
     evaluate(options, Console(file=io.StringIO()))
     tidy(folder.path, target)
-    store.rebuild(folder.path)
-    verdicts.write(folder.path)
-    trials = store.read(folder.path, "trials")
+    tables.rebuild(folder.path)
+    answers_markdown.write(folder.path)
+    trials = tables.read(folder.path, "trials")
     kept = ["trial", "arm", "status", "step", "best_step", "policy_hash", "select_score"]
     kept += ["report_score", "report_n", "health", "config_hash", "train_seed", "error"]
     expected = {
         "trials": [{k: row[k] for k in kept} for row in trials.to_pylist()],
-        "episodes": store.read(folder.path, "episodes").num_rows,
-        "curves": store.read(folder.path, "curves").num_rows,
+        "episodes": tables.read(folder.path, "episodes").num_rows,
+        "curves": tables.read(folder.path, "curves").num_rows,
     }
     (target / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
 

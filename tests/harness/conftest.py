@@ -10,13 +10,17 @@ import pytest
 import torch
 from rich.console import Console
 
-from harness import checkpoint, store
-from harness.config import config_hash, resolve, to_dict
-from harness.eval_job import Options, evaluate
-from harness.evaluate import Protocol, evaluate_block
-from harness.protocol import blocks
-from ibc.normalize import ActionConfig, Normalizer
-from ibc.policy import Policy, PolicyConfig, build_policy
+from harness.config.protocol import Protocol, blocks
+from harness.config.trial_config import config_hash, resolve, to_dict
+from harness.core import files
+from harness.evaluation.job import Options, evaluate
+from harness.evaluation.rollout import evaluate_block
+from harness.storage import checkpoints, table_schemas
+from ibc.config.action import ActionConfig
+from ibc.config.policy import PolicyConfig
+from ibc.data.normalizer import Normalizer
+from ibc.policies.base import Policy
+from ibc.policies.factory import build_policy
 
 SMALL = {
     "policy.action.frame": "board",
@@ -85,9 +89,9 @@ def _tiny_results(
             if (arm, train_seed) == ("explicit", 1):
                 continue
             folder = sweep / "trials" / f"{identity['config_hash']}-s{train_seed}"
-            store.write_json(described, folder / "config.json")
+            files.write_json(described, folder / "config.json")
             policy = tiny_policy(train_seed, policy__kind=config.policy.kind)
-            checkpoint.save(
+            checkpoints.save(
                 folder / "checkpoints",
                 "best",
                 policy,
@@ -99,14 +103,16 @@ def _tiny_results(
                 "sweep": "tiny",
                 **identity,
                 "checkpoint_step": 500,
-                "policy_hash": checkpoint.weights_hash(folder / "checkpoints" / "best"),
+                "policy_hash": checkpoints.weights_hash(folder / "checkpoints" / "best"),
             }
             rows = [
                 {**row, **columns}
                 for block in blocks(range(200_000, 200_025), 25)
                 for row in evaluate_block(policy, block, Protocol(max_episode_steps=30))
             ]
-            store.write(store.table("episodes", rows), folder / "episodes" / "select-500.parquet")
+            table_schemas.write(
+                table_schemas.table("episodes", rows), folder / "episodes" / "select-500.parquet"
+            )
             score = sum(row["score"] for row in rows) / len(rows)
             status = {
                 "status": "finished",
@@ -117,8 +123,8 @@ def _tiny_results(
                 "train_seconds": 12.5,
                 "samples_per_second": 1e4,
             }
-            store.write_json(status, folder / "status.json")
-            store.write_json([], folder / "health.json")
+            files.write_json(status, folder / "status.json")
+            files.write_json([], folder / "health.json")
     asked = {
         "question": "loss",
         "text": "Does an energy help?",
@@ -127,5 +133,5 @@ def _tiny_results(
         ],
     }
     plan = {"sweep": "tiny", "trials": trials, "questions": [asked]}
-    store.write_json(plan, sweep / "plan.json")
+    files.write_json(plan, sweep / "plan.json")
     return results

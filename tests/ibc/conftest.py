@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ibc.demos import Demos
+from ibc.data.demos import Demos
 
 
 @pytest.fixture(scope="session")

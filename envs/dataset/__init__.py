@@ -1,0 +1,1 @@
+"""Demonstrations on disk, written crash-safe in the layout of Diffusion Policy."""

@@ -1,0 +1,226 @@
+"""Demonstrations on the disk: a zarr v2 store in Diffusion Policy's layout, written crash-safe.
+
+data/state (L, 5) px and rad, before each action; data/action (L, 2) px, the target that was carried
+out; data/keypoint (L, 9, 2) px; data/img (L, 96, 96, 3), 0 to 255; data/n_contacts (L, 1): all
+float32. meta/episode_ends (E,) and meta/seeds (E,), the seeds of the legacy resets: int64.
+
+A new store appears whole or not at all. An episode is appended in an order in which readers see it
+at the very end: first chunks, whose rows beyond an array's shape nobody reads, then the shapes of
+the data, last of all the shape of episode_ends. What a kill leaves half done is cut at the next
+opening.
+"""
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from envs.dataset.zarr_array import Array, write_file
+
+Rows = Mapping[str, npt.NDArray[Any]]  # the arrays of one episode, by the names below
+ROWS: dict[str, tuple[int, ...]] = {
+    "state": (5,),
+    "action": (2,),
+    "keypoint": (9, 2),
+    "img": (96, 96, 3),
+    "n_contacts": (1,),
+}
+REQUIRED = ("state", "action")
+CHUNK_ROWS = 161  # as in the recorded demonstrations
+CHUNK_EPISODES = 1024
+_TEMPORARY = ".tmp-"
+
+
+def write(
+    path: Path,
+    episodes: Sequence[Rows],
+    seeds: Sequence[int],
+    *,
+    chunk_rows: int | None = None,
+    level: int = 9,
+) -> None:
+    """Write a new store, whole or not at all; `chunk_rows` None: one chunk an array.
+
+    Every episode has the same arrays. Raises OSError where the file system refuses.
+    """
+    values = {
+        f"data/{name}": np.concatenate([episode[name] for episode in episodes])
+        for name in episodes[0]
+    }
+    values["meta/episode_ends"] = np.cumsum([len(e["action"]) for e in episodes], dtype=np.int64)
+    values["meta/seeds"] = np.array(seeds, dtype=np.int64)
+    temporary = path.parent / f".{path.name[:60]}{_TEMPORARY}{secrets.token_hex(6)}"
+    try:
+        for name, array in values.items():
+            rows = len(array)
+            if chunk_rows is not None:
+                rows = chunk_rows if name.startswith("data/") else CHUNK_EPISODES
+            dtype = "<f4" if name.startswith("data/") else "<i8"
+            new = Array.create(temporary / name, array.shape[1:], dtype, rows, level)
+            new.put(array)
+            new.resize(len(array))
+        for folder in (temporary / "data", temporary / "meta", temporary):
+            write_file(folder / ".zgroup", b'{\n    "zarr_format": 2\n}')
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync(path.parent)
+
+
+class Recording:
+    """A store, there already or to be, that one process appends episodes to.
+
+    `episodes`, `steps` and `seeds` (None where an older store has none) say what it holds. Raises
+    ValueError for a store of another layout, one that is damaged, one that another process is
+    appending to, and for a folder that cannot be written to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.episodes, self.steps = 0, 0
+        self.seeds: list[int] | None = []
+        self._arrays: dict[str, Array] = {}
+        self._lock = _locked(path)
+        try:
+            for left in path.parent.glob(f".{path.name[:60]}{_TEMPORARY}*"):
+                shutil.rmtree(left)  # a kill's; nobody else writes here now
+            if path.exists():
+                self._open()
+                if not all(os.access(array.folder, os.W_OK) for array in self._arrays.values()):
+                    raise ValueError(f"{path} must be writable to append to it, it is not")
+        except OSError as error:
+            self.close()
+            raise ValueError(f"{path} must be readable and writable: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def append(self, episode: Rows, seed: int) -> None:
+        """Keep an episode: on the disk when this returns, not there at all if it raises OSError."""
+        length = len(episode["action"])
+        if length < 1:
+            raise ValueError("an episode must have at least one step, got none")
+        if not self._arrays:
+            write(self.path, [episode], [seed], chunk_rows=CHUNK_ROWS, level=5)
+            self._open()
+            return
+        ends, steps = self._arrays["meta/episode_ends"], self.steps + length
+        data = {n: array for n, array in self._arrays.items() if n.startswith("data/")}
+        seeds = self._arrays.get("meta/seeds")
+        for name, array in data.items():
+            array.put(episode[name.removeprefix("data/")])
+        if seeds is not None:
+            seeds.put([seed])
+        ends.put([steps])
+        try:
+            for array in data.values():
+                array.resize(steps)
+            if seeds is not None:
+                seeds.resize(self.episodes + 1)
+            ends.resize(self.episodes + 1)  # from here on it is there
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._cut()
+            raise
+        self.episodes, self.steps = self.episodes + 1, steps
+        if self.seeds is not None:
+            self.seeds.append(seed)
+
+    def close(self) -> None:
+        """Let other processes append."""
+        if not self._lock.closed:
+            _lock_file(self.path).unlink(missing_ok=True)
+            self._lock.close()
+
+    def _open(self) -> None:
+        if not (self.path / ".zgroup").is_file():
+            raise ValueError(f"--out must be a new name or a zarr v2 store, {self.path} is neither")
+        names = [
+            f"{group}/{folder.name}"
+            for group in ("data", "meta")
+            for folder in sorted((self.path / group).glob("[!.]*"))
+            if folder.is_dir()
+        ]
+        known = {f"data/{name}": row for name, row in ROWS.items()}
+        known |= {"meta/episode_ends": (), "meta/seeds": ()}
+        needed = {*(f"data/{name}" for name in REQUIRED), "meta/episode_ends"}
+        if (strange := sorted(set(names) - set(known))) or not needed <= set(names):
+            said = (
+                f"it also has {strange}" if strange else f"it lacks {sorted(needed - set(names))}"
+            )
+            raise ValueError(
+                "episodes are appended to stores in Diffusion Policy's layout "
+                f"({', '.join(known)}), {self.path} is another: {said}"
+            )
+        self._arrays = {
+            name: Array.open(
+                self.path / name, known[name], "<f4" if name.startswith("data/") else "<i8"
+            )
+            for name in names
+        }
+        self._cut()
+        for array in self._arrays.values():
+            array.check_end()
+
+    def _cut(self) -> None:
+        """Take back what lies beyond the last whole episode."""
+        found = self._arrays["meta/episode_ends"]
+        ends = found.read()
+        self.episodes = len(ends)
+        self.steps = int(ends[-1]) if len(ends) else 0
+        if (np.diff(ends, prepend=0) <= 0).any():
+            raise ValueError(f"the ends of episodes must increase, those of {self.path} do not")
+        for name, array in self._arrays.items():
+            wanted = self.steps if name.startswith("data/") else self.episodes
+            if array.length < wanted:
+                raise ValueError(
+                    f"{name} must have {wanted} rows, as {self.path} has {self.episodes} episodes, "
+                    f"got {array.length}: the store is damaged"
+                )
+            if array.length > wanted:
+                array.resize(wanted)
+        seeds = self._arrays.get("meta/seeds")
+        self.seeds = None if seeds is None else seeds.read().tolist()
+
+
+def sync(folder: Path) -> None:
+    """Make the names in a folder durable: without it a rename may be lost with the power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock_file(path: Path) -> Path:
+    return path.parent / f".{path.name[:60]}.lock"
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """Return the open lock file of a store that nobody else appends to."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            file = _lock_file(path).open("ab")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Between the two calls its holder may have removed it.
+                if os.fstat(file.fileno()).st_ino == _lock_file(path).stat().st_ino:
+                    break
+            except FileNotFoundError:
+                pass
+            except BlockingIOError:
+                file.close()
+                raise ValueError(f"one process at a time appends to {path}, another does") from None
+            file.close()
+    except OSError as error:
+        raise ValueError(f"the folder of --out must be writable: {error}") from error
+    return file

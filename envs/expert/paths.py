@@ -1,0 +1,168 @@
+"""The agent's shortest way around the T to a contact, in the block's frame (px).
+
+The T is grown by the agent's radius and a clearance; the ways run over the corners of the grown T.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from envs.expert.pushes import (
+    FACE_ALONG,
+    FACE_HIGH,
+    FACE_LOW,
+    FACE_PUSH,
+    Floats,
+    Ints,
+    agent_point,
+    contact_point,
+)
+from envs.physics.dynamics import AGENT_RADIUS, BAR, STEM
+
+CORNER_CLEARANCE = 9.0  # px at the corners: room for cutting them
+GAP = 5.0  # px off a face, where an approach straightens towards the contact
+SLIDE = 14.0  # px: the farthest contact on the same face that is reached by sliding along it
+_FAR = 1e5
+_GROWN = AGENT_RADIUS + GAP - 1.0  # no way comes closer to the T's outline than this
+
+
+# The offsets on each face that can be approached at right angles, outside the two inner corners.
+_REACH_LOW, _REACH_HIGH = FACE_LOW.copy(), FACE_HIGH.copy()
+_REACH_LOW[3], _REACH_HIGH[4] = 15 + _GROWN, -15 - _GROWN
+_REACH_LOW[5:7] = 30 + _GROWN
+_BOXES = tuple(
+    (min(x) - _GROWN, max(x) + _GROWN, min(y) - _GROWN, max(y) + _GROWN)
+    for x, y in (zip(*BAR, strict=True), zip(*STEM, strict=True))
+)
+
+
+def _grown_corners(margin: float) -> Floats:
+    wide, narrow, foot = 60 + margin, 15 + margin, 120 + margin
+    return np.array(
+        [
+            *((-wide, -margin), (wide, -margin), (wide, 30 + margin), (narrow, 30 + margin)),
+            *((narrow, foot), (-narrow, foot), (-narrow, 30 + margin), (-wide, 30 + margin)),
+        ]
+    )
+
+
+def crosses(start: Floats, end: Floats) -> npt.NDArray[np.bool_]:
+    """Return whether (...) the straight lines from start to end (..., 2) cross the grown T."""
+    step = end - start
+    step = np.where(step == 0, 1e-12, step)
+    hit = np.zeros(np.broadcast_shapes(start.shape, end.shape)[:-1], dtype=bool)
+    for west, east, top, bottom in _BOXES:
+        first = (np.array([west, top]) - start) / step
+        second = (np.array([east, bottom]) - start) / step
+        enter = np.minimum(first, second).max(axis=-1)
+        leave = np.maximum(first, second).min(axis=-1)
+        hit |= np.minimum(leave, 1.0) - np.maximum(enter, 0.0) > 1e-9
+    return hit
+
+
+NODES = _grown_corners(AGENT_RADIUS + CORNER_CLEARANCE)
+_EDGES = np.linalg.norm(NODES[:, None] - NODES[None], axis=-1)
+_EDGES[crosses(NODES[:, None], NODES[None])] = _FAR
+
+
+def shortest(usable: npt.NDArray[np.bool_]) -> tuple[Floats, Ints]:
+    """Return lengths and first hops (8, 8) between the grown T's corners that are `usable` (8,)."""
+    length = np.where(usable[:, None] & usable[None], _EDGES, _FAR)
+    hop = np.tile(np.arange(len(NODES)), (len(NODES), 1))
+    for k in range(len(NODES)):
+        over = length[:, k : k + 1] + length[k]
+        better = over < length - 1e-9
+        length, hop = np.where(better, over, length), np.where(better, hop[:, k : k + 1], hop)
+    return length, hop
+
+
+_ALL_USABLE = shortest(np.ones(len(NODES), dtype=bool))
+
+
+class Ways:
+    """The ways from one agent position (2,); `usable` (8,) corners are those on the board."""
+
+    def __init__(self, agent: Floats, usable: npt.NDArray[np.bool_]) -> None:
+        self._agent = agent
+        self._length, self._hop = _ALL_USABLE if usable.all() else shortest(usable)
+        self._start = _retreat(agent)
+        blocked = crosses(self._start, NODES) | ~usable
+        self._first = np.where(blocked, _FAR, np.linalg.norm(NODES - self._start, axis=-1))
+        self._usable = usable
+
+    def lengths(self, face: Ints, offset: Floats) -> Floats:
+        """Return the lengths (...) of the ways to contacts, px; _FAR-like where there is none."""
+        before = _before(face, offset)
+        direct = np.linalg.norm(before - self._start, axis=-1)
+        direct = np.where(crosses(self._start, before), _FAR, direct)
+        over_nodes = (self._first[:, None] + self._length).min(axis=0)
+        last = np.linalg.norm(before[..., None, :] - NODES, axis=-1)
+        last = np.where(crosses(NODES, before[..., None, :]) | ~self._usable, _FAR, last)
+        length = np.minimum(direct, (over_nodes + last).min(axis=-1))
+        length += np.linalg.norm(self._start - self._agent)
+        length += np.linalg.norm(agent_point(face, offset) - before, axis=-1)
+        ahead, aside = self._at_face(face, offset)
+        slides = _slides(ahead, aside)
+        return np.where(slides, np.hypot(ahead - AGENT_RADIUS, aside), length)
+
+    def points(self, face: Ints, offset: Floats) -> Floats:
+        """Return the corners (P, 2) of the way to one contact, from the agent to the touch."""
+        touch, before = agent_point(face, offset), _before(face, offset)
+        if _slides(*self._at_face(face, offset)):
+            return np.array([self._agent, touch])
+        way = [self._agent]
+        if not np.array_equal(self._start, self._agent):
+            way.append(self._start)
+        if crosses(self._start, before):
+            last = np.where(
+                crosses(NODES, before) | ~self._usable,
+                _FAR,
+                np.linalg.norm(NODES - before, axis=-1),
+            )
+            total = self._first[:, None] + self._length + last
+            node, goal = (int(i) for i in np.unravel_index(np.argmin(total), total.shape))
+            way.append(NODES[node])
+            while node != goal:
+                node = int(self._hop[node, goal])
+                way.append(NODES[node])
+        return np.array([*way, before, touch])
+
+    def _at_face(self, face: Ints, offset: Floats) -> tuple[Floats, Floats]:
+        away = contact_point(face, offset) - self._agent
+        return (away * FACE_PUSH[face]).sum(axis=-1), (away * FACE_ALONG[face]).sum(axis=-1)
+
+
+def _before(face: Ints, offset: Floats) -> Floats:
+    """Return where (..., 2) an approach straightens: off the contact and outside the grown T."""
+    return agent_point(face, np.clip(offset, _REACH_LOW[face], _REACH_HIGH[face]), GAP)
+
+
+def _slides(ahead: Floats, aside: Floats) -> npt.NDArray[np.bool_]:
+    near = (ahead > AGENT_RADIUS - 4) & (ahead < AGENT_RADIUS + GAP + 6)
+    slides: npt.NDArray[np.bool_] = near & (np.abs(aside) < SLIDE)
+    return slides
+
+
+def _inside(points: Floats) -> npt.NDArray[np.bool_]:
+    inside = np.zeros(points.shape[:-1], dtype=bool)
+    for west, east, top, bottom in _BOXES:
+        x, y = points[..., 0], points[..., 1]
+        inside |= (x > west) & (x < east) & (y > top) & (y < bottom)
+    return inside
+
+
+def _retreat(agent: Floats) -> Floats:
+    """Return the nearest point outside the grown T, straight off one of its faces."""
+    if not _inside(agent):
+        return agent
+    x, y = agent
+    margin = _GROWN + 0.5
+    right, left, low = max(x, 15 + margin), min(x, -15 - margin), max(y, 30 + margin)
+    exits = np.array(
+        [
+            *((x, -margin), (60 + margin, y), (-60 - margin, y), (x, 120 + margin)),
+            *((15 + margin, y), (-15 - margin, y), (x, 30 + margin), (right, low), (left, low)),
+        ]
+    )
+    exits = exits[~_inside(exits)]
+    nearest: Floats = exits[np.argmin(np.linalg.norm(exits - agent, axis=-1))]
+    return nearest

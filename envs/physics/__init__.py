@@ -1,0 +1,1 @@
+"""The bodies of PushT and the geometry of its T."""

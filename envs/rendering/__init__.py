@@ -1,0 +1,1 @@
+"""Observations and video frames, drawn without a display."""

@@ -1,0 +1,1 @@
+"""A person demonstrates PushT with the mouse."""

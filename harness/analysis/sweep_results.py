@@ -1,0 +1,373 @@
+"""From the tables of a sweep to arms: grids of training seeds by environment seeds."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from harness.core import seeds as core_seeds
+from harness.core.errors import UserError
+from harness.stats import intervals
+from harness.stats.intervals import Crossed, Estimate
+from harness.storage import episode_table, json_schemas, table_schemas
+from harness.storage import tables as store
+
+Trial = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Trials of one config, told apart by their training seeds, with their best checkpoints' rows.
+
+    episodes: select and report rows of finished trials, each trial's of one protocol.
+    """
+
+    name: str
+    trials: tuple[Trial, ...]
+    episodes: pa.Table
+    _grids: dict[tuple[str, range], Crossed] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    _seeds: dict[range, NDArray[np.int64]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @property
+    def finished(self) -> int:
+        """How many of its trials are finished."""
+        return sum(trial["status"] == "finished" for trial in self.trials)
+
+    def grid(self, column: str, seeds: range) -> Crossed:
+        """Return a column over training seeds and environment seeds."""
+        at = column, seeds
+        if at not in self._grids:
+            self._grids[at] = self._crossed(column, seeds)
+        return self._grids[at]
+
+    def env_seeds(self, seeds: range) -> NDArray[np.int64]:
+        """Return the environment seeds in the range on which any of its trials has an episode."""
+        if seeds not in self._seeds:
+            env = self.episodes["env_seed"].to_numpy()
+            self._seeds[seeds] = np.unique(env[(env >= seeds.start) & (env < seeds.stop)])
+        return self._seeds[seeds]
+
+    def _crossed(self, column: str, seeds: range) -> Crossed:
+        env = self.episodes["env_seed"].to_numpy()
+        train = pc.fill_null(self.episodes["train_seed"], -1).to_numpy()
+        values = pc.cast(self.episodes[column], pa.float64()).to_numpy(zero_copy_only=False)
+        rows = (env >= seeds.start) & (env < seeds.stop)
+        env, train, values = env[rows], train[rows], values[rows]
+        whole = _whole_grid(train, env, values)
+        return intervals.crossed(train, env, values) if whole is None else whole
+
+
+def _whole_grid(
+    train: NDArray[np.int64], env: NDArray[np.int64], values: NDArray[np.float64]
+) -> Crossed | None:
+    """Return what `stats.crossed` does of sorted rows without holes; None for any others."""
+    starts = np.flatnonzero(np.diff(train, prepend=train[:1] - 1))
+    if len(starts) == 0 or len(train) % len(starts):
+        return None
+    seeds, grid = train[starts], env.reshape(len(starts), -1)
+    sorted_ = (np.diff(seeds) > 0).all() and (np.diff(grid[0]) > 0).all()
+    even = (starts == np.arange(len(starts)) * grid.shape[1]).all()
+    if not (sorted_ and even and (grid == grid[0]).all() and np.isfinite(values).all()):
+        return None
+    # Laid out as by `stats.crossed`: sums in another order would differ in their last bits.
+    cells = np.asfortranarray(values.reshape(grid.shape))
+    return Crossed(tuple(seeds.tolist()), grid[0], cells)
+
+
+_UNNAMED = "trials"  # the question of trials that no plan asks for
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One line of a question's table; a difference is to the question's first arm, paired.
+
+    In a search there is none: its points are compared with no baseline.
+    """
+
+    question: str
+    text: str
+    arm: str
+    config_hash: str
+    group: Group
+    select: Estimate
+    difference: Estimate | None
+    success: Estimate
+    report: Estimate
+    report_success: Estimate
+
+    def as_row(self) -> dict[str, Any]:
+        """Return plain values for JSON and CSV."""
+        row: dict[str, Any] = {
+            "question": self.question,
+            "arm": self.arm,
+            "config_hash": self.config_hash,
+            "trials_finished": self.group.finished,
+            "trials": len(self.group.trials),
+            "health": health(self.group.trials),
+        }
+        for name, estimate in (
+            ("select_score", self.select),
+            ("select_difference", self.difference),
+            ("select_success_rate", self.success),
+            ("report_score", self.report),
+            ("report_success_rate", self.report_success),
+        ):
+            row |= estimate_columns(name, estimate)
+        return row
+
+
+def estimate_columns(name: str, estimate: Estimate | None) -> dict[str, Any]:
+    """Return value, low, high and n as four columns; what is unknown is None."""
+    if estimate is None:
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high", f"{name}_n"))
+    numbers = (estimate.value, estimate.low, estimate.high)
+    plain = [None if np.isnan(number) else number for number in numbers]
+    names = (name, f"{name}_low", f"{name}_high")
+    return {**dict(zip(names, plain, strict=True)), f"{name}_n": estimate.n}
+
+
+def health(trials: Sequence[Trial]) -> str:
+    """Return the illnesses of some trials, the commonest first, "ok", or "" where none is known."""
+    known = [trial["health"] for trial in trials if trial["health"] is not None]
+    names = Counter(name for text in known for name in text.split(", ") if name != "ok")
+    if names:
+        return ", ".join(name for name, _ in names.most_common())
+    return "ok" if known else ""
+
+
+class Sweep:
+    """A sweep's folder, read once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        trials, episodes = store.read_both(folder)
+        self.trials: list[dict[str, Any]] = trials.to_pylist()
+        self._by_hash: dict[str, list[Trial]] = {}
+        for trial in self.trials:
+            self._by_hash.setdefault(trial["config_hash"], []).append(trial)
+        finished = [trial for trial in self.trials if trial["status"] == "finished"]
+        self._all = episode_table.by_trial(episodes)
+        self._episodes = episode_table.by_trial(episode_table.that_count(episodes, finished))
+        plan = folder / "plan.json"
+        self.plan: dict[str, Any] = json_schemas.read(plan) if plan.is_file() else {}
+
+    def counts(self) -> Counter[str]:
+        """Return how many trials have each status."""
+        return Counter(trial["status"] for trial in self.trials)
+
+    def best(self) -> Trial | None:
+        """Return the trial that `--ckpt best` stands for, or None while none is finished."""
+        scored = [
+            trial
+            for trial in self.trials
+            if trial["status"] == "finished" and trial["select_score"] is not None
+        ]
+        return min(scored, key=lambda t: (-t["select_score"], t["trial"]), default=None)
+
+    def episodes_of(self, trial: Trial) -> pa.Table:
+        """Return a trial's episodes of all its checkpoints, failed ones too."""
+        none = table_schemas.SCHEMAS["episodes"].empty_table()
+        return self._all.get((trial["config_hash"], trial["train_seed"]), none)
+
+    def group(self, name: str, trials: Sequence[Trial]) -> Group:
+        """Return trials as a group, with the episodes of the finished ones."""
+        keys = ((trial["config_hash"], trial["train_seed"]) for trial in trials)
+        tables = [self._episodes[key] for key in keys if key in self._episodes]
+        tables = tables or [table_schemas.SCHEMAS["episodes"].empty_table()]
+        return Group(name, tuple(trials), pa.concat_tables(tables))
+
+    def arms(self) -> list[Arm]:
+        """Return every arm of every question, in the plan's order; a search's points by score."""
+        found: list[Arm] = []
+        points: list[Arm] = []
+        groups: dict[tuple[int, ...], Group] = {}  # the baseline is an arm of many questions
+        for question in self._questions():
+            first: Group | None = None
+            for entry in question["arms"]:
+                trials = self._of_arm(question, entry["config_hash"])
+                key = tuple(map(id, trials))
+                if not trials or key not in groups:
+                    groups[key] = self.group(entry["config_hash"], trials)
+                arm = _arm(question, entry["arm"], groups[key], first)
+                if self._asks(question):
+                    first = first or arm.group
+                    found.append(arm)
+                else:  # a search's points answer no question
+                    points.append(arm)
+        points.sort(key=_standing, reverse=True)
+        return found + points
+
+    def _asks(self, question: Mapping[str, Any]) -> bool:
+        """Return whether a question's arms are compared: a search's points are not."""
+        return not self.plan.get("search") or "train_seeds" in question
+
+    def _of_arm(self, question: Mapping[str, Any], config_hash: str) -> list[Trial]:
+        """Return an arm's trials; in a search, those of the point itself or of its confirmation."""
+        trials: Sequence[Trial] = self._by_hash.get(config_hash, ())
+        if "train_seeds" in question:
+            return [trial for trial in trials if trial["train_seed"] in question["train_seeds"]]
+        if self.plan.get("search"):
+            name = question["question"]
+            return [trial for trial in trials if (trial["question"] or _UNNAMED) == name]
+        return list(trials)
+
+    def _questions(self) -> list[dict[str, Any]]:
+        """Return the plan's questions and, without any or in a search, the trials' own."""
+        asked = list(self.plan.get("questions") or [])
+        if asked and not self.plan.get("search"):
+            return asked
+        names: dict[str, dict[str, Any]] = {}
+        known = {question["question"] for question in asked}
+        for trial in self.trials:
+            question, config_hash = trial["question"] or _UNNAMED, trial["config_hash"]
+            if question in known:
+                continue
+            entry = names.setdefault(question, {"question": question, "text": "", "arms": {}})
+            entry["arms"].setdefault(config_hash, trial["arm"] or config_hash)
+        for entry in names.values():
+            entry["arms"] = [{"arm": arm, "config_hash": h} for h, arm in entry["arms"].items()]
+        return asked + list(names.values())
+
+    def find_group(self, name: str) -> Group:
+        """Return what a name stands for: an arm, a config's hash, a trial; UserError if nothing."""
+        found = [
+            (entry["config_hash"], f"{question['question']} / {entry['arm']}", question)
+            for question in self._questions()
+            for entry in question["arms"]
+            if name in (entry["arm"], f"{question['question']} / {entry['arm']}")
+        ]
+        if len({config_hash for config_hash, _, _ in found}) > 1:
+            raise UserError(
+                f"{name!r} is an arm of several questions; take one of: "
+                + "; ".join(sorted({title for _, title, _ in found}))
+            )
+        if found:
+            # The confirmation of a search's point comes before the point, whose score is too high.
+            trials = self._of_arm(found[0][2], found[0][0])
+            return self.group(name, trials)
+        trials = [trial for trial in self.trials if trial["config_hash"].startswith(name)]
+        if len({trial["config_hash"] for trial in trials}) > 1 or not trials:
+            trials = [trial for trial in self.trials if trial["trial"] == name]
+        if not trials:
+            raise UserError(
+                f"{name[:100]!r} must be an arm, a config's hash or a trial of sweep "
+                f"{self.folder.name}; `python -m harness.results trials` lists them"
+            )
+        return self.group(name, trials)
+
+
+def _standing(point: Arm) -> tuple[bool, float, float]:
+    """Return what a search's points are ranked by: finished ones first, by their score.
+
+    Those that a halving stopped follow, the farther they came the sooner, then by score so far.
+    """
+    if point.group.finished:
+        return True, float(np.nan_to_num(point.select.value, nan=-1.0)), 0.0
+    steps = [trial["step"] or 0 for trial in point.group.trials]
+    scores = [trial["select_score"] for trial in point.group.trials]
+    so_far = [score for score in scores if score is not None]
+    return False, float(max(steps, default=0)), max(so_far, default=-1.0)
+
+
+def _arm(question: Mapping[str, Any], name: str, group: Group, first: Group | None) -> Arm:
+    difference = None
+    if first is not None:
+        difference = paired(group, first, "score", core_seeds.SELECT_SEEDS)
+    return Arm(
+        question=question["question"],
+        text=question.get("text") or "",
+        arm=name,
+        config_hash=group.trials[0]["config_hash"] if group.trials else group.name,
+        group=group,
+        select=intervals.share_interval(group.grid("score", core_seeds.SELECT_SEEDS).values),
+        difference=difference,
+        success=intervals.share_interval(group.grid("success", core_seeds.SELECT_SEEDS).values),
+        report=intervals.share_interval(group.grid("score", core_seeds.REPORT_SEEDS).values),
+        report_success=intervals.share_interval(
+            group.grid("success", core_seeds.REPORT_SEEDS).values
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two groups on the environment seeds that all their trials have, and the difference a - b.
+
+    dropped: environment seeds that some have and some have not.
+    """
+
+    column: str
+    a: Estimate
+    b: Estimate
+    difference: Estimate
+    seeds_a: int
+    seeds_b: int
+    dropped: int
+
+
+def paired(
+    a: Group, b: Group, column: str, seeds: range, level: float = intervals.LEVEL
+) -> Estimate:
+    """Return the difference a - b of a column on the environment seeds that all trials have."""
+    cut_a, cut_b = intervals.common(a.grid(column, seeds), b.grid(column, seeds))
+    return intervals.paired_difference(cut_a.values, cut_b.values, level)
+
+
+def compare(a: Group, b: Group, column: str, seeds: range) -> Comparison:
+    """Compare a column ("score", "success", "final_coverage") of two groups, paired by env seed."""
+    grid_a, grid_b = a.grid(column, seeds), b.grid(column, seeds)
+    cut_a, cut_b = intervals.common(grid_a, grid_b)
+    return Comparison(
+        column,
+        intervals.share_interval(cut_a.values),
+        intervals.share_interval(cut_b.values),
+        intervals.paired_difference(cut_a.values, cut_b.values),
+        len(cut_a.train_seeds),
+        len(cut_b.train_seeds),
+        len(np.union1d(a.env_seeds(seeds), b.env_seeds(seeds))) - len(cut_a.env_seeds),
+    )
+
+
+def evaluation_group(folder: Path) -> Group:
+    """Return the episodes of results/evaluations/<name> as a group of one."""
+    episodes = store.read(folder, "episodes")
+    episodes = episode_table.of_one_protocol(episodes.filter(pc.is_null(episodes["error"])))
+    return Group(folder.name, (), episodes)
+
+
+def comparison_row(found: Comparison, a: str, b: str, on: str) -> dict[str, Any]:
+    """Return plain values of a comparison for JSON and CSV."""
+    row: dict[str, Any] = {"column": found.column, "a": a, "b": b, "on": on}
+    for name, estimate in (
+        ("mean_a", found.a),
+        ("mean_b", found.b),
+        ("difference", found.difference),
+    ):
+        row |= estimate_columns(name, estimate)
+    return {**row, "train_seeds_a": found.seeds_a, "train_seeds_b": found.seeds_b}
+
+
+def arm_name(row: Mapping[str, Any]) -> str:
+    """Return "question / arm" of a trial's row."""
+    return " / ".join(text for text in (row["question"], row["arm"]) if text)
+
+
+def of_row(row: Mapping[str, Any], name: str) -> Estimate:
+    """Return a trial's column with its interval; NaN for what is null."""
+    value, low, high = (
+        math.nan if row[key] is None else float(row[key])
+        for key in (name, f"{name}_low", f"{name}_high")
+    )
+    return Estimate(value, low, high, row[f"{name.split('_')[0]}_n"] or 0)

@@ -1,0 +1,1 @@
+"""Ray sessions and the resources of a machine or cluster."""

@@ -1,0 +1,1 @@
+"""Search spaces and trial configs, read strictly; imports no torch."""

@@ -1,0 +1,247 @@
+"""A search-space file -> a plan: every trial resolved, checked and known by its hash beforehand.
+
+Overrides go on top of each other in this order: the defaults, base, the track, the budget, the
+budget's track, the arm. A preset is a whole recipe (all of policy and train) beneath the base,
+track or arm that names it; that of an arm lies beneath the budget too, which so can shorten it.
+Arms that resolve to the same config are one trial with several names.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.config import strict_yaml
+from harness.config.search_spec import MAX_TRIALS, Search, read_search
+from harness.config.space_file import Layer, SpaceFile
+from harness.config.strict_yaml import Location
+from harness.config.trial_config import TrialConfig, config_hash, trial_id
+from harness.core.paths import check_name
+from ibc.config.policy import config_warnings
+
+VERSION = 1
+BASELINE = "baseline"
+ONLY_TRACK = "all"  # the track of a file that names none
+DEFAULT_BUDGET = "standard"
+OF_SEARCH = ("trials", "halving", "confirm")  # what a budget may say of a search
+OF_BUDGET = 2  # the last layers of a track: the budget's and its track's
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One answer to a question: its name and the config that gives it."""
+
+    name: str
+    config_hash: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question on one track; the first arm is the track's baseline."""
+
+    name: str
+    text: str
+    track: str
+    arms: tuple[Arm, ...]
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """One config with one training seed; `names` are the (question, arm) pairs it stands for."""
+
+    config: TrialConfig
+    config_hash: str
+    train_seed: int
+    track: str
+    names: tuple[tuple[str, str], ...]
+
+    @property
+    def id(self) -> str:
+        """The name of the trial's folder."""
+        return trial_id(self.config_hash, self.train_seed)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep is to run; `trials` is empty where a search finds them as it goes.
+
+    baselines: each track's config hash.
+    """
+
+    name: str
+    budget: str
+    train_seeds: tuple[int, ...]
+    questions: tuple[Question, ...]
+    baselines: Mapping[str, str]
+    trials: tuple[PlannedTrial, ...]
+    search: Search | None
+
+    @property
+    def warnings(self) -> list[str]:
+        """What configs ask for although it is known to go wrong, each with the arms that do."""
+        found: dict[str, dict[str, None]] = {}
+        for trial in self.trials:
+            for text in config_warnings(trial.config.policy):
+                arms = [arm for _, arm in trial.names] or [f"{BASELINE} ({trial.track})"]
+                found.setdefault(text, {}).update(dict.fromkeys(arms))
+        if self.search is not None:
+            found = {text: {} for text in config_warnings(self.search.config({}).policy)}
+        return [f"{', '.join(arms)}: {text}" if arms else text for text, arms in found.items()]
+
+
+def plan(path: Path, budget: str = DEFAULT_BUDGET, *, trials: int | None = None) -> Plan:
+    """Read a search space and return everything that it asks for within this budget.
+
+    trials: how many trials a search makes, instead of the number in the file. UserError names the
+    file, the line and the rule that is broken.
+    """
+    file = SpaceFile(strict_yaml.read(path))
+    keys = ("version", "name", "train_seeds", "base", "tracks", "questions", "search", "budgets")
+    root = file.section((), file.document.content, keys)
+    file.whole(("version",), root.get("version"), VERSION, VERSION)
+    name = file.text(("name",), root.get("name", path.stem))
+    try:
+        check_name(name, "name")
+    except ValueError as error:
+        raise file.error(("name",), str(error)) from None
+    budget_at, chosen = _budget(file, root.get("budgets", {}), budget)
+    seeds_at = (*budget_at, "train_seeds") if "train_seeds" in chosen else ("train_seeds",)
+    seeds = file.seeds(seeds_at, chosen.get("train_seeds", root.get("train_seeds", [0])))
+    tracks = _tracks(file, root, budget_at, chosen)
+    if "search" in root:
+        if "questions" in root:
+            raise file.error(("search",), "a file must hold questions or a search, given both")
+        search = read_search(file, root["search"], tracks, (budget_at, chosen), seeds, trials)
+        return Plan(name, budget, seeds, (), {}, (), search)
+    of_search = [key for key in OF_SEARCH if key in chosen]
+    if trials is not None or of_search == ["trials"]:
+        raise file.error(
+            budget_at, "a number of trials is set for a search, and there is none here"
+        )
+    if of_search:
+        at = (*budget_at, of_search[0])
+        raise file.error(at, f"{of_search[0]} is set for a search, and there is none here")
+    builder = _Builder(file, tracks)
+    questions = builder.questions(root.get("questions", {}))
+    planned = builder.trials(seeds)
+    return Plan(name, budget, seeds, questions, builder.baselines, planned, None)
+
+
+def _budget(file: SpaceFile, given: object, name: str) -> tuple[Location, dict[str, Any]]:
+    budgets = file.mapping(("budgets",), given)
+    for each, content in budgets.items():
+        file.section(("budgets", each), content, ("train_seeds", "set", "tracks", *OF_SEARCH))
+    if name in budgets:
+        return ("budgets", name), budgets[name]
+    if not budgets and name == DEFAULT_BUDGET:
+        return ("budgets",), {}
+    known = ", ".join(budgets) or DEFAULT_BUDGET
+    raise file.error(("budgets",), f"the budget must be one of {known}, given {name!r}")
+
+
+def _tracks(
+    file: SpaceFile, root: Mapping[str, Any], budget_at: Location, budget: Mapping[str, Any]
+) -> dict[str, list[Layer]]:
+    tracks = file.labels(("tracks",), root.get("tracks", {ONLY_TRACK: {}}))
+    of_budget = file.section((*budget_at, "tracks"), budget.get("tracks", {}), list(tracks))
+    base = file.layers(("base",), root.get("base", {}))
+    budget_set = file.layer((*budget_at, "set"), budget.get("set", {}))
+    return {
+        name: [
+            *base,
+            *file.layers(("tracks", name), given),
+            budget_set,
+            file.layer((*budget_at, "tracks", name), of_budget.get(name, {})),
+        ]
+        for name, given in tracks.items()
+    }
+
+
+class _Builder:
+    """Resolves arms and remembers under which names each config is asked for."""
+
+    def __init__(self, file: SpaceFile, tracks: Mapping[str, list[Layer]]) -> None:
+        self.file = file
+        self.tracks = tracks
+        self.configs: dict[str, tuple[TrialConfig, str]] = {}
+        self.names: dict[str, dict[tuple[str, str], None]] = {}
+        self.baselines = {track: self.add(track, layers) for track, layers in tracks.items()}
+
+    def add(self, track: str, layers: list[Layer], what: str = "") -> str:
+        config = self.file.resolve(layers, f"{what or 'the baseline'} on track {track}")
+        hash_ = config_hash(config)
+        self.configs.setdefault(hash_, (config, track))
+        self.names.setdefault(hash_, {})
+        return hash_
+
+    def questions(self, given: object) -> tuple[Question, ...]:
+        questions = self.file.mapping(("questions",), given)
+        if questions:
+            self.file.labels(("questions",), questions)
+        return tuple(q for name, content in questions.items() for q in self.question(name, content))
+
+    def question(self, name: str, given: object) -> Iterator[Question]:
+        where: Location = ("questions", name)
+        content = self.file.section(where, given, ("ask", "tracks", "arms", "grid"))
+        text = self.file.text((*where, "ask"), content.get("ask", ""))
+        asked = content.get("tracks", list(self.tracks))
+        if (
+            not isinstance(asked, list)
+            or not asked
+            or any(track not in self.tracks for track in asked)
+        ):
+            rule = f"tracks must list some of {', '.join(self.tracks)}, given {asked!r}"
+            raise self.file.error((*where, "tracks"), rule)
+        if ("arms" in content) == ("grid" in content):
+            raise self.file.error(where, "a question must have either arms or a grid")
+        arms = list(self.arms(where, content) if "arms" in content else self.grid(where, content))
+        asked = list(dict.fromkeys(asked))
+        for track in asked:
+            title = f"{name} ({track})" if len(asked) > 1 else name
+            answers = [Arm(BASELINE, self.baselines[track])]
+            beneath, budget = self.tracks[track][:-OF_BUDGET], self.tracks[track][-OF_BUDGET:]
+            for arm, (*preset, own) in arms:
+                layers = [*beneath, *preset, *budget, own]
+                answers.append(Arm(arm, self.add(track, layers, f"arm {arm!r}")))
+            for answer in answers:
+                self.names[answer.config_hash][title, answer.name] = None
+            yield Question(title, text, track, tuple(answers))
+
+    def arms(
+        self, where: Location, content: Mapping[str, Any]
+    ) -> Iterator[tuple[str, list[Layer]]]:
+        for name, overrides in self.file.labels((*where, "arms"), content["arms"]).items():
+            at = (*where, "arms", name)
+            if name == BASELINE:
+                raise self.file.error(at, f"the arm {BASELINE!r} is there without being named")
+            yield name, self.file.layers(at, overrides)
+
+    def grid(
+        self, where: Location, content: Mapping[str, Any]
+    ) -> Iterator[tuple[str, list[Layer]]]:
+        at = (*where, "grid")
+        axes = self.file.layer(at, content["grid"])
+        for key, values in axes.flat.items():
+            if not isinstance(values, list) or not values:
+                raise self.file.error(at, f"{key} must be a list of values, given {values!r}")
+        cells = math.prod(len(values) for values in axes.flat.values())
+        self.check_size(at, cells)
+        for values in itertools.product(*axes.flat.values()):
+            cell = dict(zip(axes.flat, values, strict=True))
+            name = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in cell.items())
+            yield name, [Layer(at, content["grid"], cell)]
+
+    def trials(self, seeds: tuple[int, ...]) -> tuple[PlannedTrial, ...]:
+        self.check_size(("questions",), len(self.configs) * len(seeds))
+        return tuple(
+            PlannedTrial(config, hash_, seed, track, tuple(self.names[hash_]))
+            for seed in seeds  # a whole replicate first: an early look at the table is a fair one
+            for hash_, (config, track) in self.configs.items()
+        )
+
+    def check_size(self, where: Location, trials: int) -> None:
+        if trials > MAX_TRIALS:
+            rule = f"a plan must have at most {MAX_TRIALS:,} trials, given {trials:,}"
+            raise self.file.error(where, rule)

@@ -1,0 +1,184 @@
+"""TrialConfig: everything that decides what a trial computes, its strict reading and its hash."""
+
+import dataclasses
+import difflib
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from harness.core.errors import UserError
+from harness.core.seeds import FIRST_SELECT_SEED, MAX_SELECT_SEEDS
+from ibc.config.checks import check_int
+from ibc.config.policy import PolicyConfig
+from ibc.config.training import SplitConfig, TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectConfig:
+    """How the `best` checkpoint is chosen: rollouts on the environment seeds 200000...
+
+    seeds: how many episodes a rollout has. every: a rollout at the first epoch's end at or after
+    each multiple of so many optimiser steps, 0 for one at the end of the training alone.
+    """
+
+    seeds: int = 50
+    every: int = 0
+
+    def __post_init__(self) -> None:
+        check_int("select.seeds", self.seeds, 1, MAX_SELECT_SEEDS)
+        check_int("select.every", self.every, 0)
+
+    @property
+    def env_seeds(self) -> tuple[int, ...]:
+        """The environment seeds themselves."""
+        return tuple(range(FIRST_SELECT_SEED, FIRST_SELECT_SEED + self.seeds))
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialConfig:
+    """One trial but for its training seed and the demonstrations it is given."""
+
+    split: SplitConfig = dataclasses.field(default_factory=SplitConfig)
+    policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    select: SelectConfig = dataclasses.field(default_factory=SelectConfig)
+
+    @functools.cached_property  # a plan asks for it again for each training seed
+    def _hash(self) -> str:
+        text = json.dumps(to_dict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+_SCALARS = frozenset({bool, int, float, str, type(None)})
+
+
+class ConfigError(UserError):
+    """A setting that is not allowed; `key` is its dotted name ("" for the config as a whole)."""
+
+    def __init__(self, key: str, rule: str) -> None:
+        super().__init__(rule)
+        self.key = key
+
+
+_ADAPTER = TypeAdapter(TrialConfig)
+
+
+def to_dict(config: TrialConfig) -> dict[str, Any]:
+    """Return the config as nested plain values, as they are stored (tuples as lists)."""
+    return _plain(config)  # type: ignore[no-any-return]
+
+
+def from_dict(content: Mapping[str, Any]) -> TrialConfig:
+    """Return the config of nested plain values; what is missing has its default.
+
+    Strict: "3" is no number, 1.0 is no whole number, an unknown key is refused with the nearest
+    known one. ConfigError names the setting, the rule and what was given.
+    """
+    flatten(content)
+    try:
+        # JSON mode takes mappings for dataclasses and lists for tuples, and stays strict otherwise.
+        return _ADAPTER.validate_json(json.dumps(content), strict=True, extra="forbid")
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "value_error":
+            raise ConfigError(key, first["msg"].removeprefix("Value error, ")) from None
+        rule = first["msg"].replace("Input should be", "must be").replace("Input", "the value")
+        raise ConfigError(key, f"{key} {rule}, given {first['input']!r}") from None
+
+
+def leaves(config: TrialConfig) -> dict[str, Any]:
+    """Return every setting under its dotted name: {"policy.energy.width": 256, ...}."""
+    return _leaves(to_dict(config))
+
+
+def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return overrides, nested or dotted or both, under full dotted names.
+
+    ConfigError for a key that is no setting, a section that is given a value, a setting that is
+    given a mapping, and a setting that is given twice (nested and dotted).
+    """
+    flat: dict[str, Any] = {}
+    for part, value in content.items():
+        key = f"{prefix}{part}"
+        if key in SECTIONS:
+            if not isinstance(value, Mapping):
+                raise ConfigError(key, f"{key} must be a mapping of settings, given {value!r}")
+            new = flatten(value, f"{key}.")
+        elif key in DEFAULTS:
+            if isinstance(value, Mapping):
+                raise ConfigError(key, f"{key} must be one value, given a mapping")
+            new = {key: value}
+        else:
+            raise ConfigError(key, f"{key} must be a known setting{_did_you_mean(key)}")
+        for name in new.keys() & flat.keys():
+            raise ConfigError(name, f"{name} must be given once, given nested and dotted")
+        flat.update(new)
+    return flat
+
+
+def resolve(*layers: Mapping[str, Any]) -> TrialConfig:
+    """Return the defaults overridden by flat layers, a later one over an earlier one."""
+    content: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            *sections, name = key.split(".")
+            section = content
+            for part in sections:
+                section = section.setdefault(part, {})
+            section[name] = value
+    return from_dict(content)
+
+
+def config_hash(config: TrialConfig) -> str:
+    """Return the identity of a resolved config: 12 hex digits over its canonical JSON."""
+    return config._hash
+
+
+def trial_id(hash_: str, train_seed: int) -> str:
+    """Return the name of a trial's folder."""
+    return f"{hash_}-s{train_seed}"
+
+
+def nearest(word: str, known: Mapping[str, object] | list[str]) -> str:
+    """Return "; did you mean X?" for a near miss, "" when nothing is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _did_you_mean(key: str) -> str:
+    by_last_part = {name.rpartition(".")[2]: name for name in DEFAULTS}
+    near = nearest(key, DEFAULTS)
+    if not near:
+        last = difflib.get_close_matches(key.rpartition(".")[2], by_last_part, n=1, cutoff=0.7)
+        near = f"; did you mean {by_last_part[last[0]]}?" if last else ""
+    return near or f"; its section must be one of {', '.join(sorted(SECTIONS))}"
+
+
+def _plain(value: Any) -> Any:
+    # dataclasses.asdict copies deeply, which costs seconds in a plan of ten thousand trials.
+    names = getattr(value, "__dataclass_fields__", None)
+    if names is not None:
+        settings = [(name, getattr(value, name)) for name in names]
+        return {name: v if type(v) in _SCALARS else _plain(v) for name, v in settings}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _leaves(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        if isinstance(value, dict):
+            flat.update(_leaves(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+DEFAULTS = leaves(TrialConfig())
+SECTIONS = frozenset(
+    key.rsplit(".", depth)[0] for key in DEFAULTS for depth in range(1, key.count(".") + 1)
+)

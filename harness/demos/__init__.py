@@ -1,0 +1,1 @@
+"""The command line over demonstrations and what it is made of."""

@@ -1,0 +1,178 @@
+"""Fetches the published demonstrations: one zip over HTTP, unpacked warily, known by its content.
+
+The zip's own checksum is not published, so what is installed is what decodes to the right arrays:
+the fingerprint must be that of the data set that every PushT result rests on.
+"""
+
+import contextlib
+import fcntl
+import http.client
+import os
+import shutil
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+
+from harness.core.errors import UserError
+from harness.core.paths import DATA
+from harness.demos.source import DOWNLOADED
+from ibc.data import demos, zarr_store
+
+URL = "https://diffusion-policy.cs.columbia.edu/data/training/pusht.zip"
+FINGERPRINT = "b566578379df525197b899ec0d1365ba5a40c122302fbe44aefa1c91432c7690"
+MAX_ZIP_BYTES = 2**30
+MAX_UNPACKED_BYTES = 4 * 2**30
+MAX_ENTRIES = 100_000
+TIMEOUT = 30.0  # seconds without a byte
+_BLOCK = 2**18
+Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all where the server says
+
+
+class DownloadError(Exception):
+    """The network or the server failed, or what came is not the data set; no user's mistake."""
+
+
+def download(
+    url: str = URL,
+    *,
+    folder: Path = DATA,
+    expected: str = FINGERPRINT,
+    progress: Progress = lambda done, total: None,
+    timeout: float = TIMEOUT,
+) -> Path:
+    """Installs the data set in `folder` and returns its path; what is there is replaced.
+
+    Until everything is verified nothing is changed: a kill at any moment leaves the old data set,
+    or none. Raises DownloadError, UserError for an address that is not HTTP or a folder that cannot
+    be written.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise UserError(f"--url must begin with http:// or https://, got {url!r}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _workplace(folder) as work:
+            archive = work / "archive.zip"
+            _fetch(url, archive, progress, timeout)
+            store = _unpack(archive, work / "unpacked")
+            _verify(store, expected)
+            return _install(store, folder / DOWNLOADED, work / "replaced")
+    except OSError as error:
+        raise UserError(f"{folder} must be writable and roomy, it is not: {error}") from error
+
+
+@contextlib.contextmanager
+def _workplace(folder: Path) -> Iterator[Path]:
+    """A folder of one's own beside the target; what a killed download left in it is removed."""
+    with (folder / ".download.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"only one download at a time: another one fills {folder}") from error
+        work = folder / ".download"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _fetch(url: str, file: Path, progress: Progress, timeout: float) -> None:
+    try:
+        with _response(url, timeout) as response, file.open("xb") as out:
+            length = response.headers.get("Content-Length", "")
+            total = int(length) if length.isdecimal() else None
+            done = 0
+            while block := _block(response, url):
+                done += len(block)
+                if max(done, total or 0) > MAX_ZIP_BYTES:
+                    raise DownloadError(f"{url}: more than {MAX_ZIP_BYTES} bytes, not taken")
+                out.write(block)
+                progress(done, total)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise DownloadError(f"{url}: the server answered {error.code} {error.reason}") from error
+    if total is not None and done != total:
+        raise DownloadError(f"{url}: the connection ended after {done} of {total} bytes; try again")
+
+
+def _response(url: str, timeout: float) -> http.client.HTTPResponse:
+    try:
+        response = urllib.request.urlopen(url, timeout=timeout)
+    except urllib.error.HTTPError:
+        raise
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise DownloadError(f"{url}: cannot be reached: {reason}") from error
+    if not isinstance(response, http.client.HTTPResponse):
+        raise DownloadError(f"{url}: leads to {response.url}, which is not HTTP")
+    return response
+
+
+def _block(response: http.client.HTTPResponse, url: str) -> bytes:
+    try:
+        return response.read(_BLOCK)
+    except (OSError, http.client.HTTPException) as error:
+        raise DownloadError(f"{url}: the connection broke: {error}; try again") from error
+
+
+def _unpack(archive: Path, folder: Path) -> Path:
+    """The data set's folder, unpacked; DownloadError for an entry that would leave `folder`."""
+    try:
+        with zipfile.ZipFile(archive) as zipped:
+            entries = zipped.infolist()
+            if len(entries) > MAX_ENTRIES:
+                raise DownloadError(f"the zip has {len(entries)} entries, at most {MAX_ENTRIES}")
+            if (size := sum(entry.file_size for entry in entries)) > MAX_UNPACKED_BYTES:
+                raise DownloadError(
+                    f"the zip unpacks to {size} bytes, at most {MAX_UNPACKED_BYTES}"
+                )
+            for entry in entries:
+                target = folder / _safe(entry)
+                if entry.is_dir():
+                    target.mkdir(parents=True, exist_ok=True)
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with zipped.open(entry) as source, target.open("xb") as out:
+                    shutil.copyfileobj(source, out, _BLOCK)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+        raise DownloadError(f"what came is not a whole zip: {error}") from error
+    except (FileExistsError, NotADirectoryError) as error:
+        raise DownloadError(f"the zip has the same name twice: {error.filename}") from error
+    stores = [path for path in sorted(folder.rglob("*.zarr")) if zarr_store.is_store(path)]
+    if len(stores) != 1:
+        raise DownloadError(f"the zip must hold one zarr store, it holds {len(stores)}")
+    return stores[0]
+
+
+def _safe(entry: zipfile.ZipInfo) -> PurePosixPath:
+    """The entry's path, below the folder and of a plain file or folder."""
+    path = PurePosixPath(entry.filename)
+    kind = entry.external_attr >> 28  # the file type of a Unix mode: 0 unknown, 4 folder, 8 plain
+    if path.is_absolute() or ".." in path.parts or "\\" in entry.filename or not path.parts:
+        raise DownloadError(f"the zip holds a path that leaves its folder: {entry.filename!r}")
+    if kind not in (0, 4, 8):
+        raise DownloadError(f"the zip holds a link or a device: {entry.filename!r}")
+    return path
+
+
+def _verify(store: Path, expected: str) -> None:
+    try:
+        found = demos.fingerprint(store)
+    except ValueError as error:
+        raise DownloadError(f"what came is a broken data set: {error}") from error
+    if found != expected:
+        raise DownloadError(
+            f"what came is another data set: its fingerprint must be {expected}, it is {found}"
+        )
+
+
+def _install(store: Path, target: Path, replaced: Path) -> Path:
+    os.sync()  # the files before their name, so that a power cut cannot leave empty ones
+    if target.exists():
+        target.rename(replaced)
+    store.rename(target)
+    return target

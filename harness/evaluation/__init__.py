@@ -1,0 +1,1 @@
+"""Rollouts of a policy over many seeds, in parallel."""

@@ -1,0 +1,99 @@
+"""Films of an evaluation's episodes: the very ones of its table, rolled out again and recorded."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from harness.config.protocol import Protocol, blocks
+from harness.core.errors import UserError
+from harness.evaluation.policy_source import Source, Task
+from harness.evaluation.pool import Pool
+from harness.media import overlay as media_overlay
+from harness.media.recorder import SIZE, Frame, Step, episode_frames, held
+from harness.media.video import free_path, write_animation, write_video
+
+MAX_VIDEOS = 1000
+OVERLAYS = ("energy",)
+GIF_SIZE = 192
+GIF_FRAMES = 75  # of an episode at most
+
+
+@dataclass(frozen=True)
+class Films:
+    """What is to be filmed: the first `count` seeds, and the best, median and worst one.
+
+    overlay: "energy" draws what the policy acts by. gif: a loop for READMEs beside each film.
+    """
+
+    count: int = 0
+    overlay: str | None = None
+    gif: bool = False
+
+    def check(self, seeds: int) -> None:
+        """UserError for what cannot be filmed of so many seeds."""
+        most = min(MAX_VIDEOS, seeds)
+        if not 0 <= self.count <= most:
+            raise UserError(f"--video takes 0 to {most} episodes, given {self.count}")
+        if self.overlay not in (None, *OVERLAYS):
+            raise UserError(f"--overlay takes {', '.join(OVERLAYS)}, given {self.overlay[:60]!r}")
+        if self.count == 0 and (self.overlay or self.gif):
+            option = "--overlay" if self.overlay else "--gif"
+            raise UserError(f"{option} needs films to be made: --video N, N at least 1")
+
+
+def film(
+    films: Films,
+    source: Source,
+    episodes: pa.Table,
+    folder: Path,
+    pool: Pool,
+    protocol: Protocol,
+) -> Iterator[Path]:
+    """Roll the blocks of the chosen episodes out once more, and yield each file as it is written.
+
+    episodes: one row for each seed of the evaluation. A failed one has no film; its row says why.
+    """
+    labels = to_film(episodes, films.count) if films.count else {}
+    every = blocks(episodes["env_seed"].to_pylist(), protocol.block_size)
+    tasks = [Task(source, block) for block in every if not labels.keys().isdisjoint(block)]
+    steps: dict[int, list[Step]] = {}
+    for _, outcome in pool.run(tasks, labels):
+        steps.update(outcome.steps)
+    policy = source.load() if films.overlay and labels else None
+    for seed, label in labels.items():
+        if not steps.get(seed):
+            continue
+        path = free_path(folder / f"seed{seed}-{label}.mp4")
+        title = f"seed {seed}, {label}"
+        write_video(path, held(_frames(policy, seed, steps[seed], title, SIZE)))
+        yield path
+        if films.gif:
+            apart = max(1, -(-len(steps[seed]) // GIF_FRAMES))
+            size = GIF_SIZE if policy is None else SIZE  # smaller, the legend could not be read
+            shown = list(_frames(policy, seed, steps[seed], title, size, apart))
+            loop = free_path(path.with_suffix(".gif"))
+            write_animation(loop, shown, every=apart)
+            yield loop
+
+
+def _frames(
+    policy: object, seed: int, steps: list[Step], title: str, size: int, every: int = 1
+) -> Iterator[Frame]:
+    """Each `every`-th picture of an episode and its last, with what a policy acts by if given."""
+    if policy is not None:
+        return media_overlay.frames(policy, seed, steps, title, size, every)
+    chosen = [step for at, step in enumerate(steps) if at % every == 0 or at == len(steps) - 1]
+    return episode_frames(chosen, size)
+
+
+def to_film(episodes: pa.Table, count: int) -> dict[int, str]:
+    """Return the first `count` seeds, and the best, median and worst one, with their labels."""
+    seeds, scores = episodes["env_seed"].to_pylist(), episodes["score"].to_pylist()
+    chosen = dict.fromkeys(seeds[:count], "first")
+    ranked = sorted((s, -seed) for seed, s in zip(seeds, scores, strict=True) if s is not None)
+    for label, at in (("worst", 0), ("median", len(ranked) // 2), ("best", len(ranked) - 1)):
+        if ranked:
+            chosen[-ranked[at][1]] = label
+    return chosen

@@ -1,0 +1,274 @@
+"""One evaluation, from what the user typed to rows on the disk and a table on the screen."""
+
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Console
+
+from harness.cluster.resources import available_cpus
+from harness.config.protocol import Protocol, blocks, caution, parse_seeds, span
+from harness.core import files, paths, provenance
+from harness.core.errors import OK, SOME_FAILED, UserError
+from harness.evaluation.films import Films, film
+from harness.evaluation.policy_source import Block, Outcome, Task
+from harness.evaluation.pool import Pool
+from harness.evaluation.progress import EvalProgress
+from harness.evaluation.targets import Target, find_targets
+from harness.remote.mirror import Mirror
+from harness.storage import table_schemas
+from harness.terminal import evaluation_tables
+from harness.terminal.formatting import plain, table
+
+
+@dataclass(frozen=True)
+class Options:
+    """What door 2 was given; results: the folder that sweeps lie in, or a store's URI."""
+
+    seeds: str
+    ckpt: str | Sequence[str] = ()
+    sweep: str | None = None
+    policy: str | None = None
+    workers: int | None = None
+    video: int = 0
+    overlay: str | None = None
+    gif: bool = False
+    results: Path | str = paths.RESULTS
+    redo: bool = False
+    address: str | None = None
+
+
+def evaluate(options: Options, console: Console) -> int:
+    """Evaluate policies on seeds, keep an episode row for each, print the table.
+
+    Returns the exit code: 1 when some episodes failed. UserError for anything that can be known to
+    be wrong before the first episode.
+    """
+    began = time.perf_counter()
+    seeds = parse_seeds(options.seeds)
+    protocol = Protocol()
+    workers = options.workers if options.address else _check_workers(options.workers)
+    films = Films(options.video, options.overlay, options.gif)
+    films.check(len(seeds))
+    ckpts = (options.ckpt,) if isinstance(options.ckpt, str) else tuple(options.ckpt)
+    mirror = _mirror(options)
+    results = Path(options.results) if mirror is None else mirror.path
+    fetch = None if mirror is None else mirror.fetch
+    targets = find_targets(ckpts, options.policy, results, options.sweep, fetch)
+    runs = {target.source: _Run(target, protocol, seeds, redo=options.redo) for target in targets}
+    for run in runs.values():
+        run.check()
+    tasks = [task for run in runs.values() for task in run.tasks]
+    workers = None if workers is None else max(1, min(workers, len(tasks)))
+    place = "all CPUs" if workers is None else f"{workers} worker(s)"
+    place += f" of the cluster at {options.address}" if options.address else ""
+    _announce(console, list(runs.values()), protocol, seeds, place)
+    address = options.address if tasks or films.count else None
+
+    with (
+        EvalProgress(sum(len(task.block) for task in tasks)) as progress,
+        Pool(protocol, workers, progress.tick, address=address) as pool,
+    ):
+        for task, outcome in pool.run(tasks):
+            run = runs[task.source]
+            progress.advance(run.add(task, outcome))
+            if mirror is not None:
+                with mirror.once():
+                    mirror.push_episodes(run.target.folder)
+        took = time.perf_counter() - began
+        for run in runs.values():
+            run.film(films, pool)
+    spent = evaluation_tables.TimeSpent(took, pool.workers, sum(len(task.block) for task in tasks))
+    found = [(run.target.title, run.episodes) for run in runs.values()]
+    shown = evaluation_tables.evaluation(found[0][1], spent, console.width)
+    if len(found) > 1:
+        shown = evaluation_tables.evaluations(found, spent)
+    console.print(shown)
+    for run in runs.values():
+        run.say_paths(console)
+        if mirror is not None:
+            mirror.push_episodes(run.target.folder, run.parts.merged)
+    failed = sum(rows.num_rows - rows["error"].null_count for _, rows in found)
+    return SOME_FAILED if failed else OK
+
+
+class _Run:
+    """The evaluation of one target: what is stored, what is to be rolled out, what came of it."""
+
+    def __init__(
+        self, target: Target, protocol: Protocol, seeds: tuple[int, ...], *, redo: bool
+    ) -> None:
+        self.target, self.protocol, self.seeds = target, protocol, seeds
+        self.known = None if redo else _known(target, protocol)
+        stored = set() if self.known is None else set(self.known["env_seed"].to_pylist())
+        self.missing = [seed for seed in seeds if seed not in stored]
+        self.tasks = self.on(blocks(self.missing, protocol.block_size))
+        self.fresh: list[dict[str, Any]] = []
+        self.films: list[Path] = []
+        self.path: Path | None = None
+        self.parts = _Parts(target, protocol)
+
+    def on(self, chosen: Iterable[Block]) -> list[Task]:
+        """The tasks of rolling this policy out on some blocks."""
+        return [Task(self.target.source, block) for block in chosen]
+
+    def check(self) -> None:
+        """UserError or ValueError when the policy cannot be loaded or its folder written."""
+        self.target.source.load()
+        _check_writable(self.target.folder)
+
+    def add(self, task: Task, outcome: Outcome) -> list[dict[str, Any]]:
+        """Keep a block's rows, and join the blocks in one file once the last is done."""
+        rows = [{**row, **self.target.columns} for row in outcome.rows]
+        self.parts.write(rows)
+        self.fresh += rows
+        if len(self.fresh) == len(self.missing):
+            self.path = self.parts.merge(self.fresh)
+        return rows
+
+    @property
+    def episodes(self) -> pa.Table:
+        """One row for each of the seeds, in their order."""
+        rows = table_schemas.table("episodes", self.fresh)
+        if self.known is not None:
+            rows = pa.concat_tables([self.known, rows])
+        place = {seed: i for i, seed in enumerate(rows["env_seed"].to_pylist())}
+        return rows.take([place[seed] for seed in self.seeds])
+
+    def film(self, films: Films, pool: Pool) -> None:
+        """Film the chosen episodes."""
+        folder = self.target.folder.parent / "videos"
+        made = film(films, self.target.source, self.episodes, folder, pool, self.protocol)
+        self.films.extend(made)
+
+    def say_paths(self, console: Console) -> None:
+        """Print where the rows and the films lie."""
+        if self.path is not None:
+            _say_path(console, "rows", self.path)
+        for path in self.films:
+            _say_path(console, "gif" if path.suffix == ".gif" else "video", path)
+
+
+def _mirror(options: Options) -> "Mirror | None":
+    """Return the local copy of a store, with what its small files say by now."""
+    if not paths.is_uri(options.results):
+        return None
+    from harness.remote.mirror import Mirror  # the import takes a while that folders need not wait
+
+    mirror = Mirror(str(options.results))
+    mirror.check()
+    mirror.pull(options.sweep)
+    return mirror
+
+
+def _check_workers(workers: int | None) -> int:
+    cpus = available_cpus()
+    if workers is None:
+        return cpus
+    if not 1 <= workers <= cpus:
+        raise UserError(f"--workers must be 1 to the {cpus} CPUs of this machine, given {workers}")
+    return workers
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = files.temporary_beside(folder / "probe")
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"results must be writable before anything starts: {error}") from error
+
+
+def _known(target: Target, protocol: Protocol) -> pa.Table | None:
+    """Return the episodes stored for these very weights and protocol, None if unknowable."""
+    if not target.reusable:
+        return None
+    tables = []
+    for path in sorted(target.folder.glob("*.parquet")):
+        try:
+            tables.append(table_schemas.read_file(path, "episodes"))
+        except files.TornFileError:
+            continue  # whoever reads the sweep sets it aside; here its seeds just run again
+    if not tables:
+        return None
+    rows = pa.concat_tables(tables)
+    same = pc.and_(
+        pc.equal(rows["policy_hash"], target.columns["policy_hash"]),
+        pc.equal(rows["protocol_hash"], protocol.hash),
+    )
+    return rows.filter(pc.and_(pc.fill_null(same, False), pc.is_null(rows["error"])))
+
+
+def _announce(
+    console: Console,
+    runs: Sequence[_Run],
+    protocol: Protocol,
+    seeds: tuple[int, ...],
+    place: str,
+) -> None:
+    missing = sum(len(run.missing) for run in runs)
+    total = len(runs) * len(seeds)
+    count = str(len(seeds)) if len(runs) == 1 else f"{total}: {len(seeds)} of each"
+    lines = [("evaluating" if i == 0 else " ", run.target.title) for i, run in enumerate(runs)]
+    lines += [("chosen as", run.target.note) for run in runs]
+    lines += [
+        ("episodes", f"{count}, from seeds {span(seeds)}, on {place}"),
+        ("protocol", f"{protocol.hash}: {protocol.describe()}"),
+    ]
+    if missing < total:
+        kept = f"{total - missing} of them already, and kept; --redo runs them again"
+        lines.append(("stored", kept))
+    lines.append(("warning", caution(seeds) or ""))
+    made = table("", "", fold=("",))
+    made.show_header = False
+    for name, text in lines:
+        if text:
+            made.add_row(plain(name, "bold"), plain(text))
+    console.print(made)
+
+
+def _say_path(console: Console, what: str, path: Path) -> None:
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    # Whole on one line, so that it can be copied.
+    console.print(f"{what}: {shown}", soft_wrap=True, highlight=False, markup=False)
+
+
+class _Parts:
+    """The files of one run: a part for each block as it is done, one file in the end.
+
+    A run that is killed leaves its parts, whose rows count like any others.
+    """
+
+    def __init__(self, target: Target, protocol: Protocol) -> None:
+        self.folder = target.folder
+        step = target.columns["checkpoint_step"]
+        # Numbers that grow make a later run's rows win over an earlier one's, see store.read; the
+        # random part keeps two runs at once apart.
+        numbers = [int(path.name[5:9]) for path in self.folder.glob("eval-[0-9][0-9][0-9][0-9]-*")]
+        run = f"eval-{max(numbers, default=0) + 1:04d}-{secrets.token_hex(2)}"
+        self.stem = f"{run}-{protocol.hash}" + ("" if step is None else f"-step{step}")
+        self.paths: list[Path] = []
+        self.merged: list[Path] = []
+
+    def write(self, rows: list[dict[str, Any]]) -> None:
+        path = self.folder / f"{self.stem}-part{rows[0]['env_seed']}.parquet"
+        table_schemas.write(table_schemas.table("episodes", rows), path)
+        self.paths.append(path)
+
+    def merge(self, rows: list[dict[str, Any]]) -> Path:
+        path = self.folder / f"{self.stem}.parquet"
+        by_seed = sorted(rows, key=lambda row: int(row["env_seed"]))
+        table_schemas.write(table_schemas.table("episodes", by_seed), path)
+        for part in self.paths:
+            part.unlink()
+        self.merged = self.paths
+        if self.folder.parent.parent.name == "evaluations":
+            described = {"policy": rows[0]["config_hash"], **provenance.collect()}
+            files.write_json(described, self.folder.parent / "evaluation.json")
+        return path

@@ -1,0 +1,72 @@
+"""How far an evaluation is: a bar with rate and time left on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from harness.core.text import duration
+
+_QUIET_SECONDS = 10.0
+
+
+class EvalProgress:
+    """Counts episodes on stderr; a context manager."""
+
+    def __init__(self, total: int, console: Console | None = None) -> None:
+        self.total = total
+        self.console = console or Console(file=sys.stderr)
+        self.done = 0
+        self.scores: list[float] = []
+        self.began = self.spoke = time.monotonic()
+        self._bar: Progress | None = None
+        if self.console.is_terminal and not self.console.is_dumb_terminal and total:
+            text = TextColumn("{task.fields[text]}", markup=False)
+            columns = BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total}"), text
+            self._bar = Progress(*columns, console=self.console, transient=True)
+            self._task = self._bar.add_task("episodes", total=total, text="starting")
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Count a block's rows."""
+        self.done += len(rows)
+        self.scores += [row["score"] for row in rows if row.get("score") is not None]
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.done, text=self.text())
+        elif time.monotonic() - self.spoke > _QUIET_SECONDS or self.done == self.total:
+            self.spoke = time.monotonic()
+            line = f"[{self.done}/{self.total}] {self.text()}"
+            self.console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+    def tick(self) -> None:
+        """Keep the time left moving between blocks."""
+        if self._bar is not None and self.done:
+            self._bar.update(self._task, text=self.text())
+
+    def text(self) -> str:
+        """Return score so far, rate and time left in words."""
+        spent = time.monotonic() - self.began
+        rate = self.done / spent if spent else 0.0
+        score = f"score so far {sum(self.scores) / len(self.scores):.3f}, " if self.scores else ""
+        if self.done == self.total:
+            return f"{score}{rate:.1f} episodes/s"
+        # The rate of what is done includes the start, so the time left falls faster than this.
+        left = duration((self.total - self.done) / rate) if rate else "unknown"
+        return f"{score}{rate:.1f} episodes/s, about {left} left"

@@ -1,0 +1,182 @@
+"""Ray actors that roll blocks out: on this machine or anywhere in a cluster, whoever dies.
+
+A block is handed only to a worker that has answered, so one that finds no place (its node is gone,
+another one is still to come) holds nothing up.
+"""
+
+import logging
+import math
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ray
+import torch
+from ray.exceptions import RayError
+
+from harness.config.protocol import Protocol
+from harness.core.errors import UserError
+from harness.core.text import one_line
+from harness.evaluation.policy_source import Outcome, Source, Task, Worker, failed
+from harness.evaluation.rollout import Predicts
+from ibc.policies.factory import load_policy
+
+MAX_ATTEMPTS = 3
+PATIENCE_SECONDS = 300.0  # for a node that is to come back
+LOOK_SECONDS = 5.0  # between two looks at the cluster
+Files = dict[str, bytes]
+
+
+class _Block(NamedTuple):
+    actor: Any
+    task: Task
+    attempt: int
+    nodes_lost: int
+
+
+class Crew:
+    """Workers of one CPU each in the Ray that is connected; `far`: of other machines too.
+
+    workers: how many; None takes all CPUs. A worker's death costs its block one of MAX_ATTEMPTS,
+    unless its whole node went. UserError when workers cannot start, when more are asked for than
+    there are CPUs, or when the cluster has had no CPU at all for `patience` seconds.
+    """
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        workers: int | None,
+        tick: Any,
+        *,
+        far: bool = False,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
+        logging.getLogger("ray").setLevel(logging.CRITICAL)
+        self.protocol, self.tick, self.far, self.patience = protocol, tick, far, patience
+        cpus = math.floor(_cpus())
+        if far and not 1 <= (workers or cpus) <= cpus:
+            raise UserError(
+                f"--workers must be 1 to the {cpus} CPUs of the cluster, given {workers or cpus}"
+            )
+        self.workers = workers or cpus
+        self._starting: dict[Any, Any] = {}
+        self._idle: list[Any] = []
+        self._sent: dict[Source, Any] = {}
+        self._stillborn = 0
+        self._alive_at = self._looked_at = time.monotonic()
+
+    def run(self, tasks: Sequence[Task], record: frozenset[int]) -> Iterator[tuple[Task, Outcome]]:
+        """Yield each task with its outcome as it is done; each once, in no particular order."""
+        waiting = deque((task, 1) for task in tasks)
+        running: dict[Any, _Block] = {}
+        while waiting or running:
+            hands = len(self._idle) + len(self._starting) + len(running)
+            for _ in range(min(self.workers, len(waiting) + len(running)) - hands):
+                self._start()
+            while waiting and self._idle:
+                actor, (task, attempt) = self._idle.pop(), waiting.popleft()
+                recorded = tuple(record.intersection(task.block))
+                reference = actor.roll.remote(task, recorded, self._files(task.source))
+                running[reference] = _Block(actor, task, attempt, _nodes_lost())
+            ready, _ = ray.wait([*running, *self._starting], num_returns=1, timeout=1.0)
+            self.tick()
+            self._look()
+            for reference in ready:
+                if reference in self._starting:
+                    self._welcome(reference)
+                    continue
+                block = running.pop(reference)
+                try:
+                    outcome = ray.get(reference)
+                except RayError as error:
+                    # The actor is gone with whatever killed it; another one redoes the block.
+                    attempt = block.attempt + (_nodes_lost() == block.nodes_lost)
+                    if attempt <= MAX_ATTEMPTS:
+                        waiting.append((block.task, attempt))
+                        continue
+                    text = f"its worker died {block.attempt} times (out of memory?): {error}"
+                    outcome = failed(block.task.block, self.protocol, text[:300])
+                else:
+                    self._idle.append(block.actor)
+                yield block.task, outcome
+
+    def _start(self) -> None:
+        made = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Actor)
+        # Workers spread over the nodes: none then goes with more of them than it must.
+        actor: Any = made.options(scheduling_strategy="SPREAD").remote(self.protocol)
+        self._starting[actor.ready.remote()] = actor
+
+    def _welcome(self, reference: Any) -> None:
+        actor = self._starting.pop(reference)
+        try:
+            ray.get(reference)
+        except RayError as error:
+            self._stillborn += 1
+            if self._stillborn > MAX_ATTEMPTS * self.workers:
+                rule = "an evaluation's workers must start (the project is installed on each node)"
+                text = one_line(error)[-300:]
+                raise UserError(f"{rule}, {self._stillborn} in a row did not: {text}") from error
+        else:
+            self._stillborn = 0
+            self._idle.append(actor)
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if now - self._looked_at < min(LOOK_SECONDS, self.patience):
+            return
+        self._looked_at = now
+        if _cpus() > 0:
+            self._alive_at = now
+        elif now - self._alive_at > self.patience:
+            raise UserError(
+                f"the cluster must have a living CPU, and for {self.patience:.0f} s it had none; "
+                "what is done is kept, run the same command again to continue"
+            )
+
+    def _files(self, source: Source) -> list[Any]:
+        """Return the checkpoint for another machine: inside of a list, Ray sends it when asked."""
+        if not self.far or source.checkpoint is None:
+            return []
+        if source not in self._sent:
+            paths = [path for path in source.checkpoint.iterdir() if path.is_file()]
+            wanted = [path for path in paths if not path.name.startswith("training_state")]
+            self._sent[source] = ray.put({path.name: path.read_bytes() for path in wanted})
+        return [self._sent[source]]
+
+
+class _Actor(Worker):
+    """A worker in a process of Ray's."""
+
+    def __init__(self, protocol: Protocol) -> None:
+        torch.set_num_threads(1)
+        super().__init__(protocol)
+        self._files: list[Any] = []
+
+    def ready(self) -> None:
+        """Answer: the process is there, and what it needs is imported."""
+
+    def roll(self, task: Task, record: Iterable[int], files: Sequence[Any] = ()) -> Outcome:
+        """Evaluate a block, of a checkpoint that lies here or came along."""
+        self._files = list(files)
+        return super().roll(task, record)
+
+    def load(self, source: Source) -> Predicts:
+        """Return the policy of a source."""
+        if not self._files:
+            return source.load()
+        with tempfile.TemporaryDirectory(prefix="ibc-harness-checkpoint-") as folder:
+            files: Files = ray.get(self._files[0])
+            for name, content in files.items():
+                (Path(folder) / name).write_bytes(content)
+            return load_policy(Path(folder))
+
+
+def _cpus() -> float:
+    return sum(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])  # type: ignore[no-untyped-call]
+
+
+def _nodes_lost() -> int:
+    return sum(not node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]

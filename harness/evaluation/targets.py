@@ -1,0 +1,110 @@
+"""What an evaluation is of: checkpoints by name, by trial or by folder, or any object that acts."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+
+from harness.core.errors import UserError
+from harness.core.text import one_line
+from harness.evaluation.policy_source import Source
+from harness.storage import lookup, tables
+
+EVERY = "all"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is evaluated: where it is loaded from, where its rows go, what they carry."""
+
+    source: Source
+    title: str
+    folder: Path
+    columns: dict[str, Any]
+    note: str = ""
+
+    @property
+    def reusable(self) -> bool:
+        """Whether stored rows are known to be of this very policy: code has no hash, weights do."""
+        return self.columns["policy_hash"] is not None
+
+
+def find_targets(
+    ckpts: Sequence[str],
+    policy: str | None,
+    results: Path,
+    sweep: str | None,
+    fetch: Callable[[Path], None] | None = None,
+) -> list[Target]:
+    """Return what --ckpt or --policy names; UserError when it is not exactly one of them.
+
+    `all` is every finished trial of the sweep. What is named twice counts once. `fetch`: see
+    `checkpoint.resolve`.
+    """
+    if (not ckpts) == (policy is None):
+        raise UserError("one of --ckpt and --policy is needed, and only one of them")
+    if policy is not None:
+        return [_object_target(policy, results)]
+    found: dict[Path, Target] = {}
+    for name in ckpts:
+        specs = _finished(results, sweep) if name == EVERY else [(name, sweep)]
+        for spec, of in specs:
+            target = _checkpoint_target(spec, results, of, fetch)
+            assert target.source.checkpoint is not None
+            found.setdefault(target.source.checkpoint, target)
+    return list(found.values())
+
+
+def _finished(results: Path, sweep: str | None) -> list[tuple[str, str]]:
+    folder = lookup.sweep_dir(results, sweep)
+    trials = tables.read(folder, "trials")
+    names: list[str] = trials.filter(pc.equal(trials["status"], "finished"))["trial"].to_pylist()
+    if not names:
+        raise UserError(
+            f"--ckpt {EVERY} takes the finished trials of a sweep, and none of the "
+            f"{trials.num_rows} trials of {folder.name} is finished"
+        )
+    return [(name, folder.name) for name in sorted(names)]
+
+
+def _checkpoint_target(
+    spec: str, results: Path, sweep: str | None, fetch: Callable[[Path], None] | None
+) -> Target:
+    found = lookup.resolve(spec, results, sweep, fetch)
+    columns = {
+        "sweep": found.sweep,
+        "config_hash": found.config_hash or found.policy_hash,
+        "train_seed": found.train_seed,
+        "checkpoint_step": found.step,
+        "policy_hash": found.policy_hash,
+    }
+    if found.trial_dir is not None:
+        title = f"trial {found.trial_dir.name} of {found.sweep}, step {found.step}"
+        folder = found.trial_dir / "episodes"
+    else:
+        name = f"{_folder_name(found.path.resolve().name)}-{found.policy_hash}"
+        title = f"checkpoint {found.path}"
+        folder = results / "evaluations" / name / "episodes"
+        columns["sweep"] = f"evaluations/{name}"
+    return Target(Source(checkpoint=found.path.resolve()), title, folder, columns, found.note)
+
+
+def _object_target(factory: str, results: Path) -> Target:
+    name = _folder_name(factory.replace(":", "."))
+    columns = {
+        "sweep": f"evaluations/{name}",
+        "config_hash": one_line(factory)[:100],
+        "train_seed": None,
+        "checkpoint_step": None,
+        "policy_hash": None,
+    }
+    source = Source(factory=factory, folder=Path.cwd())
+    folder = results / "evaluations" / name / "episodes"
+    return Target(source, f"policy {factory}", folder, columns)
+
+
+def _folder_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:80] or "policy"

@@ -1,0 +1,1 @@
+"""Videos and figures of episodes and energies."""

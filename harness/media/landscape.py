@@ -1,0 +1,190 @@
+"""One observation's energy over the board, for several checkpoints beside each other, as a PNG.
+
+The observation is a state of an episode that the planning demonstrator plays, so it is the same
+for all policies, whatever they see of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from envs.expert.demonstrator import plan_episode
+from envs.physics.dynamics import BOARD
+from envs.physics.geometry import coverage
+from envs.rendering import frames
+from harness.core import files, seeds
+from harness.core.errors import UserError
+from harness.core.text import one_line
+from harness.media import legend, overlay
+from harness.media.legend import FAINT, INK, PAPER, Words, text_font
+from harness.media.recorder import Floats, Frame, Step
+from harness.media.replay import Look, history, look, observe
+from harness.storage import lookup
+from ibc.policies.base import Policy
+from ibc.policies.factory import load_policy
+
+MOST, COLUMNS = 12, 4  # checkpoints on a picture, and beside each other
+MOST_STEPS = 300
+PANEL, HEAD, FOOT, GAP = 320, 40, 30, 10
+SIDE = 101
+EXPERT = (0, 130, 70)
+NEAREST = 300.0  # px of the board that a panel shows at least
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What one checkpoint makes of the state."""
+
+    words: Words
+    seen: Look
+
+
+def draw(
+    results: Path,
+    sweep: str | None,
+    specs: Sequence[str],
+    seed: int,
+    step: int,
+    out: Path | None = None,
+) -> Path:
+    """Draw the energies of checkpoints in one state and return the PNG's path.
+
+    specs: `best`, trials or folders, as --ckpt takes them; none stands for the sweep's best. The
+    state is the one after `step` steps of the demonstrator from the start `seed`. Without `out`
+    the picture lies in the sweep's pictures/. UserError for what cannot be drawn.
+    """
+    if len(specs) > MOST:
+        raise UserError(f"a picture takes 1 to {MOST} checkpoints, given {len(specs)}")
+    if out is not None and out.suffix.lower() != ".png":
+        raise UserError(f"--out must be a .png file, given {out.name!r}")
+    if not 0 <= step < MOST_STEPS:
+        raise UserError(f"--step is 0 to {MOST_STEPS - 1}, given {step}")
+    found = [lookup.resolve(spec, results, sweep) for spec in specs or ("best",)]
+    policies = [(_title(each), load_policy(each.path)) for each in found]
+    states, action = demonstrated(seed, step)
+    panels = [panel(policy, title, states, seed) for title, policy in policies]
+    picture = compose(panels, states[-1], action, f"start {seed}, step {step}")
+    if out is None:
+        folder = found[0].path if found[0].trial_dir is None else found[0].trial_dir.parent.parent
+        out = folder / "pictures" / f"landscape-seed{seed}-step{step}.png"
+    try:
+        with files.atomic(out) as file:
+            Image.fromarray(picture).save(file, "PNG", optimize=True)
+    except OSError as error:
+        raise UserError(f"--out must be a file that can be written: {error}") from error
+    return out
+
+
+def demonstrated(seed: int, step: int) -> tuple[list[Floats], Floats]:
+    """Return the states (5,) up to a step of the demonstrator's episode, and its action there."""
+    episode = plan_episode(seed, step + 1)
+    if len(episode.states) <= step:
+        raise UserError(
+            f"--step must lie in the episode: from start {seed} the demonstrator is done after "
+            f"{len(episode.states)} steps, given {step}"
+        )
+    return list(episode.states.astype(float)), episode.actions[step].astype(float)
+
+
+def panel(policy: Policy, title: str, states: Sequence[Floats], seed: int) -> Panel:
+    """Return what a policy makes of the newest of the states."""
+    obs = observe(history(states, len(states) - 1, policy.obs_horizon), policy.obs_mode)
+    seen = look(policy, obs, seeds.episode_generator(seed), side=SIDE)
+    return Panel(overlay.describe(policy, title), seen)
+
+
+def compose(panels: Sequence[Panel], state: Floats, expert: Floats, title: str) -> Frame:
+    """Return the panels beside each other with what their colours mean, uint8 (h, w, 3)."""
+    columns = min(COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    width = columns * (PANEL + GAP) + GAP
+    width += width % 2
+    cell = PANEL + HEAD
+    sheet = Image.new(
+        "RGB", (max(width, 2 * PANEL + 3 * GAP), FOOT + rows * cell + 2 * FOOT), PAPER
+    )
+    pen = ImageDraw.Draw(sheet)
+    pen.text((GAP, FOOT // 2), title, INK, text_font(15), anchor="lm")
+    shown = _extent(panels)
+    for at, each in enumerate(panels):
+        row, column = divmod(at, columns)
+        x, y = GAP + column * (PANEL + GAP), FOOT + row * cell
+        note = each.words.note
+        if each.words.energy == "-log density above the lowest":
+            note = f"mixture: -log density {note}".strip()
+        pen.text((x, y + 9), _cut(pen, each.words.title), INK, text_font(13), anchor="lm")
+        pen.text((x, y + 27), _cut(pen, note), FAINT, text_font(12), anchor="lm")
+        sheet.paste(Image.fromarray(_board(each.seen, state, expert, shown)), (x, y + HEAD))
+        pen.rectangle((x, y + HEAD, x + PANEL - 1, y + HEAD + PANEL - 1), outline=FAINT)
+    _foot(sheet, sheet.height - 2 * FOOT)
+    return np.asarray(sheet)
+
+
+def _board(seen: Look, state: Floats, expert: Floats, shown: float) -> Frame:
+    """Return a panel's board (PANEL, PANEL, 3): `shown` px of it, around the agent."""
+    size = 2 * round(PANEL * BOARD / shown / 2)
+    past = [Step(state, seen.plan[0], coverage(*state[2:]))]
+    frame = overlay.draw_board(past, seen, size)
+    _diamond(frame, expert)
+    scale = size / BOARD
+    left, top = (
+        int(np.clip(round(middle * scale - PANEL / 2), 0, size - PANEL)) for middle in state[:2]
+    )
+    return frame[top : top + PANEL, left : left + PANEL]
+
+
+def _diamond(frame: Frame, place: Floats) -> None:
+    for size, colour in ((9.0, PAPER), (6.5, EXPERT)):
+        frames.paint(frame, (place[0], place[1]), size, _to_diamond(place, size), colour)
+
+
+def _to_diamond(place: Floats, size: float) -> frames.Distance:
+    x, y = place.tolist()
+    return lambda u, v: np.asarray((np.abs(u - x) + np.abs(v - y) - size) / 2**0.5)
+
+
+def _extent(panels: Sequence[Panel]) -> float:
+    """How much of the board is shown, px to a side: what actions are compared in, and a margin."""
+    widest = max(float(np.ptp(each.seen.corners, 0).max()) for each in panels)
+    return min(BOARD, max(NEAREST, 1.1 * widest))
+
+
+def _foot(sheet: Image.Image, y: int) -> None:
+    pen, font = ImageDraw.Draw(sheet), text_font(12)
+    legend.put_ramp(sheet, GAP, y + 14)
+    pen.text(
+        (GAP + 92, y + 14),
+        "energy above each one's own lowest, in nats; one scale for all",
+        INK,
+        font,
+        anchor="lm",
+    )
+    x, y = GAP, y + 42
+    pen.polygon([(x + 6, y - 6), (x + 12, y), (x + 6, y + 6), (x, y)], EXPERT)
+    x = legend.put_sign(sheet, x, y, "demonstrator's action", lambda *place: None) + 14
+    x = legend.put_sign(sheet, x, y, "the policy's choice", legend.cross_mark) + 14
+    legend.put_sign(sheet, x, y, "candidate, by probability", legend.dot_mark)
+
+
+def _title(found: lookup.Checkpoint) -> str:
+    if found.trial_dir is None:
+        return one_line(found.path.name)
+    try:
+        described = files.read_json(found.trial_dir / "config.json")
+        arm = described.get("arm") if isinstance(described, dict) else None
+    except (FileNotFoundError, files.TornFileError):
+        arm = None
+    name = found.trial_dir.name
+    return one_line(f"{arm}, {name}" if arm else name)
+
+
+def _cut(pen: ImageDraw.ImageDraw, text: str) -> str:
+    """Return the text, its end left out where a panel is too narrow for it."""
+    short = text
+    while pen.textlength(short, text_font(13)) > PANEL and len(text) > 1:
+        text = text[:-1]
+        short = f"{text}..."
+    return short

@@ -1,0 +1,117 @@
+"""HTML and SVG as a tree of elements, so that text is text whatever a file's name holds.
+
+Nothing is pasted together: a string becomes markup in `render` alone, and there it is escaped.
+"""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from html import escape
+
+# What a page is built of; a script or style is only what this package ships (`Own`).
+# fmt: off
+TAGS = frozenset({
+    "a", "article", "body", "br", "button", "caption", "code", "dd", "details", "div", "dl", "dt",
+    "figcaption", "figure", "footer", "h1", "h2", "h3", "h4", "head", "header", "html", "img",
+    "input", "label", "li", "main", "meta", "nav", "ol", "p", "pre", "script", "section",
+    "small", "span", "strong", "style", "summary", "table", "tbody", "td", "th", "thead",
+    "title", "tr", "ul", "svg", "g", "path", "line", "circle", "rect", "text", "polygon",
+    "desc",
+})
+
+
+# fmt: on
+_VOID = frozenset({"br", "img", "input", "meta"})
+_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]*")
+_PICTURE = re.compile(r"data:image/(png|gif|webp);base64,[A-Za-z0-9+/=]*")
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+class Own(str):
+    """CSS or JavaScript of this package: the only text that is not escaped."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class Element:
+    """A tag with attributes and children; children are elements or plain text."""
+
+    tag: str
+    attributes: tuple[tuple[str, str], ...]
+    children: tuple["Node", ...]
+
+
+Node = Element | str
+
+
+def el(tag: str, *children: Node | None, **attributes: object) -> Element:
+    """Return an element; `class_` is class, `stroke_width` stroke-width, None leaves one out.
+
+    ValueError for a tag that the page has no use for and for an attribute that could run code or
+    fetch something: on..., style, another link than one within the page, another source than a
+    picture's own bytes.
+    """
+    if tag not in TAGS:
+        raise ValueError(f"a page's tag must be one of {len(TAGS)} plain ones, given {tag[:40]!r}")
+    named = []
+    for name, value in attributes.items():
+        if value is None or value is False:
+            continue
+        name = name.rstrip("_").replace("_", "-")
+        text = "" if value is True else str(value)
+        _check(name, text)
+        named.append((name, text))
+    return Element(tag, tuple(named), tuple(child for child in children if child is not None))
+
+
+def _check(name: str, value: str) -> None:
+    lower = name.lower()
+    if not _NAME.fullmatch(name) or lower.startswith("on") or lower in ("style", "srcdoc"):
+        raise ValueError(f"an attribute must not be able to run code, given {name[:40]!r}")
+    if lower in ("href", "action", "formaction") and not value.startswith("#"):
+        raise ValueError(f"a link must stay within the page, given {value[:80]!r}")
+    if lower in ("src", "srcset", "data", "poster") and not _PICTURE.fullmatch(value):
+        raise ValueError(f"a source must be a picture's own bytes, given {value[:80]!r}")
+
+
+def visible(text: str) -> str:
+    """Return text with control characters and marks of direction written out."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c
+        if c in "\n\t" or unicodedata.category(c) not in _UNSEEN
+        else c.encode("unicode_escape").decode("ascii")
+        for c in text
+    )
+
+
+def short(text: str, most: int = 60) -> str:
+    """Return text of at most so many characters, its middle left out where it is longer."""
+    if len(text) <= most:
+        return text
+    half = (most - 1) // 2
+    return f"{text[: most - 1 - half]}…{text[-half:]}"
+
+
+def render(node: Node) -> str:
+    """Return the markup of a tree."""
+    pieces: list[str] = []
+    _collect(node, pieces)
+    return "".join(pieces)
+
+
+def _collect(node: Node, into: list[str]) -> None:
+    if isinstance(node, str):
+        into.append(node if isinstance(node, Own) else escape(visible(node), quote=False))
+        return
+    into.append(f"<{node.tag}")
+    for name, value in node.attributes:
+        into.append(f' {name}="{escape(visible(value))}"')
+    into.append(">")
+    if node.tag in _VOID:
+        return
+    for child in node.children:
+        _collect(child, into)
+    into.append(f"</{node.tag}>")

@@ -1,0 +1,273 @@
+"""SVG plots: axes, curves with bands, bars, points.
+
+Every picture has a title and a description for those who do not see it, axes with units, and a
+size near that at which it is shown, so that its text stays as large as the page's small print.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.page.elements import Element, Node, el, short
+
+MOST_POINTS = 160
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis from `low` to `high` with its title, unit included; log: even steps are factors.
+
+    form: of the tick labels; given: the places to label, where they are not found; names: what
+    to write there instead of numbers.
+    """
+
+    title: str
+    low: float
+    high: float
+    log: bool = False
+    form: str = "g"
+    given: tuple[float, ...] = ()
+    names: tuple[str, ...] = ()
+
+    def share(self, value: float) -> float:
+        """Return where a value lies: 0 at `low`, 1 at `high`, cut to that."""
+        if self.log:
+            found = math.log(value / self.low) / math.log(self.high / self.low)
+        else:
+            found = (value - self.low) / (self.high - self.low)
+        return min(1.0, max(0.0, found))
+
+    @property
+    def ticks(self) -> list[float]:
+        """Round values between the ends."""
+        if self.given:
+            return list(self.given)
+        return _powers(self.low, self.high) if self.log else _steps(self.low, self.high)
+
+    def label(self, value: float) -> str:
+        """Return a tick's text."""
+        if self.names:
+            return self.names[self.given.index(value)]
+        return compact(value) if self.form == "g" or value == 0 else format(value, self.form)
+
+
+def compact(value: float) -> str:
+    """Return a number in few characters: 0.25, 8,000 as 8k, 3e-05."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 1e6:
+        return f"{value / 1e6:.4g}M"
+    if abs(value) >= 1e4:
+        return f"{value / 1e3:.4g}k"
+    return f"{value:.4g}"
+
+
+def _steps(low: float, high: float, most: int = 6) -> list[float]:
+    raw = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(digit * power for digit in (1, 2, 5, 10) if digit * power >= raw * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [round(k * step, 12) for k in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _powers(low: float, high: float) -> list[float]:
+    if high / low < 8.0:
+        return [tick for tick in _steps(low, high) if tick > 0]
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        found = [d * 10.0**p for p in powers for d in digits if low <= d * 10.0**p <= high]
+        if len(found) <= 7:
+            break
+    return found[:: max(1, -(-len(found) // 7))] or [low, high]
+
+
+def fitted(title: str, values: NDArray[np.float64], *, log: bool = False) -> Axis:
+    """Return an axis on which all finite values lie, with a little room; log needs them > 0."""
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        return Axis(title, 0.0, 1.0)
+    low, high = float(finite.min()), float(finite.max())
+    if log and low > 0 and high / low > 1.001:
+        room = (high / low) ** 0.04
+        return Axis(title, low / room, high * room, log=True)
+    if high - low <= 1e-12 * max(1.0, abs(high)):
+        room = 0.5 * abs(low) or 0.5
+        return Axis(title, low - room, high + room)
+    room = 0.04 * (high - low)
+    floor = 0.0 if low >= 0 and low < 0.3 * high else low - room
+    return Axis(title, floor, high + room)
+
+
+def thinned(n: int, most: int = MOST_POINTS) -> NDArray[np.int64]:
+    """Return which of n points in a row to draw: all, or evenly chosen with both ends."""
+    if n <= most:
+        return np.arange(n, dtype=np.int64)
+    return np.unique(np.linspace(0, n - 1, most).round().astype(np.int64))
+
+
+WIDTH, HEIGHT = 360, 240
+LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 40
+STYLES = 5  # lines told apart by colour and dash; the page's CSS knows as many
+STRIP = 24  # height of an interval in a table's cell, that of a line of text
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve through (x, y), with a band from low to high where there is one; arrays (n,).
+
+    style: 0 is the baseline's; faint: drawn thin behind the others.
+    """
+
+    name: str
+    style: int
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    low: NDArray[np.float64] | None = None
+    high: NDArray[np.float64] | None = None
+    marks: bool = False
+
+
+def place(x: Axis, y: Axis, at_x: float, at_y: float) -> tuple[float, float]:
+    """Return a value's place on a chart in the picture's units, y downwards."""
+    return (
+        LEFT + x.share(at_x) * (WIDTH - LEFT - RIGHT),
+        TOP + (1.0 - y.share(at_y)) * (HEIGHT - TOP - BOTTOM),
+    )
+
+
+def chart(title: str, description: str, x: Axis, y: Axis, marks: Sequence[Node]) -> Element:
+    """Return a picture with axes around marks that are placed by `place`."""
+    body: list[Node] = [el("title", title), el("desc", description)]
+    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+    for tick in y.ticks:
+        at = place(x, y, x.low, tick)[1]
+        body.append(el("line", class_="grid", x1=LEFT, x2=right, y1=_r(at), y2=_r(at)))
+        body.append(_text(LEFT - 6, at + 4, y.label(tick), "end"))
+    for tick in x.ticks:
+        at = place(x, y, tick, y.low)[0]
+        body.append(el("line", class_="tick", x1=_r(at), x2=_r(at), y1=bottom, y2=bottom + 4))
+        body.append(_text(at, bottom + 16, x.label(tick), "middle"))
+    body.append(el("line", class_="axis", x1=LEFT, x2=right, y1=bottom, y2=bottom))
+    body.append(_text((LEFT + right) / 2, HEIGHT - 6, x.title, "middle", "title"))
+    body.append(el("g", *marks))
+    return el(
+        "svg", *body, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=title, class_="plot"
+    )
+
+
+def lines(title: str, description: str, x: Axis, y: Axis, curves: Sequence[Line]) -> Element:
+    """Return curves on axes: bands first, then lines, the baseline behind the others."""
+    behind: list[Node] = []
+    front: list[Node] = []
+    for curve in curves:
+        keep = thinned(len(curve.x))
+        xs, ys = curve.x[keep], curve.y[keep]
+        hint = el("title", short(curve.name))
+        if curve.low is not None and curve.high is not None:
+            upper = _points(x, y, xs, curve.high[keep])
+            lower = _points(x, y, xs, curve.low[keep])[::-1]
+            if upper:
+                drawn = f"M{' L'.join(upper + lower)}Z"
+                behind.append(el("path", class_=f"band c{curve.style}", d=drawn))
+        points = _points(x, y, xs, ys)
+        if points:
+            path = f"M{' L'.join(points)}"
+            front.append(el("path", hint, class_=f"line c{curve.style}", d=path))
+        if curve.marks or len(points) == 1:
+            for point in points:
+                cx, cy = point.split(",")
+                front.append(el("circle", class_=f"dot c{curve.style}", cx=cx, cy=cy, r=3))
+    return chart(title, description, x, y, [*behind, *front])
+
+
+def _points(x: Axis, y: Axis, xs: NDArray[np.float64], ys: NDArray[np.float64]) -> list[str]:
+    finite = np.isfinite(xs) & np.isfinite(ys)
+    if x.log:
+        finite &= xs > 0
+    if y.log:
+        finite &= ys > 0
+    spots = (place(x, y, a, b) for a, b in zip(xs[finite], ys[finite], strict=True))
+    return [f"{_r(a)},{_r(b)}" for a, b in spots]
+
+
+def scatter(
+    title: str,
+    description: str,
+    x: Axis,
+    y: Axis,
+    points: Sequence[tuple[float, float, float, float, str]],
+) -> Element:
+    """Return points (x, y, low, high, hint), each with its interval as a bar; NaN leaves it out."""
+    marks: list[Node] = []
+    for at_x, at_y, low, high, hint in points:
+        cx, cy = place(x, y, at_x, at_y)
+        if np.isfinite(low) and np.isfinite(high):
+            y1, y2 = (_r(place(x, y, at_x, end)[1]) for end in (low, high))
+            marks.append(el("line", class_="whisker", x1=_r(cx), x2=_r(cx), y1=y1, y2=y2))
+        marks.append(el("circle", el("title", hint), class_="point", cx=_r(cx), cy=_r(cy), r=3.5))
+    return chart(title, description, x, y, marks)
+
+
+def interval(
+    axis: Axis, marks: Sequence[tuple[float, float, float, str]], zero: bool = False
+) -> Element:
+    """Return intervals (value, low, high, class) on a strip as wide as its table's cell.
+
+    Places are percentages: the strip grows with the cell and its dots stay round. It is for the
+    eye alone; the numbers stand beside it as text.
+    """
+    height = STRIP * len(marks)
+    body: list[Node] = [
+        el("line", class_="grid", x1=at, x2=at, y1=0, y2="100%")
+        for at in (_percent(axis, tick) for tick in axis.ticks)
+    ]
+    if zero:
+        at = _percent(axis, 0.0)
+        body.append(el("line", class_="zero", x1=at, x2=at, y1=0, y2="100%"))
+    for number, (value, low, high, kind) in enumerate(marks):
+        if not np.isfinite(value):
+            continue
+        y = STRIP // 2 + STRIP * number
+        if np.isfinite(low) and np.isfinite(high):
+            x1, x2 = _percent(axis, low), _percent(axis, high)
+            body.append(el("line", class_=f"whisker {kind}", x1=x1, x2=x2, y1=y, y2=y))
+        cx = _percent(axis, value)
+        body.append(el("circle", class_=f"point {kind}", cx=cx, cy=y, r=4.5))
+    return el("svg", *body, class_="strip", width="100%", height=height, aria_hidden="true")
+
+
+def ruler(axis: Axis) -> Element:
+    """Return an axis's ticks for the head of a column of `interval` strips."""
+    ticks = axis.ticks
+    body: list[Node] = []
+    for number, tick in enumerate(ticks):
+        at = axis.share(tick)
+        anchor = "start" if at < 0.02 else "end" if at > 0.98 else "middle"
+        if len(ticks) > 3 and number % 2 and len(ticks) % 2:
+            continue  # every other label has room
+        text = axis.label(tick)
+        body.append(
+            el("text", text, class_="small", x=f"{at * 100:.2f}%", y=11, text_anchor=anchor)
+        )
+    return el("svg", *body, class_="strip", width="100%", height=14, aria_hidden="true")
+
+
+def _percent(axis: Axis, value: float) -> str:
+    return f"{axis.share(value) * 100:.2f}%"
+
+
+def _text(x: float, y: float, text: str, anchor: str, kind: str = "small") -> Element:
+    return el("text", text, class_=kind, x=_r(x), y=_r(y), text_anchor=anchor)
+
+
+def _r(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def figure(title: str, picture: Node, note: str = "") -> Element:
+    """Return a picture with its title above and how to read it below."""
+    caption = [el("strong", title), *([el("span", note)] if note else [])]
+    return el("figure", el("figcaption", *caption), picture)

@@ -1,0 +1,139 @@
+"""Checkpoints on an object store: whole or absent there too, though they are several objects.
+
+The files go up under the hash of them all, and one object, written last, names them. Older ones
+are removed only after that. A reader whose files vanish meanwhile looks at that object again.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.core import files, paths
+from harness.remote.object_store import Objects, RemoteError
+from harness.storage import checkpoints as checkpoint
+
+MAX_POINTER_BYTES = 2**24
+
+
+class RemoteCheckpoints:
+    """Moves checkpoints between the folders of a mirror and the objects of the same names."""
+
+    def __init__(self, objects: Objects, mirror: Path) -> None:
+        self.objects, self.mirror = objects, mirror
+        self._versions: dict[str, str] = {}  # what the store is known to have
+
+    def describe(self, checkpoints: Path, name: str) -> None:
+        """Leave the description of the store's checkpoint where its weights would lie."""
+        pointer = self._pointer(checkpoints, name)
+        target = checkpoints / name
+        if pointer and pointer["version"] != _version(target):
+            if target.exists():
+                shutil.rmtree(target)
+            files.write_json(pointer["described"], target / "config.json")
+
+    def _pointer(self, checkpoints: Path, name: str) -> dict[str, Any] | None:
+        key = self._key(checkpoints / f"{name}.json")
+        try:
+            pointer = json.loads(self.objects.read(key, MAX_POINTER_BYTES))
+            if not isinstance(pointer["described"], dict):
+                raise TypeError
+            return {
+                "version": str(pointer["version"]),
+                "described": pointer["described"],
+                "files": {str(k): str(v) for k, v in pointer["files"].items()},
+            }
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, RemoteError):
+                raise
+            raise RemoteError(f"{self.objects.uri}/{key} must name a checkpoint's files") from error
+
+    def pull(self, checkpoints: Path, name: str) -> None:
+        """Bring a checkpoint whole, unless the mirror has it or one of a later step."""
+        for _ in range(5):
+            pointer = self._pointer(checkpoints, name)
+            here = checkpoint.find(checkpoints, name)
+            if pointer is None or (here is not None and self._is_current(here, pointer)):
+                return
+            try:
+                self._bring_checkpoint(checkpoints, name, pointer)
+            except FileNotFoundError:
+                continue  # replaced while it was read: the pointer names another one by now
+            return
+        raise RemoteError(
+            f"{self.objects.uri}/{self._key(checkpoints / name)} lacks files it names"
+        )
+
+    def _is_current(self, here: Path, pointer: Mapping[str, Any]) -> bool:
+        """Whether the mirror's checkpoint is the store's, or of a later step of the same trial."""
+        if _version(here) == pointer["version"]:
+            return True
+        step = pointer["described"].get("step") or 0
+        return bool(checkpoint.describe(here).get("step", 0) > step)
+
+    def _bring_checkpoint(self, checkpoints: Path, name: str, pointer: Mapping[str, Any]) -> None:
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        temporary = files.temporary_beside(checkpoints / name)
+        temporary.mkdir()
+        try:
+            for file, digest in pointer["files"].items():
+                key = self._key(checkpoints / f"{name}-{pointer['version']}" / file)
+                content = self.objects.read(key)
+                if hashlib.sha256(content).hexdigest() != digest:
+                    raise RemoteError(
+                        f"{self.objects.uri}/{key} is not the file that was written there"
+                    )
+                with files.atomic(temporary / paths.check_name(file, "a file's name")) as out:
+                    out.write(content)
+            checkpoint.put(checkpoints, name, temporary)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        self._versions[self._key(checkpoints / name)] = pointer["version"]
+
+    def push(self, checkpoints: Path, name: str) -> None:
+        """Send a checkpoint that the store does not have; for the trial's only writer."""
+        here = checkpoint.find(checkpoints, name)
+        if here is None:
+            return
+        key, version = self._key(checkpoints / name), _version(here)
+        if version is None or self._versions.get(key) == version:
+            return
+        before = self._pointer(checkpoints, name)
+        if before is None or before["version"] != version:
+            digests = {}
+            for path in sorted(path for path in here.iterdir() if path.is_file()):
+                content = path.read_bytes()
+                digests[path.name] = hashlib.sha256(content).hexdigest()
+                self.objects.write(f"{key}-{version}/{path.name}", content)
+            pointer = {
+                "version": version,
+                "described": checkpoint.describe(here),
+                "files": digests,
+            }
+            self.objects.write(f"{key}.json", json.dumps(pointer, indent=1).encode())
+        # Only now is nothing else in use: older versions, and what a killed push left behind.
+        for old in self.objects.list(self._key(checkpoints)):
+            if old.startswith(f"{key}-") and not old.startswith(f"{key}-{version}/"):
+                self.objects.delete(old)
+        self._versions[key] = version
+
+    def _key(self, path: Path) -> str:
+        return path.relative_to(self.mirror).as_posix()
+
+
+def _version(folder: Path) -> str | None:
+    """Return the hash of a whole checkpoint's files, None for one without weights."""
+    if not (folder / checkpoint.WEIGHTS).is_file():
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        with path.open("rb") as file:
+            digest.update(
+                f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
+            )
+    return digest.hexdigest()[:16]

@@ -1,0 +1,174 @@
+"""Objects on a store that pyarrow knows (s3, gs, abfs, hdfs): read, write, list, patiently."""
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+from pyarrow import fs
+
+from harness.core.errors import UserError
+from harness.core.text import one_line
+
+MAX_OBJECT_BYTES = 4 * 2**30
+
+
+# Between the attempts at one object, on top of the client's own; half a minute in all with them.
+WAITS = (0.5, 1.0, 2.0, 4.0)
+SETTLING_NS = 2 * 10**9
+
+
+# A bucket may be written by strangers, and its keys become paths here.
+_SAFE = re.compile(r"[A-Za-z0-9._-]{1,200}")
+_REFUSED = (
+    "ACCESS_DENIED",
+    "INVALID_ACCESS_KEY_ID",
+    "INVALID_CLIENT_TOKEN_ID",
+    "SIGNATURE",
+    "EXPIRED_TOKEN",
+    "HTTP STATUS 401",
+    "HTTP STATUS 403",
+)
+_NO_BUCKET = ("NO_SUCH_BUCKET",)
+_FLAT = ("s3", "gcs")  # no folders: a key is all there is
+T = TypeVar("T")
+
+
+class RemoteError(UserError):
+    """The store of the results did not do what was asked of it, and trying again did not help."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One object: its key below the root, its bytes, when it was written by the store's clock.
+
+    Stores tell times in whole seconds: of an object that was written in the last ones before a
+    look, another of the same size may follow unseen. It is not settled.
+    """
+
+    key: str
+    size: int
+    written: float
+    settled: bool
+
+
+class Objects:
+    """The objects below one URI, named by keys that are relative to it.
+
+    What goes wrong for a moment is tried again after each of `waits` seconds, and is a RemoteError
+    after the last. FileNotFoundError stays what it is.
+    """
+
+    def __init__(self, uri: str, *, waits: Sequence[float] = WAITS) -> None:
+        self.uri, self.waits = uri.rstrip("/"), tuple(waits)
+        parts = urlsplit(uri)
+        if parts.username is not None or parts.password is not None:
+            raise UserError(
+                "a store's keys are given by the environment (AWS_ACCESS_KEY_ID, "
+                "AWS_SECRET_ACCESS_KEY, ...), for a URI is printed and stored; --results holds some"
+            )
+        # A small object is one request then, not three.
+        quick = "allow_delayed_open=true"
+        asked = f"{uri}{'&' if parts.query else '?'}{quick}" if parts.scheme == "s3" else uri
+        try:
+            self.system, self.root = fs.FileSystem.from_uri(asked)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise UserError(
+                f"--results takes a folder or the URI of a store, given {one_line(uri)[:200]!r}: "
+                f"{one_line(error)[:200]}"
+            ) from error
+        self.root = self.root.rstrip("/")
+
+    def read(self, key: str, limit: int = MAX_OBJECT_BYTES) -> bytes:
+        """Return an object's bytes; FileNotFoundError, or RemoteError when it is too big."""
+
+        def action() -> bytes:
+            with self.system.open_input_stream(self._path(key)) as stream:
+                content: bytes = stream.read(limit + 1)
+            return content
+
+        content = self._patiently("read", key, action)
+        if len(content) > limit:
+            raise RemoteError(f"{self.uri}/{key} must be at most {limit} bytes")
+        return content
+
+    def write(self, key: str, content: bytes) -> None:
+        """Put an object in place of the one before it: readers see the old one or the new one."""
+
+        def action() -> None:
+            path = self._path(key)
+            if self.system.type_name not in _FLAT:
+                self.system.create_dir(path.rpartition("/")[0], recursive=True)
+            with self.system.open_output_stream(path) as stream:
+                stream.write(content)
+
+        self._patiently("written", key, action)
+
+    def delete(self, key: str) -> None:
+        """Remove an object, if it is there."""
+        try:
+            self._patiently("removed", key, lambda: self.system.delete_file(self._path(key)))
+        except FileNotFoundError:
+            return
+
+    def written(self, key: str) -> float | None:
+        """Return when an object was written, by the store's clock; None without one."""
+        info = self._patiently("read", key, lambda: self.system.get_file_info(self._path(key)))
+        return info.mtime_ns / 1e9 if info.type == fs.FileType.File else None
+
+    def list(self, prefix: str = "") -> dict[str, Entry]:
+        """Return every object below a prefix (a folder) by its key; odd names are left out."""
+        path = self._path(prefix) if prefix else self.root
+        selector = fs.FileSelector(path, recursive=True)
+        try:
+            infos = self._patiently("read", prefix, lambda: self.system.get_file_info(selector))
+        except FileNotFoundError:
+            return {}
+        files = [info for info in infos if info.type == fs.FileType.File]
+        newest = max((info.mtime_ns or 0 for info in files), default=0)
+        found = {}
+        for info in files:
+            key, written = info.path.removeprefix(f"{self.root}/"), info.mtime_ns or 0
+            if is_safe(key):
+                settled = written < newest - SETTLING_NS
+                found[key] = Entry(key, info.size, written / 1e9, settled)
+        return found
+
+    def _path(self, key: str) -> str:
+        if not is_safe(key):
+            raise RemoteError(f"an object's key is names with '/' between, given {key[:200]!r}")
+        return f"{self.root}/{key}"
+
+    def _patiently(self, done: str, key: str, action: Callable[[], T]) -> T:
+        for wait in (*self.waits, None):
+            try:
+                return action()
+            except FileNotFoundError:
+                raise
+            except (OSError, pa.ArrowException) as error:
+                lasting = explain(error)
+                if lasting is None and wait is not None:
+                    time.sleep(wait)
+                    continue
+                why = lasting or f"it cannot be reached ({one_line(error)[-160:]})"
+                where = f"{self.uri}/{key}" if key else self.uri
+                raise RemoteError(f"{where} cannot be {done}: {why}") from error
+        raise AssertionError
+
+
+def is_safe(key: str) -> bool:
+    """Whether a key can be a path below a folder."""
+    return all(_SAFE.fullmatch(part) and part not in (".", "..") for part in key.split("/"))
+
+
+def explain(error: Any) -> str | None:
+    """Return what a store's refusal means in words, None for what may pass by itself."""
+    text = str(error).upper()
+    if any(word in text for word in _NO_BUCKET):
+        return "there is no such bucket"
+    if any(word in text for word in _REFUSED):
+        return "the store refuses it; look at the credentials (AWS_ACCESS_KEY_ID, ...) and rights"
+    return None

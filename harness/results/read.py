@@ -1,0 +1,188 @@
+"""The commands that read results: list, show, answers, trials, episodes, compare, best."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import RenderableType
+from rich.text import Text
+
+from harness.analysis import learning_curves, sweep_results, verdicts
+from harness.analysis.sweep_results import Group, Sweep
+from harness.core import paths
+from harness.core import seeds as store
+from harness.core.errors import UserError
+from harness.results.output import Answer, console
+from harness.stats import comparisons, intervals
+from harness.storage import lookup, tables
+from harness.terminal import answer_tables, answers_markdown, evaluation_tables, sweep_tables
+
+
+def sweeps(given: argparse.Namespace) -> Answer:
+    """Every sweep and every evaluation of a policy from elsewhere."""
+    rows = [_of_sweep(folder) for folder in lookup.sweeps(given.results)]
+    rows += [_of_evaluation(folder) for folder in _evaluations(given.results)]
+    if not rows:
+        raise UserError(f"{given.results} holds no sweep and no evaluation yet")
+    plain = [
+        {
+            **{name: row[name] for name in ("name", "trials", "state")},
+            **sweep_results.estimate_columns("best_select_score", row["select"]),
+            **sweep_results.estimate_columns("best_report_score", row["report"]),
+        }
+        for row in rows
+    ]
+    return pa.Table.from_pylist(plain), sweep_tables.sweeps(rows)
+
+
+def _of_sweep(folder: Path) -> dict[str, Any]:
+    trials = tables.read(folder, "trials").to_pylist()
+    counts: dict[str, int] = {}
+    for trial in trials:
+        counts[trial["status"]] = counts.get(trial["status"], 0) + 1
+    best = {
+        name: max(
+            (sweep_results.of_row(trial, name) for trial in trials if trial[name] is not None),
+            key=lambda estimate: estimate.value,
+            default=None,
+        )
+        for name in ("select_score", "report_score")
+    }
+    return {
+        "name": folder.name,
+        "trials": len(trials),
+        "state": sweep_tables.states(counts) or "empty",
+        "select": best["select_score"],
+        "report": best["report_score"],
+    }
+
+
+def _of_evaluation(folder: Path) -> dict[str, Any]:
+    group = sweep_results.evaluation_group(folder)
+    return {
+        "name": f"evaluations/{folder.name}",
+        "trials": None,
+        "state": f"{group.episodes.num_rows} episodes",
+        "select": None,
+        "report": intervals.share_interval(group.episodes["score"].to_numpy()),
+    }
+
+
+def _evaluations(results: Path) -> list[Path]:
+    return sorted(path.parent for path in (results / "evaluations").glob("*/episodes"))
+
+
+def chosen(given: argparse.Namespace) -> Path:
+    """Return the folder of the sweep that a command names."""
+    return lookup.sweep_dir(given.results, given.sweep)
+
+
+def show(given: argparse.Namespace) -> Answer:
+    """A sweep's arms by question; for a search, which settings mattered."""
+    sweep = Sweep(chosen(given))
+    arms = sweep.arms()
+    rows = [arm.as_row() for arm in arms]
+    return pa.Table.from_pylist(rows), sweep_tables.sweep(sweep, arms, console().width)
+
+
+def answers(given: argparse.Namespace) -> Answer:
+    """What a sweep says to its questions."""
+    sweep = Sweep(chosen(given))
+    found = verdicts.answers(sweep)
+    if not found:
+        what = "is a search and asks no question" if sweep.plan.get("search") else "has no arms"
+        raise UserError(f"{sweep.folder.name} {what}; see `show`")
+    screen = console()
+    shown: RenderableType = Text(answers_markdown.markdown(sweep, found))  # into a pipe, answers.md
+    if screen.is_terminal:
+        shown = answer_tables.answers(sweep.folder.name, found, screen.width)
+    return verdicts.table(found), shown
+
+
+def trials(given: argparse.Namespace) -> Answer:
+    """A sweep's trials, the best select score first."""
+    folder = chosen(given)
+    content = tables.read(folder, "trials").sort_by(
+        [("select_score", "descending"), ("trial", "ascending")]
+    )
+    rows = content.slice(0, given.limit or None).to_pylist()
+    lines = learning_curves.lines(folder, rows)
+    shown = sweep_tables.trials(rows, console().width, lines)
+    return content, sweep_tables.cut(shown, len(rows), content.num_rows)
+
+
+def episodes(given: argparse.Namespace) -> Answer:
+    """Episode rows, the worst first."""
+    name = given.sweep or ""
+    elsewhere = name.startswith("evaluations/")
+    folder = _evaluation(given.results, name) if elsewhere else chosen(given)
+    content = tables.read(folder, "episodes")
+    if given.trial is not None:
+        config_hash, _, seed = given.trial.partition("-s")
+        keep = pc.starts_with(content["config_hash"], config_hash)
+        if seed:
+            keep = pc.and_(keep, pc.equal(pc.cast(content["train_seed"], pa.string()), seed))
+        content = content.filter(keep)
+        if content.num_rows == 0:
+            raise UserError(f"{folder.name} has no episodes of a trial {given.trial[:100]!r}")
+    content = content.sort_by([("score", "ascending"), ("env_seed", "ascending")])
+    part = content.slice(0, given.limit or None)
+    shown = evaluation_tables.episodes(part, console().width)
+    return content, sweep_tables.cut(shown, part.num_rows, content.num_rows)
+
+
+def _evaluation(results: Path, name: str) -> Path:
+    folder = results / "evaluations" / paths.check_name(name.partition("/")[2], "an evaluation")
+    if not (folder / "episodes").is_dir():
+        known = ", ".join(f"evaluations/{path.name}" for path in _evaluations(results)) or "none"
+        raise UserError(f"there is no {name} under {results}; there are: {known}")
+    return folder
+
+
+def best(given: argparse.Namespace) -> Answer:
+    """The trial that `--ckpt best` stands for."""
+    found = lookup.resolve("best", given.results, given.sweep)
+    assert found.trial_dir is not None
+    content = tables.read(found.trial_dir.parent.parent, "trials")
+    row = content.filter(pc.equal(content["trial"], found.trial_dir.name))
+    return row, sweep_tables.best(found, row.to_pylist()[0])
+
+
+def compare(given: argparse.Namespace) -> Answer:
+    """Two arms, trials or evaluations, paired by start."""
+    read: dict[Path, Sweep] = {}  # both sides may be of one sweep, which is read once
+    groups = [_named(given, name, read) for name in (given.a, given.b)]
+    choices = {
+        "report": (store.REPORT_SEEDS, "report starts (seeds 300000 and above)"),
+        "select": (store.SELECT_SEEDS, "selection starts (seeds 200000 to 299999)"),
+    }
+    for which in [given.on] if given.on else ["report", "select"]:
+        seeds, what = choices[which]
+        found = [
+            sweep_results.compare(groups[0], groups[1], column, seeds)
+            for column in ("score", "success", "final_coverage")
+        ]
+        if found[0].difference.n:
+            grids = intervals.common(*(group.grid("score", seeds) for group in groups))
+            more = comparisons.pair(grids[0].values, grids[1].values)
+            rows = [sweep_results.comparison_row(c, given.a, given.b, which) for c in found]
+            rows[0] |= more.columns()
+            names = groups[0].name, groups[1].name
+            shown = answer_tables.comparison(found, more, names, what)
+            return pa.Table.from_pylist(rows), shown
+    raise UserError(
+        f"a comparison needs starts that both were evaluated on, and {given.a[:60]!r} and "
+        f"{given.b[:60]!r} have none in common"
+    )
+
+
+def _named(given: argparse.Namespace, name: str, read: dict[Path, Sweep]) -> Group:
+    if name.startswith("evaluations/"):
+        return sweep_results.evaluation_group(_evaluation(given.results, name))
+    sweep, _, inner = name.rpartition(":")
+    folder = lookup.sweep_dir(given.results, sweep or given.sweep)
+    if folder not in read:
+        read[folder] = Sweep(folder)
+    return read[folder].find_group(inner)

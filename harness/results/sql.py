@@ -1,0 +1,148 @@
+"""Questions in SQL: DuckDB over a sweep's tables, shut off from files and the network.
+
+A query may come from a stranger's page. It sees the three tables and nothing else.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from harness.core.errors import UserError
+from harness.core.text import one_line
+from harness.results.output import Answer
+from harness.storage import lookup, table_schemas
+from harness.storage import tables as store
+from harness.terminal import sweep_tables
+from harness.terminal.formatting import plain, table
+
+KINDS: tuple[table_schemas.Kind, ...] = ("trials", "curves", "episodes")
+
+
+# Each is set before the lock; no query can set one back.
+_SHUT = (
+    "SET enable_external_access = false",
+    "SET python_enable_replacements = false",
+    "SET autoinstall_known_extensions = false",
+    "SET autoload_known_extensions = false",
+    "SET lock_configuration = true",
+)
+
+
+def command(given: argparse.Namespace) -> Answer:
+    """Answer a query, or print what can be asked."""
+    folders = _folders(given)
+    if given.query is None:
+        return _tables(folders)
+    content = ask(folders, given.query)
+    part = content.slice(0, given.limit or None)
+    return content, sweep_tables.cut(_shown(part), part.num_rows, content.num_rows)
+
+
+def _folders(given: argparse.Namespace) -> list[Path]:
+    if not given.all:
+        return [lookup.sweep_dir(given.results, given.sweep)]
+    if given.sweep is not None:
+        raise UserError("--all takes every sweep and --sweep one of them, given both")
+    found = lookup.sweeps(given.results)
+    if not found:
+        raise UserError(f"a sweep is needed, and {given.results} holds none")
+    return list(found)
+
+
+def ask(folders: Sequence[Path], query: str) -> pa.Table:
+    """Return the rows of a query over these sweeps' trials, curves and episodes.
+
+    UserError with DuckDB's own words for a query that is wrong or returns nothing.
+    """
+    import duckdb  # a quarter of a second that the other commands do not need
+
+    named = query.casefold()
+    with duckdb.connect(":memory:") as connection:
+        # Only what the query can be about is read: a million episodes take a while.
+        for kind in KINDS:
+            if kind in named:
+                connection.register(kind, tables(folders, kind))
+        for setting in _SHUT:
+            connection.execute(setting)
+        try:
+            statements = connection.extract_statements(query)
+            if [each.type for each in statements] != [duckdb.StatementType.SELECT]:
+                raise UserError('a query is one that returns rows: "SELECT ... FROM trials"')
+            return connection.sql(query).to_arrow_table()
+        except duckdb.Error as error:
+            raise UserError(one_line(str(error).partition("\n\n")[0])[:500]) from None
+
+
+def tables(folders: Sequence[Path], kind: table_schemas.Kind) -> pa.Table:
+    """Return a kind's rows of several sweeps, told apart by `sweep` and `trial`."""
+    parts = [_named(store.read(folder, kind), folder.name) for folder in folders]
+    return parts[0] if len(parts) == 1 else _together(parts)
+
+
+def _named(content: pa.Table, sweep: str) -> pa.Table:
+    if "trial" not in content.column_names:
+        seed = pc.cast(content["train_seed"], pa.string())
+        trial = pc.binary_join_element_wise(content["config_hash"], seed, "-s")
+        content = content.add_column(0, "trial", trial)
+    names = pa.array([sweep] * content.num_rows, pa.string())
+    if "sweep" in content.column_names:
+        index = content.column_names.index("sweep")
+        return content.set_column(index, "sweep", names)
+    return content.add_column(0, "sweep", names)
+
+
+def _together(parts: list[pa.Table]) -> pa.Table:
+    """Return tables below each other; a setting that is text in one is text in all."""
+    types: dict[str, set[pa.DataType]] = {}
+    for part in parts:
+        for field in part.schema:
+            if not pa.types.is_null(field.type):
+                types.setdefault(field.name, set()).add(field.type)
+    text = {name for name, found in types.items() if len(found) > 1 and pa.string() in found}
+    for i, part in enumerate(parts):
+        for name in text & set(part.column_names):
+            index = part.column_names.index(name)
+            parts[i] = part = part.set_column(index, name, pc.cast(part[name], pa.string()))
+    return pa.concat_tables(parts, promote_options="permissive")
+
+
+def _tables(folders: Sequence[Path]) -> Answer:
+    rows, shown = [], []
+    for kind in KINDS:
+        content = tables(folders, kind)
+        names = [{"table": kind, "column": f.name, "type": str(f.type)} for f in content.schema]
+        rows += [{**name, "rows": content.num_rows} for name in names]
+        columns = ", ".join(_quoted(name) for name in content.column_names)
+        shown += [Text.assemble((kind, "bold"), f"  {content.num_rows:,} rows"), plain(columns)]
+        shown.append(Text(""))
+    example = (
+        "SELECT arm, count(*) AS trials, avg(select_score) AS score FROM trials "
+        "GROUP BY arm ORDER BY score DESC"
+    )
+    shown.append(Text(f'python -m harness.results sql "{example}"', style="dim"))
+    return pa.Table.from_pylist(rows), Group(*shown)
+
+
+def _quoted(name: str) -> str:
+    return name if name.isidentifier() else '"' + name.replace('"', '""') + '"'
+
+
+def _shown(content: pa.Table) -> RenderableType:
+    made = table()
+    for field in content.schema:
+        number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+        made.add_column(plain(field.name), justify="right" if number else "left", overflow="fold")
+    for row in zip(*(column.to_pylist() for column in content.columns), strict=True):
+        made.add_row(*(_cell(value) for value in row))
+    return made
+
+
+def _cell(value: object) -> Text:
+    if value is None:
+        return Text("", style="dim")
+    return plain(f"{value:.6g}" if isinstance(value, float) else value)

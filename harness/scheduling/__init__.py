@@ -1,0 +1,1 @@
+"""Which trial runs next: plans, searches, successive halving."""

@@ -1,0 +1,1 @@
+"""Results on disk: tables, checkpoints, the folder of a trial."""

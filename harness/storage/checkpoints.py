@@ -1,0 +1,147 @@
+"""Checkpoints: folders that are whole or absent, and what `best`, a trial or a path stands for."""
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.core import paths
+from harness.core.errors import UserError
+from harness.core.files import read_json, sync_folder, temporary_beside, write_json
+
+VERSION = 1
+WEIGHTS = "model.safetensors"
+_STATE = "training_state.safetensors"
+_CONFIG = "config.json"
+
+
+class Saveable(Protocol):
+    """Anything that writes itself, weights in `model.safetensors`, into a folder."""
+
+    def save(self, directory: Path, /) -> object:
+        """Write every file that loading needs."""
+
+
+def save(
+    directory: Path,
+    name: str,
+    policy: Saveable,
+    *,
+    config: Mapping[str, Any],
+    step: int,
+    training_state: Mapping[str, Any] | None = None,
+    info: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write `directory/name` as a whole, in place of the one before it; return its path.
+
+    All files are on the disk before the name is theirs. Between the two renames the old folder
+    lies beside under `.<name>.old`, where `find` looks too, so a kill at any instant leaves one
+    whole checkpoint. `info` (config_hash, train_seed, ...) is kept in config.json.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    target = directory / paths.check_name(name, "a checkpoint's name")
+    temporary = temporary_beside(target)
+    temporary.mkdir()
+    try:
+        policy.save(temporary)
+        if training_state is not None:
+            from harness.storage import (
+                training_state as state,  # torch is slow to import, and readers of tables need none
+            )
+
+            state.write(dict(training_state), temporary / _STATE)
+        described = {
+            "version": VERSION,
+            "step": step,
+            "policy_hash": weights_hash(temporary),
+            **(info or {}),
+            "config": dict(config),
+        }
+        write_json(described, temporary / _CONFIG)
+        _sync(temporary)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return put(directory, name, temporary)
+
+
+def put(directory: Path, name: str, temporary: Path) -> Path:
+    """Give a whole checkpoint's folder, on the disk already, its name `directory/name`."""
+    target = directory / paths.check_name(name, "a checkpoint's name")
+    old = _old(target)
+    if target.exists():
+        if old.exists():
+            shutil.rmtree(old)
+        target.rename(old)
+    temporary.rename(target)
+    sync_folder(directory)
+    if old.exists():
+        shutil.rmtree(old)
+    return target
+
+
+def find(directory: Path, name: str) -> Path | None:
+    """Return the whole checkpoint `directory/name`, or None; a save may be under way.
+
+    A description without weights is that of one on an object store.
+    """
+    target = directory / name
+    for _ in range(20):
+        for path in (target, _old(target)):
+            if (path / _CONFIG).is_file() and (path / WEIGHTS).is_file():
+                return path
+        if not target.exists() and not _old(target).exists():
+            return None
+        time.sleep(0.01)
+    return None
+
+
+def remove_old(directory: Path) -> None:
+    """Remove what a kill at the end of `save` left beside whole checkpoints.
+
+    Only for the folder's only writer.
+    """
+    for old in directory.glob(".*.old"):
+        if (directory / old.name[1 : -len(".old")] / _CONFIG).is_file():
+            shutil.rmtree(old)
+
+
+def load_training_state(path: Path) -> Any:
+    """Return the training state of a checkpoint's folder; FileNotFoundError when it has none."""
+    from harness.storage import training_state as state
+
+    return state.read(path / _STATE)
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Return a checkpoint's config.json: step, policy_hash, config and what `info` held."""
+    described = read_json(path / _CONFIG)
+    if not isinstance(described, dict) or not isinstance(described.get("version"), int):
+        raise UserError(f"{path / _CONFIG} must describe a checkpoint with its version")
+    if described["version"] > VERSION:
+        raise UserError(
+            f"{path} is a checkpoint of version {described['version']} and this program reads up "
+            f"to {VERSION}; upgrade it"
+        )
+    return described
+
+
+def weights_hash(path: Path) -> str:
+    """Return 12 hex digits that name a checkpoint's weights."""
+    with (path / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
+def _old(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    sync_folder(folder)

@@ -1,0 +1,157 @@
+"""The JSON files of a sweep's folder, believed only where they have the shape they are written in.
+
+A folder may come from anybody. What is not whole JSON counts as torn; what is whole and of another
+shape was not written by this program, and nothing is derived from it.
+"""
+
+import functools
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from harness.core import files
+from harness.core.errors import UserError
+
+
+@dataclass
+class _Arm:
+    arm: str
+    config_hash: str
+
+
+@dataclass
+class _Question:
+    question: str
+    arms: list[_Arm]
+    text: str = ""
+    track: str | None = None
+    baseline: str | None = None
+    train_seeds: list[int] | None = None
+
+
+@dataclass
+class _Planned:
+    config_hash: str
+    train_seed: int
+    question: str | None = None
+    arm: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class _Dataset:
+    path: str
+    fingerprint: str
+    kind: str = ""
+
+
+@dataclass
+class _Axis:
+    choices: list[Any]
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    whole: bool = False
+
+
+@dataclass
+class _Search:
+    axes: dict[str, _Axis] = field(default_factory=dict)
+    text: str = ""
+    sampler: str = ""
+    trials: int = 0
+    rungs: list[int] = field(default_factory=list)
+    factor: int | None = None
+    confirm: dict[str, Any] | None = None
+
+
+@dataclass
+class _Plan:
+    schema: int | None = None
+    budget: str | None = None
+    space: str | None = None
+    written: float | None = None
+    train_seeds: list[int] = field(default_factory=list)
+    dataset: _Dataset | None = None
+    provenance: dict[str, Any] | None = None
+    code: dict[str, str] | None = None
+    questions: list[_Question] = field(default_factory=list)
+    baselines: dict[str, str] = field(default_factory=dict)
+    trials: list[_Planned] = field(default_factory=list)
+    search: _Search | None = None
+
+
+@dataclass
+class _Finding:
+    name: str
+    evidence: str = ""
+    mend: str = ""
+
+
+@dataclass
+class _Status:
+    status: str = ""
+    error: str | None = None
+    step: int | None = None
+    steps: int | None = None
+    best_step: int | None = None
+    select_score: float | None = None
+    select_success_rate: float | None = None
+    train_seconds: float | None = None
+    select_seconds: float | None = None
+    started: float | None = None
+    updated: float | None = None
+    finished: float | None = None
+    attempts: int | None = None
+
+
+@dataclass
+class _Described:
+    config_hash: str | None = None
+    train_seed: int | None = None
+    config: dict[str, Any] | None = None
+    sweep: str | None = None
+    question: str | None = None
+    arm: str | None = None
+    track: str | None = None
+    step: int | None = None
+    policy_hash: str | None = None
+    select_score: float | None = None
+    select_success_rate: float | None = None
+
+
+# What each file is, in words, and its shape. Keys that no reader asks for are nobody's business.
+_SHAPES: dict[str, tuple[str, Any]] = {
+    "plan.json": ("a sweep's plan", _Plan),
+    "health.json": ("a list of what was found wrong", list[_Finding]),
+    "status.json": ("a trial's state", _Status),
+    "config.json": ("a trial's or a checkpoint's description", _Described),
+}
+
+
+@functools.cache
+def _adapter(name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(_SHAPES[name][1])
+
+
+def read(path: Path) -> Any:
+    """Return a JSON file of a sweep's folder, whose name says what it has to hold.
+
+    TornFileError for what is not whole JSON, UserError for another shape, with its place.
+    """
+    content = files.read_json(path)
+    try:
+        _adapter(path.name).validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        rule = first["msg"].replace("Input should be", "must be").replace("Input", "the value")
+        given = "" if first["type"] == "missing" else f", given {str(first['input'])[:60]!r}"
+        raise UserError(
+            f"{path} must be {_SHAPES[path.name][0]} as this program writes it: "
+            f"{f'{place} ' if place else ''}{rule}{given}"
+        ) from None
+    return content

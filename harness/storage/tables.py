@@ -1,0 +1,261 @@
+"""Where results are kept: a sweep's folder read as three tables, at any moment of its life.
+
+The truth is what each trial wrote in its own folder; `tables/` is derived from it and can be
+thrown away. Nothing is locked: every file is whole or absent, and a torn one is set aside.
+"""
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from harness.core.files import TornFileError as TornFileError
+from harness.core.files import quarantine as quarantine
+from harness.stats import intervals
+from harness.storage import episode_table, json_schemas
+from harness.storage.episode_table import by_trial as by_trial
+from harness.storage.table_schemas import SCHEMAS as SCHEMAS
+from harness.storage.table_schemas import Kind, leaves
+from harness.storage.table_schemas import read_file as read_file
+from harness.storage.table_schemas import table as table
+from harness.storage.table_schemas import write as write
+
+_SOURCES = b"ibc_harness.sources"
+_log = logging.getLogger("harness.storage.tables")
+
+
+def read(sweep_dir: Path, kind: Kind) -> pa.Table:
+    """Return all rows of a sweep, also while it runs; writes nothing but quarantines torn files.
+
+    The derived table answers when no source is newer than it; otherwise the sources are read.
+    ValueError when there is no such folder or the table comes from a newer version.
+    """
+    found = _derived(sweep_dir, kind)
+    return _gather(sweep_dir, kind) if found is None else found
+
+
+def read_both(sweep_dir: Path) -> tuple[pa.Table, pa.Table]:
+    """Return the trials and the episodes of `read`, each source read once."""
+    trials, episodes = _derived(sweep_dir, "trials"), read(sweep_dir, "episodes")
+    if trials is None:
+        trials = _gather_trials(sweep_dir, lambda: episodes)
+    return trials, episodes
+
+
+def _derived(sweep_dir: Path, kind: Kind) -> pa.Table | None:
+    """Return the derived table if no source is newer, else None."""
+    if not sweep_dir.is_dir():
+        raise ValueError(f"a sweep's results are a folder, and {sweep_dir} is not one")
+    derived = sweep_dir / "tables" / f"{kind}.parquet"
+    if derived.is_file():
+        try:
+            if pq.read_schema(derived).metadata.get(_SOURCES) == _fingerprint(sweep_dir, kind):
+                return read_file(derived, kind)
+        except (TornFileError, pa.ArrowException, OSError, AttributeError):
+            _set_aside(derived)
+    return None
+
+
+def rebuild(sweep_dir: Path) -> None:
+    """Derive tables/{trials,curves,episodes}.parquet again from what the trials wrote."""
+    kinds: tuple[Kind, ...] = ("episodes", "curves", "trials")  # trials read the derived episodes
+    for kind in kinds:
+        # Reading sets torn files aside, which changes the sources; a running sweep does so too, and
+        # a table that is older than its sources is not believed.
+        for _ in range(2):
+            before = _fingerprint(sweep_dir, kind)
+            content = _gather(sweep_dir, kind)
+            if before == _fingerprint(sweep_dir, kind):
+                break
+        metadata = {**content.schema.metadata, _SOURCES: before}
+        write(content.replace_schema_metadata(metadata), sweep_dir / "tables" / f"{kind}.parquet")
+
+
+def _sources(sweep_dir: Path, kind: Kind) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the files that a table is derived from, as paths in the sweep's folder, sorted."""
+    names = {
+        "episodes": (),
+        "curves": ("curves.parquet",),
+        "trials": ("config.json", "health.json", "status.json"),
+    }[kind]
+    if kind == "trials":
+        yield from _existing(sweep_dir, ["plan.json"])
+    if kind == "episodes":
+        yield from _existing(sweep_dir, _episode_files(sweep_dir, "episodes"))
+    for trial in sorted(_entries(sweep_dir / "trials")):
+        folder = f"trials/{trial}"
+        found = [f"{folder}/{name}" for name in names]
+        if kind != "curves":
+            found += _episode_files(sweep_dir, f"{folder}/episodes")
+        yield from _existing(sweep_dir, sorted(found))
+
+
+def _episode_files(sweep_dir: Path, folder: str) -> list[str]:
+    # Hidden ones are still being written.
+    names = _entries(sweep_dir / folder)
+    return sorted(f"{folder}/{n}" for n in names if n.endswith(".parquet") and n[0] != ".")
+
+
+def _entries(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - names alone, thousands of times
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _existing(sweep_dir: Path, names: Sequence[str]) -> Iterator[tuple[str, os.stat_result]]:
+    for name in names:
+        try:
+            yield name, os.stat(f"{sweep_dir}/{name}")  # noqa: PTH116 - as above
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+
+
+def _fingerprint(sweep_dir: Path, kind: Kind) -> bytes:
+    digest = hashlib.sha256()
+    for name, status in _sources(sweep_dir, kind):
+        line = b"%s %d %d\n" % (os.fsencode(name), status.st_size, status.st_mtime_ns)
+        digest.update(line)
+    return digest.hexdigest().encode()
+
+
+def _set_aside(path: Path) -> None:
+    try:
+        moved = quarantine(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        _log.warning("%s is torn and left out (it cannot be renamed: %s)", path, error)
+        return
+    _log.warning("%s is torn: set aside as %s, its work counts as not done", path, moved.name)
+
+
+def _gather(sweep_dir: Path, kind: Kind) -> pa.Table:
+    if kind == "trials":
+        return _gather_trials(sweep_dir, lambda: read(sweep_dir, "episodes"))
+    parts = []
+    for name, _ in _sources(sweep_dir, kind):
+        path = sweep_dir / name
+        try:
+            parts.append(read_file(path, kind))
+        except FileNotFoundError:
+            continue  # merged into another file since it was listed
+        except TornFileError:
+            _set_aside(path)
+    if not parts:
+        return table(kind, [])
+    content = pa.concat_tables(parts, promote_options="default").replace_schema_metadata(
+        SCHEMAS[kind].metadata
+    )
+    if kind == "episodes":
+        return episode_table.in_order(content)
+    order = ("config_hash", "train_seed", "step", "epoch")
+    return content.sort_by([(name, "ascending") for name in order])
+
+
+def _gather_trials(sweep_dir: Path, episodes: Callable[[], pa.Table]) -> pa.Table:
+    rows: dict[tuple[str, int], dict[str, Any]] = {}
+    plan = _json_or_nothing(sweep_dir / "plan.json")
+    for entry in plan.get("trials", []):
+        row = _identity(entry, sweep_dir, "plan.json")
+        rows[row["config_hash"], row["train_seed"]] = row
+    for folder in sorted(path for path in (sweep_dir / "trials").glob("*") if path.is_dir()):
+        entry = _json_or_nothing(folder / "config.json")
+        if not entry:
+            continue  # not begun, or torn: the plan's row stands
+        row = _identity(entry, sweep_dir, f"trials/{folder.name}/config.json")
+        key = row["config_hash"], row["train_seed"]
+        # The plan knows the arm's name today; the folder may be older than a renamed arm.
+        row.update({k: v for k, v in rows.get(key, {}).items() if k in ("question", "arm") and v})
+        row.update(_of_status(_json_or_nothing(folder / "status.json")))
+        row["health"] = _health(folder / "health.json")
+        weights = _json_or_nothing(folder / "checkpoints" / "best" / "config.json")
+        row["policy_hash"] = weights.get("policy_hash")
+        rows[key] = row
+    scored = episode_table.that_count(episodes(), list(rows.values()))
+    for key, rows_of in by_trial(scored).items():
+        rows[key].update(_scores(rows_of))
+    return table("trials", list(rows.values()))
+
+
+def _identity(entry: Mapping[str, Any], sweep_dir: Path, source: str) -> dict[str, Any]:
+    config_hash, train_seed = entry.get("config_hash"), entry.get("train_seed")
+    if not isinstance(config_hash, str) or not isinstance(train_seed, int):
+        raise ValueError(f"{sweep_dir / source} must give each trial's config_hash and train_seed")
+    return {
+        "sweep": sweep_dir.name,
+        "status": "pending",
+        "trial": f"{config_hash}-s{train_seed}",
+        "config_hash": config_hash,
+        "train_seed": train_seed,
+        "question": entry.get("question"),
+        "arm": entry.get("arm"),
+        **leaves(entry.get("config") or {}),
+    }
+
+
+def _of_status(status: Mapping[str, Any]) -> dict[str, Any]:
+    derived = {"sweep", "trial", "config_hash", "train_seed", "question", "arm", "health"}
+    names = [name for name in SCHEMAS["trials"].names if name not in derived]
+    return {name: status[name] for name in names if status.get(name) is not None}
+
+
+def _health(path: Path) -> str | None:
+    findings = _json_or_nothing(path, nothing=None)
+    if findings is None:
+        return None
+    return ", ".join(str(finding["name"]) for finding in findings) or "ok"
+
+
+def _scores(episodes: pa.Table) -> dict[str, Any]:
+    """Return the means of a trial's rows that count on selection and report seeds."""
+    found: dict[str, Any] = {}
+    # A row from elsewhere may hold no number: it counts as absent, as in `stats.crossed`.
+    whole = pc.and_(pc.is_finite(episodes["score"]), pc.is_valid(episodes["success"]))
+    episodes = episodes.filter(whole)
+    scores, reported = episodes["score"].to_numpy(), episode_table.reported(episodes)
+    select, report = scores[~reported], scores[reported]
+    if len(select):
+        score = intervals.share_interval(select)
+        found |= {
+            "select_score": score.value,
+            "select_score_low": score.low,
+            "select_score_high": score.high,
+            "select_n": score.n,
+        }
+    if len(report):
+        score = intervals.share_interval(report)
+        successes = episodes["success"].to_numpy()[reported]
+        rate = intervals.wilson(int(successes.sum()), len(report))
+        protocol = episodes["protocol_hash"][int(reported.argmax())].as_py()
+        found |= {
+            "report_score": score.value,
+            "report_score_low": score.low,
+            "report_score_high": score.high,
+            "report_success_rate": rate.value,
+            "report_success_rate_low": rate.low,
+            "report_success_rate_high": rate.high,
+            "report_n": score.n,
+            "report_protocol_hash": protocol,
+        }
+    return {k: None if isinstance(v, float) and v != v else v for k, v in found.items()}
+
+
+def _json_or_nothing(path: Path, nothing: Any = {}) -> Any:  # noqa: B006 - read only
+    """Return a JSON file's content, or `nothing` where it is absent; a torn one is set aside.
+
+    UserError for one of another shape than this program writes.
+    """
+    try:
+        return json_schemas.read(path)
+    except FileNotFoundError:
+        return nothing
+    except TornFileError:
+        _set_aside(path)
+        return nothing

@@ -1,0 +1,99 @@
+"""A training state as one safetensors file: tensors by number, the tree around them as JSON.
+
+`torch.save` would pickle the tree; this format can hold nothing that runs when it is read. It has
+no checksum of its own, so one of all that was given lies in the metadata.
+"""
+
+import json
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from harness.core.files import TornFileError
+
+_TREE, _VERSION, _SUM = "tree", "version", "crc32"
+
+
+def write(state: object, path: Path) -> None:
+    """Write nested dicts (str or int keys), lists, tuples, tensors and plain values.
+
+    ValueError names the place of anything else.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    tree = _pack(state, tensors, "state")
+    text = json.dumps(tree)
+    metadata = {_TREE: text, _VERSION: "1", _SUM: _checksum(text, tensors)}
+    save_file(tensors, path, metadata=metadata)
+
+
+def read(path: Path) -> Any:
+    """Return what `write` was given, to the bit, on the CPU; TornFileError for anything else."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            if metadata.get(_VERSION) != "1":
+                raise TornFileError(
+                    f"{path} must be a training state of version 1, given {metadata.get(_VERSION)}"
+                )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        # Files of the first days have no sum.
+        if metadata.get(_SUM, found := _checksum(metadata[_TREE], tensors)) != found:
+            raise TornFileError(f"{path} is not what was written: its checksum differs")
+        return _unpack(json.loads(metadata[_TREE]), tensors)
+    except FileNotFoundError:
+        raise
+    except TornFileError:
+        raise
+    except Exception as error:  # safetensors has no public class for a broken file
+        raise TornFileError(f"{path} is not a whole training state: {error}") from error
+
+
+def _checksum(tree: str, tensors: Mapping[str, torch.Tensor]) -> str:
+    found = zlib.crc32(tree.encode())
+    for name in sorted(tensors, key=int):
+        tensor = tensors[name]
+        found = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), found)
+        found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, found)
+    return f"{found:08x}"
+
+
+def _pack(value: object, tensors: dict[str, torch.Tensor], where: str) -> Any:
+    if isinstance(value, torch.Tensor):
+        name = str(len(tensors))
+        # A copy each: the format refuses tensors that share memory.
+        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+        return {"tensor": name}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list):
+        return [_pack(item, tensors, f"{where}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, tuple):
+        items = [_pack(item, tensors, f"{where}[{i}]") for i, item in enumerate(value)]
+        return {"tuple": items}
+    if isinstance(value, dict):
+        for key in value:
+            if isinstance(key, bool) or not isinstance(key, int | str):
+                raise ValueError(f"a training state's keys are strings or integers, given {key!r}")
+        items = [[key, _pack(item, tensors, f"{where}.{key}")] for key, item in value.items()]
+        return {"dict": items}
+    raise ValueError(
+        f"a training state holds tensors and plain values, given {type(value).__name__} at {where}"
+    )
+
+
+def _unpack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unpack(item, tensors) for item in value]
+    if isinstance(value, dict):
+        ((kind, content),) = value.items()
+        if kind == "tensor":
+            return tensors[content]
+        if kind == "tuple":
+            return tuple(_unpack(item, tensors) for item in content)
+        return {key: _unpack(item, tensors) for key, item in content}
+    return value

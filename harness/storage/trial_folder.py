@@ -1,0 +1,187 @@
+"""The files of one trial: what it is, how far it is, what it measured; whole at any instant."""
+
+import dataclasses
+import faulthandler
+import fcntl
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness.core import files, processes
+from harness.core.errors import UserError
+from harness.core.text import one_line
+from harness.storage import checkpoints, json_schemas, table_schemas
+from ibc.diagnostics.health import Finding
+
+SCHEMA = 1
+MAX_ERROR = 400
+LOCK_SECONDS = 60.0
+
+
+class TrialFolder:
+    """Reads and writes results/<sweep>/trials/<hash>-s<seed>/."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.state: dict[str, Any] = {}
+
+    @contextmanager
+    def lock(self, patience: float = LOCK_SECONDS) -> Iterator[None]:
+        """Hold the folder for this process, waiting so many seconds for one that is dying.
+
+        A worker outlives a killed driver by a moment, and its trial is begun again by then.
+        UserError when the other one does not go.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        until = time.monotonic() + patience
+        with (self.path / ".lock").open("a") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > until:
+                        raise UserError(
+                            f"a trial is run by one process at a time, {self.path} is in use"
+                        ) from None
+                    time.sleep(0.1)
+            files.remove_temporaries(self.path)
+            checkpoints.remove_old(self.checkpoints)
+            yield
+
+    @contextmanager
+    def time_limit(self, seconds: float) -> Iterator[None]:
+        """End this process when it is still at it after so many seconds.
+
+        The stacks of its threads are in a file then, see `time_out`. A thread of faulthandler's own
+        sees to it, without Python: code that never gives it back is ended too.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self._stacks.open("w") as file:
+            faulthandler.dump_traceback_later(seconds, exit=True, file=file)
+            try:
+                yield
+            finally:
+                faulthandler.cancel_dump_traceback_later()
+        self._stacks.unlink(missing_ok=True)
+
+    def time_out(self) -> str:
+        """Return the stacks of the process that `time_limit` ended, "" when it ended none."""
+        try:
+            stacks = self._stacks.read_text("utf-8", "backslashreplace")
+        except FileNotFoundError:
+            return ""
+        self._stacks.unlink(missing_ok=True)
+        return stacks
+
+    def read_status(self) -> dict[str, Any]:
+        """Return status.json, {} where there is none; a torn one is set aside."""
+        return _read(self.path / "status.json")
+
+    def read_config(self) -> dict[str, Any]:
+        """Return config.json, {} where there is none; a torn one is set aside."""
+        return _read(self.path / "config.json")
+
+    def has_lost(self, status: Mapping[str, Any]) -> bool:
+        """Whether the best checkpoint or the episodes that it was chosen by are gone."""
+        step = status.get("best_step")
+        chosen = step is None or self._select_path(step).is_file()
+        return not (chosen and self.checkpoint("best") is not None)
+
+    def claim(self, described: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
+        """Write config.json and return the status that an earlier run left ({} for none).
+
+        UserError when the folder holds another trial, or this one trained on other data.
+        """
+        earlier = self.read_config()
+        for key in ("config_hash", "train_seed"):
+            if earlier.get(key, described[key]) != described[key]:
+                raise UserError(
+                    f"{self.path} must be new or hold the trial of {key} {described[key]}, it "
+                    f"holds that of {earlier[key]}"
+                )
+        status = self.read_status()
+        before = status.get("dataset_fingerprint", fingerprint)
+        if before != fingerprint:
+            raise UserError(
+                f"{self.path} must go on with the data it began with, fingerprint {before[:12]}, "
+                f"given {fingerprint[:12]}"
+            )
+        files.write_json({"schema": SCHEMA, **described}, self.path / "config.json")
+        return status
+
+    def write_status(self, **changes: Any) -> None:
+        """Write the status with these changes."""
+        self.state.update(changes, schema=SCHEMA, updated=time.time())
+        files.write_json(self.state, self.path / "status.json")
+
+    def write_failure(self, error: BaseException, details: str = "") -> None:
+        """Keep the traceback and details in error.txt, the status "failed" with one line of it."""
+        text = "".join(traceback.format_exception(error)) + details
+        with files.atomic(self.path / "error.txt") as file:
+            file.write(text.encode("utf-8", "backslashreplace"))
+        line = one_line(f"{type(error).__name__}: {error}").removesuffix(":")[:MAX_ERROR]
+        if processes.ran_out(error):
+            line = f"out of memory: {line}; {processes.HINT}"
+        if not self.state:
+            self.state = self.read_status()
+        self.write_status(status="failed", error=line)
+
+    def write_success(self, status: str = "finished") -> None:
+        """Say that all is done, or all up to a pause ("stopped"); an earlier error goes."""
+        (self.path / "error.txt").unlink(missing_ok=True)
+        ended = {"finished": time.time()} if status == "finished" else {}
+        self.write_status(status=status, error=None, **ended)
+
+    def write_health(self, findings: Sequence["Finding"]) -> None:
+        """Write every finding once, by its name."""
+        unique = {f.name: f for f in reversed(findings)}
+        content = [dataclasses.asdict(f) for f in reversed(unique.values())]
+        files.write_json(content, self.path / "health.json")
+
+    def write_curves(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write one row an epoch."""
+        table_schemas.write(table_schemas.table("curves", rows), self.path / "curves.parquet")
+
+    def selected(self, step: int, policy_hash: str) -> list[dict[str, Any]] | None:
+        """Return the stored selection episodes of this step's very weights, None without them."""
+        try:
+            rows: list[dict[str, Any]] = table_schemas.read_file(
+                self._select_path(step), "episodes"
+            ).to_pylist()
+        except FileNotFoundError:
+            return None
+        except files.TornFileError:
+            files.quarantine(self._select_path(step))
+            return None
+        return rows if {row["policy_hash"] for row in rows} == {policy_hash} else None
+
+    def write_selected(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Store the selection episodes of a step."""
+        table_schemas.write(table_schemas.table("episodes", rows), self._select_path(step))
+
+    def checkpoint(self, name: str) -> Path | None:
+        """Return the whole checkpoint of this name, None without one."""
+        return checkpoints.find(self.checkpoints, name)
+
+    @property
+    def _stacks(self) -> Path:
+        return self.path / ".stacks.txt"
+
+    def _select_path(self, step: int) -> Path:
+        return self.path / "episodes" / f"select-{step:08d}.parquet"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json_schemas.read(path)
+    except FileNotFoundError:
+        return {}
+    except files.TornFileError:
+        files.quarantine(path)
+        return {}
+    return content

@@ -1,0 +1,1 @@
+"""A sweep from plan to report, executed by Ray Tune."""

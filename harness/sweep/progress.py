@@ -1,0 +1,165 @@
+"""What a sweep is doing: a live table on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from harness.core.text import duration
+from harness.scheduling.jobs import Job
+
+HEARTBEAT_SECONDS = 30.0
+_COLUMNS = (  # title, metric, format
+    ("loss / chance", "train_loss_ratio", ".3f"),
+    ("error px", "val_action_error_px", ".1f"),
+    ("samples/s", "samples_per_second", ",.0f"),
+)
+
+
+@dataclass
+class _Running:
+    label: str
+    since: float
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    def step(self) -> str:
+        if not self.metrics:
+            return "starting"
+        step, steps = self.metrics["step"], self.metrics["steps"]
+        return "selecting" if step == steps else f"step {step:.0f}/{steps}"
+
+
+class Progress:
+    """Shows running and finished trials; a context manager.
+
+    console: where to. total: trials to be run, those of earlier runs left out. slots: how many run
+    at once. seconds: the estimate for each trial's id, where there is one.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        total: int,
+        slots: int,
+        seconds: Mapping[str, float] | None = None,
+    ) -> None:
+        self.console, self.total, self.slots = console, total, slots
+        self.seconds = dict(seconds or {})
+        self.finished = self.stopped = self.failed = 0
+        self._running: dict[str, _Running] = {}
+        self._expected = self._taken = 0.0  # of the trials that are over
+        self._began = self._spoke = time.monotonic()
+        # A dumb terminal cannot move its cursor; a pipe or a file is not a terminal at all.
+        self._live: Live | None = None
+        if console.is_terminal and not console.is_dumb_terminal:
+            self._live = Live(
+                console=console, get_renderable=self._render, refresh_per_second=2, transient=True
+            )
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def start(self, job: "Job") -> None:
+        """A trial begins, or begins again."""
+        self._running[job.id] = _Running(job.label, time.monotonic())
+
+    def epoch(self, job: "Job", metrics: Mapping[str, Any]) -> None:
+        """A trial's epoch has ended."""
+        running = self._running.setdefault(job.id, _Running(job.label, time.monotonic()))
+        running.metrics.update(metrics)
+        self.tick()
+
+    def end(self, job: "Job", status: Mapping[str, Any]) -> None:
+        """A trial is over."""
+        running = self._running.pop(job.id, _Running(job.label, time.monotonic()))
+        took = time.monotonic() - running.since
+        state = status.get("status")
+        good = state in ("finished", "stopped")
+        self.finished += state == "finished"
+        self.stopped += state == "stopped"
+        self.failed += not good
+        if state == "finished" and job.id in self.seconds:
+            self._expected += self.seconds[job.id]
+            self._taken += took
+        count = f"[{self._over}/{self.total}]"
+        if good:
+            what = (
+                f"score {status['select_score']:.3f}, success {status['select_success_rate']:.0%}"
+            )
+            at = f" at step {status['step']}" if state == "stopped" else ""
+            line = Text(f"{count} {state:<9} {job.label}: {what}{at}, {duration(took)}")
+        else:
+            line = Text(f"{count} failed    {job.label}: {status.get('error')}", style="red")
+        self._say(line)
+
+    def note(self, text: str) -> None:
+        """Say something that belongs to no trial."""
+        self._say(Text(text))
+
+    def tick(self) -> None:
+        """Let a plain log show a sign of life now and then."""
+        now = time.monotonic()
+        if self._live is None and self._running and now - self._spoke > HEARTBEAT_SECONDS:
+            running = "; ".join(f"{r.label}: {r.step()}" for r in self._running.values())
+            self._say(Text(f"running   {running}; {self._left()}"))
+
+    def _say(self, line: Text) -> None:
+        self._spoke = time.monotonic()
+        self.console.print(
+            line, soft_wrap=True, highlight=False
+        )  # above the table, if there is one
+
+    @property
+    def _over(self) -> int:
+        """How many jobs have ended; a trial that stopped early may be handed out again as one."""
+        return self.finished + self.stopped + self.failed
+
+    def _left(self) -> str:
+        """Return the time left in words, from the estimates and how they have held so far."""
+        unknown = sum(self.seconds.values()) / len(self.seconds) if self.seconds else None
+        if unknown is None:
+            return "time left unknown"
+        pace = self._taken / self._expected if self._expected else 1.0
+        now = time.monotonic()
+        running = sum(
+            max(0.0, self.seconds.get(id_, unknown) * pace - (now - r.since))
+            for id_, r in self._running.items()
+        )
+        waiting = max(0, self.total - self._over - len(self._running)) * unknown * pace
+        return f"about {duration((running + waiting) / self.slots)} left"
+
+    def _render(self) -> Group:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for title in ("running", "step"):
+            table.add_column(title, overflow="ellipsis", no_wrap=True)
+        for title, _, _ in _COLUMNS:
+            table.add_column(title, justify="right", no_wrap=True)
+        for running in self._running.values():
+            metrics = running.metrics
+            numbers = [f"{metrics[m]:{f}}" if m in metrics else "" for _, m, f in _COLUMNS]
+            table.add_row(escape(running.label), running.step(), *numbers)
+        so_far = duration(time.monotonic() - self._began)
+        head = (
+            f"{self.finished} of {self.total} finished, {len(self._running)} running, "
+            + (f"{self.stopped} stopped early, " if self.stopped else "")
+            + f"{self.failed} failed; {so_far} so far, {self._left()}"
+        )
+        return Group(Text(head, style="bold"), table)

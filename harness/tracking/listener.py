@@ -1,0 +1,237 @@
+"""Telling an experiment tracker of a sweep: one run a trial, by a thread beside the sweep.
+
+The tracker hears what the driver hears; workers know nothing of it. What it was told stands in
+results/<sweep>/trackers/<name>/<trial>.json, and what it missed, because it came late, was down or
+the driver was killed, is read from the trials' own files. So a run that goes on is the same run,
+and no point is told twice. A tracker that fails is said once and is never the sweep's failure.
+"""
+
+import importlib.util
+import math
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from harness.config.trial_config import to_dict
+from harness.core import files
+from harness.core.errors import UserError
+from harness.core.files import TornFileError
+from harness.core.text import one_line
+from harness.scheduling.jobs import Job
+from harness.storage import table_schemas
+from harness.storage.table_schemas import leaves
+from harness.storage.trial_folder import TrialFolder
+from harness.tracking.backends import Backend, Point, Trial
+
+FOLDER = "trackers"
+NAMES = ("tensorboard", "mlflow", "wandb")
+PATIENCE = 60.0  # seconds that a sweep waits at its end for what the tracker has not taken yet
+HURRY = 5.0  # the same, when it was interrupted
+OVER = ("finished", "failed")
+
+
+def check(name: str | None) -> None:
+    """UserError unless the tracker is known, installed and ready; None is no tracker."""
+    if name is None:
+        return
+    if name not in NAMES:
+        raise UserError(f"--tracker takes {', '.join(NAMES)}, given {name[:60]!r}")
+    if importlib.util.find_spec(name) is None:
+        raise UserError(
+            f"--tracker {name} needs an extra that is not installed: pip install "
+            f"'ibc-harness[{name}]'"
+        )
+    if name == "wandb":
+        from harness.tracking.backends import check_wandb
+
+        check_wandb()
+
+
+@contextmanager
+def opened(
+    name: str | None, sweep_dir: Path, say: Callable[[str], None]
+) -> "Iterator[Tracker | None]":
+    """Give a listener for the sweep's jobs that tells the tracker of them, None without a name.
+
+    say: takes one line, should the tracker fail.
+    """
+    if name is None:
+        yield None
+        return
+
+    def make() -> Backend:
+        from harness.tracking import backends
+
+        return backends.make(name, sweep_dir)
+
+    tracker = Tracker(make, name, sweep_dir, say)
+    try:
+        yield tracker
+    except BaseException:
+        tracker.close(HURRY)
+        raise
+    tracker.close(PATIENCE)
+
+
+class Tracker:
+    """Listens to jobs (start, epoch, end) and passes them on without ever waiting for anyone."""
+
+    def __init__(
+        self,
+        make: Callable[[], Backend],
+        name: str,
+        sweep_dir: Path,
+        say: Callable[[str], None],
+    ) -> None:
+        self.name, self.sweep_dir, self._say = name, sweep_dir, say
+        self._queue: SimpleQueue[Callable[[Backend], None] | None] = SimpleQueue()
+        self._failed = False
+        self._begun: set[str] = set()  # in this session
+        self._thread = threading.Thread(
+            target=self._work, args=(make,), name=f"tracker {name}", daemon=True
+        )
+        self._queue.put(self._tell_missed)
+        self._thread.start()
+
+    def start(self, job: Job) -> None:
+        """A trial begins, or begins again."""
+        content = {**job.info, "train_seed": job.train_seed, "config": to_dict(job.config)}
+        trial = _trial(job.id, self.sweep_dir.name, content)
+        self._begun.add(job.id)
+        self._put(lambda backend: self._begin(backend, trial))
+
+    def epoch(self, job: Job, metrics: Mapping[str, Any]) -> None:
+        """An epoch has ended; what was told of before is left out."""
+        point = _point(metrics)
+        self._put(lambda backend: self._points(backend, job.id, [point]))
+
+    def end(self, job: Job, status: Mapping[str, Any]) -> None:
+        """A trial is over, or a search has stopped it for now."""
+        told = dict(status)
+        self._put(lambda backend: self._end(backend, job.id, told))
+
+    def close(self, patience: float = PATIENCE) -> None:
+        """Wait, but not for ever, until all is told."""
+        self._queue.put(None)
+        self._thread.join(patience)
+        if self._thread.is_alive():
+            self._say(f"note: --tracker {self.name} was not done {patience:.0f} s after the sweep")
+
+    def _put(self, work: Callable[[Backend], None]) -> None:
+        if not self._failed:
+            self._queue.put(work)
+
+    def _work(self, make: Callable[[], Backend]) -> None:
+        try:
+            backend = make()
+            while (work := self._queue.get()) is not None:
+                work(backend)
+            backend.close()
+        except Exception as error:
+            self._failed = True
+            what = one_line(f"{type(error).__name__}: {error}")[:200]
+            self._say(
+                f"note: --tracker {self.name} failed and is left alone ({what}); the sweep is not "
+                "affected, and the next run of it tells what was missed"
+            )
+
+    def _tell_missed(self, backend: Backend) -> None:
+        """Tell of trials that are over without the tracker's knowing: their files say it all."""
+        for path in sorted(self.sweep_dir.glob("trials/*/config.json")):
+            folder = TrialFolder(path.parent)
+            status = folder.read_status()
+            over = status.get("status")
+            if path.parent.name in self._begun:
+                continue  # it may have ended just now, which is to be heard
+            if over in OVER and self._state(path.parent.name).get("over") != over:
+                trial = _trial(path.parent.name, self.sweep_dir.name, folder.read_config())
+                self._begin(backend, trial)
+                self._end(backend, trial.id, status)
+
+    def _begin(self, backend: Backend, trial: Trial) -> None:
+        state = self._state(trial.id)
+        if "key" not in state:
+            state = {"key": secrets.token_hex(8), "step": -1}
+        # Before the run is made: a kill in between must not make a second one.
+        self._keep(trial.id, {**state, "over": None})
+        backend.begin(trial, state["key"])
+        self._points(backend, trial.id, self._curves(trial.id))
+
+    def _points(self, backend: Backend, id_: str, points: Sequence[Point]) -> None:
+        state = self._state(id_)
+        new = [point for point in points if point[0] > state["step"]]
+        if not new:
+            return
+        # Before they are told: a kill in between loses them, the other order would double them.
+        self._keep(id_, {**state, "step": new[-1][0]})
+        try:
+            backend.points(state["key"], new)
+        except Exception:
+            self._keep(id_, state)
+            raise
+
+    def _end(self, backend: Backend, id_: str, status: Mapping[str, Any]) -> None:
+        self._points(backend, id_, self._curves(id_))
+        state, facts = self._state(id_), {"status": str(status.get("status"))}
+        health = self._health(id_)
+        if health is not None:
+            facts["health"] = health
+        if status.get("error"):
+            facts["error"] = one_line(status["error"])
+        backend.end(state["key"], _numbers(status), facts)
+        self._keep(id_, {**state, "over": status.get("status")})
+
+    def _curves(self, id_: str) -> list[Point]:
+        """Return what the trial's own file has of its curves, [] where it has none yet."""
+        path = self.sweep_dir / "trials" / id_ / "curves.parquet"
+        try:
+            rows = table_schemas.read_file(path, "curves").to_pylist()
+        except (FileNotFoundError, TornFileError):
+            return []
+        return sorted((_point(row) for row in rows), key=lambda point: point[0])
+
+    def _health(self, id_: str) -> str | None:
+        try:
+            findings = files.read_json(self.sweep_dir / "trials" / id_ / "health.json")
+        except (FileNotFoundError, TornFileError):
+            return None
+        return ", ".join(sorted({str(finding["name"]) for finding in findings})) or "ok"
+
+    def _path(self, id_: str) -> Path:
+        return self.sweep_dir / FOLDER / self.name / f"{id_}.json"
+
+    def _state(self, id_: str) -> dict[str, Any]:
+        try:
+            state = files.read_json(self._path(id_))
+        except (FileNotFoundError, TornFileError):
+            return {}
+        return state if isinstance(state, dict) else {}
+
+    def _keep(self, id_: str, state: Mapping[str, Any]) -> None:
+        files.write_json(dict(state), self._path(id_))
+
+
+def _trial(id_: str, sweep: str, content: Mapping[str, Any]) -> Trial:
+    names = ("question", "arm", "track", "train_seed")
+    facts = {name: str(content[name]) for name in names if content.get(name) is not None}
+    return Trial(id_, sweep, facts, leaves(content["config"]))
+
+
+def _point(metrics: Mapping[str, Any]) -> Point:
+    numbers = _numbers(metrics)
+    for name in ("step", "steps", "train_seed"):
+        numbers.pop(name, None)
+    return int(metrics["step"]), numbers
+
+
+def _numbers(content: Mapping[str, Any]) -> dict[str, float]:
+    """Return what is a finite number: others have no place on a curve, and servers refuse them."""
+    return {
+        name: float(value)
+        for name, value in content.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }

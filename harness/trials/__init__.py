@@ -1,0 +1,1 @@
+"""One trial: training, selection, its time estimate."""

@@ -1,0 +1,1 @@
+"""Every config dataclass of the method; imports no torch."""

@@ -1,0 +1,89 @@
+"""The settings of training and of the split into training and validation episodes."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from ibc.config.checks import check, check_choice, check_float, check_int
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a policy is trained.
+
+    steps, warmup_steps, epoch_steps in optimiser steps (an epoch ends with a validation);
+    batch_size in windows, processed micro_batch windows at a time (None: see `micro_batch`);
+    schedule after the warm-up: "cosine" to 0 at the last step, "constant", or "exponential",
+    times `decay` once every decay_every steps; ema_decay None for no averaging; precision "auto"
+    takes bf16 where the device computes it fast; val_windows: how many held-out windows every
+    validation looks at.
+    """
+
+    steps: int = 20_000
+    epoch_steps: int = 500
+    batch_size: int = 128
+    micro_batch: int | None = None
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-6
+    betas: tuple[float, float] = (0.9, 0.999)
+    warmup_steps: int = 500
+    schedule: Literal["cosine", "constant", "exponential"] = "cosine"
+    decay: float = 0.99
+    decay_every: int = 100
+    ema_decay: float | None = 0.999
+    grad_clip: float | None = None
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    val_windows: int = 512
+
+    def __post_init__(self) -> None:
+        check_int("train.steps", self.steps, 1)
+        check_int("train.epoch_steps", self.epoch_steps, 1)
+        check_int("train.batch_size", self.batch_size, 1, 65536)
+        if self.micro_batch is not None:
+            check_int("train.micro_batch", self.micro_batch, 1)
+        check_float("train.learning_rate", self.learning_rate, 0.0, 1.0, open_low=True)
+        check_float("train.weight_decay", self.weight_decay, 0.0, 10.0)
+        check(len(self.betas) == 2, "train.betas must be two numbers", self.betas)
+        for beta in self.betas:
+            check_float("train.betas", beta, 0.0)
+            check(beta < 1.0, "train.betas must be below 1", self.betas)
+        check_int("train.warmup_steps", self.warmup_steps, 0)
+        check_choice("train.schedule", self.schedule, ("cosine", "constant", "exponential"))
+        check_float("train.decay", self.decay, 0.0, 1.0, open_low=True)
+        check_int("train.decay_every", self.decay_every, 1)
+        if self.ema_decay is not None:
+            check_float("train.ema_decay", self.ema_decay, 0.0)
+            check(self.ema_decay < 1.0, "train.ema_decay must be below 1", self.ema_decay)
+        if self.grad_clip is not None:
+            check_float("train.grad_clip", self.grad_clip, 0.0, open_low=True)
+        check_choice("train.precision", self.precision, ("auto", "fp32", "bf16"))
+        check_int("train.val_windows", self.val_windows, 1)
+
+    def learning_rate_at(self, step: int) -> float:
+        """Linear warm-up, then what the schedule says; an exponential decay counts all steps."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        if self.schedule == "constant":
+            return self.learning_rate
+        if self.schedule == "exponential":
+            return float(self.learning_rate * self.decay ** (step // self.decay_every))
+        share = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(1.0, share)))
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """Which episodes train and which are held out for validation."""
+
+    val_share: float = 0.1
+    split_seed: int = 0
+    train_episodes: int | None = None  # None: all that are not held out
+
+    def __post_init__(self) -> None:
+        if isinstance(self.val_share, bool) or not 0 <= self.val_share < 1:
+            raise ValueError(f"val_share must be in [0, 1), got {self.val_share!r}")
+        if type(self.split_seed) is not int or self.split_seed < 0:
+            raise ValueError(f"split_seed must be an integer >= 0, got {self.split_seed!r}")
+        n = self.train_episodes
+        if n is not None and (type(n) is not int or n < 1):
+            raise ValueError(f"train_episodes must be an integer >= 1 or null, got {n!r}")

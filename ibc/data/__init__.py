@@ -1,0 +1,1 @@
+"""Demonstrations: reading, checking, windows, normalisation."""

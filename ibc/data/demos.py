@@ -1,0 +1,220 @@
+"""Demonstrations: a zarr store in Diffusion Policy's layout, checked arrays, a split by episode.
+
+The store has data/action (L, 2) px, data/state (L, 5) px and rad, and meta/episode_ends (E,); it
+may have data/keypoint (L, 9, 2) px, data/img (L, 96, 96, 3), uint8 or floating point 0 to 255, and
+meta/seeds (E,), the resets that the episodes began with.
+Row t holds what was seen at step t and the action then taken. L steps in all, E episodes.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ibc.config.training import SplitConfig
+from ibc.data import image_cache
+from ibc.data.layout import decode, pixels_of, survey
+from ibc.data.zarr_store import StoredArray, StoreError
+
+RENDERED_AT_ONCE = 256
+FAULTS_RAISED = 3
+Render = Callable[[NDArray[np.float64]], NDArray[np.uint8]]
+Keypoints = Callable[[NDArray[np.float64]], NDArray[np.floating[Any]]]
+
+
+@dataclass(frozen=True, eq=False)
+class Demos:
+    """The checked arrays of one data set, all read-only.
+
+    action (L, 2) px, state (L, 5) px and rad, keypoints (L, 20) px (nine of the block, then the
+    agent), all float32; episode_ends (E,) int64; images (L, 96, 96, 3) uint8, memory-mapped, or
+    None. The fingerprint is a hash over the stored arrays as decoded, images included.
+    """
+
+    path: str
+    fingerprint: str
+    action: NDArray[np.float32]
+    state: NDArray[np.float32]
+    keypoints: NDArray[np.float32]
+    episode_ends: NDArray[np.int64]
+    images: NDArray[np.uint8] | None
+    pixels: str | None = None  # the hash of the stored images as uint8, None where it has none
+    seeds: NDArray[np.int64] | None = None  # of the episodes' resets (E,), where they are recorded
+
+    @property
+    def episode_starts(self) -> NDArray[np.int64]:
+        """The first row of each episode, (E,)."""
+        return np.concatenate([[0], self.episode_ends[:-1]]).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Numbers of episodes, ascending; no episode is in both."""
+
+    train_episodes: tuple[int, ...]
+    val_episodes: tuple[int, ...]
+
+
+def split(demos: Demos, config: SplitConfig) -> Split:
+    """Divides a data set by episode, the same way for the same seed and number of episodes.
+
+    The held-out episodes do not depend on `train_episodes`, and a smaller number of training
+    episodes is a subset of a larger one. ValueError if there are fewer episodes than asked for.
+    """
+    total = len(demos.episode_ends)
+    order = np.random.default_rng(config.split_seed).permutation(total)
+    held_out = round(config.val_share * total)
+    if config.val_share > 0:
+        held_out = max(1, held_out)
+    left = total - held_out
+    wanted = left if config.train_episodes is None else config.train_episodes
+    if not 1 <= wanted <= left:
+        raise ValueError(
+            f"train_episodes must be 1 to {left} ({total} episodes less {held_out} for "
+            f"validation), got {wanted}"
+        )
+    train, val = order[held_out : held_out + wanted], order[:held_out]
+    return Split(tuple(sorted(train.tolist())), tuple(sorted(val.tolist())))
+
+
+def read(
+    path: str | Path,
+    *,
+    images: Path | None = None,
+    render: Render | None = None,
+    render_version: str = "",
+    keypoints: Keypoints | None = None,
+    pixels: str | None = None,
+) -> Demos:
+    """Reads a data set that is right, and refuses one that is not.
+
+    `images` is the file of the uint8 cache, made if need be; without it Demos.images is None.
+    `render` ((n, 5) states -> (n, 96, 96, 3) uint8) draws the images where the store has none,
+    `keypoints` ((n, 5) -> (n, 20)) computes what data/keypoint would hold. `pixels` is the
+    Demos.pixels of this very store if the caller remembers it: the fingerprint covers the images,
+    and hashing them takes seconds. `render_version` names the drawing code, so that old drawings
+    are not taken for new ones. Raises ValueError with the first faults (`check` gives all), OSError
+    if the cache cannot be written.
+    """
+    root = Path(path)
+    stored, arrays = _checked(root)
+    image = stored.get("data/img")
+    length = len(arrays["data/action"])
+    opened = None
+    drawing = f"drawn {render_version} {_hash(arrays, None)}"
+    try:
+        if images is not None and image is not None:
+            opened, pixels = image_cache.open_images(
+                images, _signature(image), length, lambda: pixels_of(image)
+            )
+        elif images is not None:
+            if render is None:
+                raise StoreError("data/img: is missing, and nothing was given to draw it with")
+            states = arrays["data/state"].astype(np.float64)
+            opened, _ = image_cache.open_images(
+                images, drawing, length, lambda: _drawn(states, render)
+            )
+        elif image is not None and pixels is None:
+            pixels = image_cache.digest(pixels_of(image))
+    except ValueError as error:
+        _refuse(root, [str(error)])
+    return Demos(
+        path=str(root),
+        fingerprint=_hash(arrays, None if image is None else pixels),
+        action=_frozen(arrays["data/action"]),
+        state=_frozen(arrays["data/state"]),
+        keypoints=_frozen(_all_keypoints(root, arrays, keypoints)),
+        episode_ends=_frozen(arrays["meta/episode_ends"]),
+        images=opened,
+        pixels=None if image is None else pixels,
+        seeds=_frozen(arrays["meta/seeds"]) if "meta/seeds" in arrays else None,
+    )
+
+
+def check(path: str | Path) -> list[str]:
+    """Every fault of a data set, each naming the array and, where it has one, the chunk or row.
+
+    Decodes everything, images included (seconds); memory stays at a few chunks.
+    """
+    stored, faults = survey(Path(path))
+    healthy = {name: a for name, a in stored.items() if not any(name in f for f in faults)}
+    faults += decode(healthy)[1]
+    if (image := healthy.get("data/img")) is not None:
+        try:
+            for _ in pixels_of(image):
+                pass
+        except ValueError as error:
+            faults.append(str(error))
+    return faults
+
+
+def signature(path: str | Path) -> str:
+    """A hash over the files' names, sizes and times: it changes when the data set is written."""
+    stored, faults = survey(Path(path), chunks=False)
+    _refuse(Path(path), faults)
+    parts = [_signature(stored[name]) for name in sorted(stored)]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+
+def fingerprint(path: str | Path) -> str:
+    """The hash over the arrays as decoded: the same for any chunking, compression or format."""
+    stored, arrays = _checked(Path(path))
+    image = stored.get("data/img")
+    return _hash(arrays, None if image is None else image_cache.digest(pixels_of(image)))
+
+
+def _refuse(root: Path, faults: list[str]) -> None:
+    if faults:
+        more = f" (and {len(faults) - FAULTS_RAISED} more)" if len(faults) > FAULTS_RAISED else ""
+        raise ValueError(f"{root}: " + "; ".join(faults[:FAULTS_RAISED]) + more)
+
+
+def _checked(root: Path) -> tuple[dict[str, StoredArray], dict[str, NDArray[Any]]]:
+    stored, faults = survey(root)
+    _refuse(root, faults)
+    arrays, faults = decode(stored)
+    _refuse(root, faults)
+    return stored, arrays
+
+
+def _drawn(states: NDArray[np.float64], render: Render) -> Iterator[NDArray[np.uint8]]:
+    for start in range(0, len(states), RENDERED_AT_ONCE):
+        yield render(states[start : start + RENDERED_AT_ONCE])
+
+
+def _all_keypoints(
+    root: Path, arrays: Mapping[str, NDArray[Any]], keypoints: Keypoints | None
+) -> NDArray[np.float32]:
+    state, stored = arrays["data/state"], arrays.get("data/keypoint")
+    if stored is not None:
+        return np.concatenate([stored.reshape(len(stored), 18), state[:, :2]], axis=1)
+    if keypoints is None:
+        _refuse(root, ["data/keypoint: is missing, and nothing was given to compute it with"])
+    assert keypoints is not None
+    computed = np.asarray(keypoints(state.astype(np.float64)), dtype=np.float32)
+    assert computed.shape == (len(state), 20), computed.shape
+    return computed
+
+
+def _frozen(array: NDArray[Any]) -> NDArray[Any]:
+    array = np.ascontiguousarray(array)
+    array.setflags(write=False)
+    return array
+
+
+def _signature(array: StoredArray) -> str:
+    return hashlib.sha256(repr((array.name, sorted(array.files().items()))).encode()).hexdigest()
+
+
+def _hash(arrays: Mapping[str, NDArray[Any]], pixels: str | None) -> str:
+    sha = hashlib.sha256(b"pusht demonstrations 1")
+    for name in sorted(arrays):
+        array = arrays[name]
+        sha.update(f"\n{name} {array.shape} {array.dtype.kind}\n".encode())
+        sha.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+    sha.update(f"\nimages {pixels}\n".encode())
+    return sha.hexdigest()

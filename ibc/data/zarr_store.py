@@ -1,0 +1,232 @@
+"""One array of a zarr store: looked over without decoding anything, then decoded chunk by chunk.
+
+Stores may come from strangers, so what zarr would take on trust is checked first, from the metadata
+and from the files alone: shapes are refused before memory is allocated for them, a missing chunk is
+a fault (zarr fills it with zeros without a word), a chunk must declare the size it ought to decode
+to, only plain codecs are decoded (numcodecs knows one that unpickles), and no link may leave the
+store. Zarr v2, v3 and v3 with sharding are read.
+"""
+
+import itertools
+import math
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ibc.data.zarr_chunks import Codecs, Shards, encoded_fault
+from ibc.data.zarr_metadata import fields_v2, fields_v3, read_json
+
+MAX_ROWS = 10_000_000  # steps; 1,000 times more than anyone has demonstrated by hand
+MAX_CHUNK_BYTES = 2**30  # a decoded chunk must fit in memory beside everything else
+FAULTS_SHOWN = 3  # of one kind in one array; the count says how many there are
+
+
+class StoreError(ValueError):
+    """What is wrong with a store, in one sentence that names the array, and the chunk if any."""
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """What the metadata of one array says, with the files that hold it; nothing is decoded yet."""
+
+    name: str
+    root: Path
+    zarr_format: Literal[2, 3]
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]  # what one file holds: a chunk, or a shard of chunks
+    dtype: np.dtype[Any]
+    codecs: Codecs
+    shards: Shards | None
+    prefix: str
+    separator: str
+
+    @property
+    def folder(self) -> Path:
+        """The array's folder."""
+        return self.root / self.name
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """The number of files along each axis."""
+        return tuple(-(-n // c) for n, c in zip(self.shape, self.chunks, strict=True))
+
+    def _file(self, place: tuple[int, ...]) -> str:
+        return self.prefix + self.separator.join(map(str, place))
+
+    def _place(self, file: str) -> tuple[int, ...] | None:
+        """Which place of the grid a file name stands for; None if for none."""
+        parts = file.removeprefix(self.prefix).split(self.separator)
+        if len(parts) != len(self.grid) or not all(p.isdecimal() and len(p) < 16 for p in parts):
+            return None
+        place = tuple(map(int, parts))
+        inside = all(i < n for i, n in zip(place, self.grid, strict=True))
+        return place if inside and self._file(place) == file else None
+
+    def files(self) -> dict[str, tuple[int, int]]:
+        """Every file of the array's folder with its size in bytes and its time in ns."""
+        found: dict[str, tuple[int, int]] = {}
+        for path in sorted(self.folder.rglob("*")):
+            status = path.lstat()
+            if stat.S_ISLNK(status.st_mode):
+                if not path.resolve().is_relative_to(self.root.resolve()):
+                    raise StoreError(f"{self.name}: {path.name} is a link that leaves the store")
+                status = path.stat()
+            if stat.S_ISDIR(status.st_mode):
+                continue
+            if not stat.S_ISREG(status.st_mode):
+                raise StoreError(f"{self.name}: {path.name} is not a plain file")
+            found[path.relative_to(self.folder).as_posix()] = (status.st_size, status.st_mtime_ns)
+        return found
+
+    def faults(self) -> list[str]:
+        """Missing, truncated and oversized chunks; costs one short read for each chunk."""
+        try:
+            files = self.files()
+        except StoreError as error:
+            return [str(error)]
+        present = {place for file in files if (place := self._place(file)) is not None}
+        faults = []
+        if missing := math.prod(self.grid) - len(present):
+            absent = (place for place in places(self.grid) if place not in present)
+            first = itertools.islice(absent, FAULTS_SHOWN)
+            faults.append(self._missing(missing, math.prod(self.grid), map(self._file, first)))
+        bad = [
+            fault
+            for place in sorted(present)
+            for fault in self._file_faults(place, files[self._file(place)][0])
+        ]
+        if len(bad) > FAULTS_SHOWN:
+            bad[FAULTS_SHOWN:] = [f"{self.name}: {len(bad) - FAULTS_SHOWN} more broken chunks"]
+        return faults + bad
+
+    def _missing(self, missing: int, total: int, names: Iterator[str]) -> str:
+        shown = ", ".join(names)
+        dots = ", ..." if missing > FAULTS_SHOWN else ""
+        return (
+            f"{self.name}: {missing} of {total} chunks are missing (zarr would fill them with "
+            f"{'a fill value' if self.zarr_format == 3 else 'zeros'}): {shown}{dots}"
+        )
+
+    def _file_faults(self, place: tuple[int, ...], size: int) -> Iterator[str]:
+        file = self._file(place)
+        where = f"{self.name}: chunk {file}"
+        with (self.folder / file).open("rb") as stream:
+            if self.shards is None:
+                expected = math.prod(self.chunks) * self.dtype.itemsize
+                if fault := encoded_fault(self.codecs, stream, 0, size, expected):
+                    yield f"{where} {fault}"
+                return
+            index = self.shards.index(stream, size, self.chunks)
+            if index is None:
+                yield f"{where} is truncated or has a broken shard index"
+                return
+            expected = math.prod(self.shards.chunks) * self.dtype.itemsize
+            for inner in places(index.shape[:-1]):
+                corner = (
+                    p * c + i * s
+                    for p, c, i, s in zip(
+                        place, self.chunks, inner, self.shards.chunks, strict=True
+                    )
+                )
+                if any(at >= n for at, n in zip(corner, self.shape, strict=True)):
+                    continue  # beyond the array's end nothing needs to be stored
+                offset, length = (int(n) for n in index[inner])
+                label = f"{where}, part {self.separator.join(map(str, inner))}"
+                if offset == length == Shards.ABSENT:
+                    yield f"{label} is missing (zarr would fill it with a fill value)"
+                elif offset + length > size:
+                    yield f"{label} is truncated: it ends at byte {offset + length} of {size}"
+                elif fault := encoded_fault(self.codecs, stream, offset, length, expected):
+                    yield f"{label} {fault}"
+
+    def blocks(self, at_least: int = 1) -> Iterator[NDArray[Any]]:
+        """Yields the decoded rows in order, some whole chunks at a time; look at `faults` first.
+
+        Raises StoreError where a chunk cannot be decoded.
+        """
+        import zarr  # takes a second to import, so only where something is decoded
+
+        try:
+            array = zarr.open_array(self.folder, mode="r", zarr_format=self.zarr_format)
+        except Exception as error:
+            raise StoreError(f"{self.name}: cannot be opened: {error}") from error
+        rows = self.chunks[0] * max(1, -(-at_least // self.chunks[0]))
+        for start in range(0, self.shape[0], rows):
+            stop = min(start + rows, self.shape[0])
+            try:
+                block = np.asarray(array[start:stop])
+            except Exception as error:
+                raise StoreError(
+                    f"{self.name}: rows {start} to {stop - 1} cannot be decoded: {error}"
+                ) from error
+            yield block
+
+    def read(self) -> NDArray[Any]:
+        """All rows, decoded."""
+        return next(self.blocks(at_least=max(1, self.shape[0])), np.empty(self.shape, self.dtype))
+
+
+def places(grid: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Every place of a grid in order, one at a time (itertools.product would list each axis)."""
+    if not grid:
+        yield ()
+        return
+    for i in range(grid[0]):
+        for rest in places(grid[1:]):
+            yield (i, *rest)
+
+
+def is_store(root: Path) -> bool:
+    """Whether the folder is the root of a zarr store, v2 or v3."""
+    return any((root / name).is_file() for name in (".zgroup", "zarr.json"))
+
+
+def find(root: Path, name: str, row_shape: tuple[int, ...], kinds: str) -> StoredArray | None:
+    """The array `name` of the store at `root`; None if there is no such folder.
+
+    `row_shape` is the shape without the first axis, `kinds` the numpy kinds allowed ("f", "iu").
+    Raises StoreError for metadata that is not JSON, is too large, or says something not allowed.
+    """
+    if not (root / name).exists():
+        return None
+    formats: tuple[tuple[Literal[2, 3], str], ...] = ((3, "zarr.json"), (2, ".zarray"))
+    for zarr_format, file in formats:
+        if (root / name / file).exists():
+            try:
+                metadata = read_json(root, f"{name}/{file}")
+                if zarr_format == 2 and (root / name / ".zattrs").exists():
+                    read_json(root, f"{name}/.zattrs")  # zarr reads it too, whatever its size
+                fields = (fields_v3 if zarr_format == 3 else fields_v2)(metadata)
+            except (KeyError, TypeError, AttributeError) as error:
+                raise StoreError(
+                    f"{name}: {file} is not the metadata of an array: {error!r}"
+                ) from error
+            except ValueError as error:
+                raise StoreError(f"{name}: {error}") from error
+            break
+    else:
+        raise StoreError(f"{name}: the folder holds no array (neither .zarray nor zarr.json)")
+    array = StoredArray(name=name, root=root, zarr_format=zarr_format, **fields)
+    wanted = "(n" + "".join(f", {n}" for n in row_shape) + ("," if not row_shape else "") + ")"
+    if array.shape[1:] != row_shape or not array.shape:
+        raise StoreError(f"{name}: the shape must be {wanted}, got {array.shape}")
+    if array.dtype.kind not in kinds:
+        allowed = {"f": "floating point", "i": "integer", "u": "unsigned integer"}
+        raise StoreError(
+            f"{name}: the type must be {' or '.join(allowed[k] for k in kinds)}, got {array.dtype}"
+        )
+    if array.shape[0] > MAX_ROWS:
+        raise StoreError(
+            f"{name}: at most {MAX_ROWS} rows are read, the metadata declares {array.shape[0]}"
+        )
+    if math.prod(array.chunks) * array.dtype.itemsize > MAX_CHUNK_BYTES:
+        raise StoreError(
+            f"{name}: a chunk may decode to at most {MAX_CHUNK_BYTES} bytes, the metadata declares "
+            f"chunks of {array.chunks} {array.dtype}"
+        )
+    return array

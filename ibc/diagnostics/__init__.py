@@ -1,0 +1,1 @@
+"""Health checks and probes that name common failure modes."""

@@ -1,0 +1,196 @@
+"""Energy models: encode the observation once, score N actions. Lower energy is better.
+
+Legend: B batch, N actions scored per observation, D action dimensions, F features, W width.
+"""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from ibc.config.implicit import EnergyConfig
+from ibc.layers import MLP, Recall, advance, dense, drop
+
+Energy = Callable[[Tensor], Tensor]
+BLOCK = 2**18  # hidden units of one layer computed at once where that is free: 1 MiB
+
+
+class ConcatEnergy(nn.Module):
+    """E(x, a) by one head over the concatenation of features and action.
+
+    The first layer is linear in the concatenation, W [f; a] = W_f f + W_a a, so it is computed as
+    `observe` (B rows, once an observation, whatever the number of actions and of sampling rounds)
+    and `score` (B x N rows of D columns).
+    """
+
+    def __init__(self, features: int, action_dim: int, config: EnergyConfig) -> None:
+        super().__init__()
+        self.config, self.dropout = config, config.dropout
+        self.by_window = config.dropout_masks == "window"
+        width, normed = config.width, config.spectral_norm
+        self.observation = nn.Linear(features, width)
+        self.action = nn.Linear(action_dim, width, bias=False)
+        # The halves start as one layer over the concatenation would: by themselves, the few inputs
+        # of the action's half would start it so large that training is slower.
+        bound = 1.0 / math.sqrt(features + action_dim)
+        for half in (self.observation.weight, self.observation.bias, self.action.weight):
+            nn.init.uniform_(half, -bound, bound)
+        self.hidden: nn.ModuleList = (
+            nn.ModuleList(ResidualDense(width, normed) for _ in range(config.depth // 2))
+            if config.head == "resnet"
+            else nn.ModuleList(dense(width, width, normed) for _ in range(config.depth - 1))
+        )
+        self.out = nn.Linear(width, 1)
+
+    def observe(self, features_BF: Tensor, dropout: torch.Generator | None = None) -> Tensor:
+        """The observation's share of the first layer, (B, W).
+
+        With `dropout`, which is given in training only, spectral norms take their step as well.
+        """
+        if self.config.spectral_norm and dropout is not None:
+            advance(self)
+        context_BW: Tensor = self.observation(features_BF)
+        return context_BW
+
+    def score(
+        self, context_BW: Tensor, actions_BND: Tensor, dropout: torch.Generator | None = None
+    ) -> Tensor:
+        """Energies (B, N) in float32; `dropout` draws the masks, None leaves dropout out.
+
+        Masks by window do not depend on N: a generator in the same state draws the same ones.
+        Actions of shape (1, N, D) are scored for every observation. The first and the last layer
+        stay in float32 under autocast: bf16 would round actions and energies to one part in 256.
+        On a CPU, what needs neither a graph nor masks is scored in blocks that fit the cache.
+        """
+        blocks = (
+            dropout is None and actions_BND.device.type == "cpu" and not torch.is_grad_enabled()
+        )
+        if not blocks or len(context_BW) * actions_BND.shape[1] * self.out.in_features <= BLOCK:
+            return self._score(context_BW, actions_BND, dropout)
+        columns = min(actions_BND.shape[1], max(1, BLOCK // self.out.in_features))
+        rows = max(1, BLOCK // (columns * self.out.in_features))
+        actions_BND = actions_BND.expand(len(context_BW), -1, -1)
+        parts = zip(torch.split(context_BW, rows), torch.split(actions_BND, rows), strict=True)
+        return torch.cat(
+            [
+                torch.cat([self._score(c, a, None) for a in torch.split(actions, columns, 1)], 1)
+                for c, actions in parts
+            ]
+        )
+
+    def _score(
+        self, context_BW: Tensor, actions_BND: Tensor, dropout: torch.Generator | None
+    ) -> Tensor:
+        with torch.autocast(actions_BND.device.type, enabled=False):
+            h = self.action(actions_BND) + context_BW.float().unsqueeze(1)
+        if self.config.head == "resnet":
+            for block in self.hidden:
+                h = block(h, self.dropout, dropout, self.by_window)
+            h = h.relu()
+        else:
+            # Rows in one dimension: ReLU in place on a view would cost a copy of the gradient.
+            rows, h = h.shape[:2], h.relu_()
+            for layer in self.hidden:
+                h = drop(h, self.dropout, dropout, self.by_window).flatten(0, 1)
+                h = layer(h).relu_().unflatten(0, rows)
+        h = drop(h, self.dropout, dropout, self.by_window)
+        with torch.autocast(actions_BND.device.type, enabled=False):
+            energies: Tensor = self.out(h.float()).squeeze(-1)
+        return energies
+
+
+class ResidualDense(nn.Module):
+    """Two dense layers, each behind its ReLU, added to what came in (He et al. 2016b)."""
+
+    def __init__(self, width: int, spectral: bool) -> None:
+        super().__init__()
+        self.first, self.second = dense(width, width, spectral), dense(width, width, spectral)
+
+    def forward(
+        self, x: Tensor, share: float, dropout: torch.Generator | None, by_window: bool = False
+    ) -> Tensor:
+        """(B, N, W) to (B, N, W), `share` of the hidden units left out as `drop` does."""
+        h = self.first(drop(x.relu(), share, dropout, by_window)).relu_()
+        out: Tensor = x + self.second(drop(h, share, dropout, by_window))
+        return out
+
+
+class ProductEnergy(nn.Module):
+    """E(x, a) = -<u(x), v(a)> / sqrt(W): log density as a learned basis over the actions.
+
+    Scoring N actions for B observations takes B + N passes through the towers and one matrix
+    product instead of B x N passes, where the actions are the same for all observations.
+    """
+
+    by_window = False
+
+    def __init__(self, features: int, action_dim: int, config: EnergyConfig) -> None:
+        super().__init__()
+        self.recall: Recall | None = None
+        width, normed = config.width, config.spectral_norm
+        hidden = [width] * config.depth
+        self.spectral = normed
+        self.observation = MLP([features, *hidden, width], config.dropout, normed)
+        self.action = nn.Linear(action_dim, width)
+        self.hidden = nn.ModuleList(dense(a, b, normed) for a, b in pairwise(hidden))
+        self.scale = 1.0 / math.sqrt(config.width)
+
+    def observe(self, features_BF: Tensor, dropout: torch.Generator | None = None) -> Tensor:
+        """u(x), (B, W); with `dropout`, given in training only, spectral norms take their step."""
+        if self.spectral and dropout is not None:
+            advance(self)
+        context_BW: Tensor = self.observation(features_BF, dropout)
+        return context_BW
+
+    def score(
+        self, context_BW: Tensor, actions_BND: Tensor, dropout: torch.Generator | None = None
+    ) -> Tensor:
+        """Energies (B, N) in float32; actions of shape (1, N, D) are scored for every observation.
+
+        Dropout is applied to observations only. First layer and product stay in float32.
+        """
+        shared = len(actions_BND) == 1
+        if self.recall is None or not shared or torch.is_grad_enabled():
+            v = self._tower(actions_BND)
+        else:  # a lattice is the same at every step
+            v = self.recall.whole(actions_BND, self._tower)
+        with torch.autocast(actions_BND.device.type, enabled=False):
+            u_BW = context_BW.float() * -self.scale
+            v_BNW = v.float().view(*actions_BND.shape[:2], -1)
+            energies: Tensor = (
+                u_BW @ v_BNW[0].T if shared else torch.bmm(v_BNW, u_BW.unsqueeze(2)).squeeze(2)
+            )
+        return energies
+
+    def _tower(self, actions_BND: Tensor) -> Tensor:
+        """v(a), (B * N, W)."""
+        with torch.autocast(actions_BND.device.type, enabled=False):
+            # Rows in one dimension: ReLU in place on a view would cost a copy of the gradient.
+            v: Tensor = self.action(actions_BND.flatten(0, 1)).relu_()
+        for layer in self.hidden:
+            v = layer(v).relu_()
+        return v
+
+
+EnergyModel = ConcatEnergy | ProductEnergy
+
+
+def build_energy(features: int, action_dim: int, config: EnergyConfig) -> EnergyModel:
+    """The energy model of the configured fusion."""
+    if config.fusion == "concat":
+        return ConcatEnergy(features, action_dim, config)
+    return ProductEnergy(features, action_dim, config)
+
+
+def slope(energy: Energy, actions_BSD: Tensor, *, graph: bool = False) -> tuple[Tensor, Tensor]:
+    """Energies (B, S) and dE/da (B, S, D), also where the caller has switched gradients off.
+
+    graph: keep what it takes to train on them.
+    """
+    with torch.enable_grad():
+        actions_BSD = actions_BSD.detach().requires_grad_()
+        energies_BS = energy(actions_BSD)
+        (gradient_BSD,) = torch.autograd.grad(energies_BS.sum(), actions_BSD, create_graph=graph)
+    return (energies_BS if graph else energies_BS.detach()), gradient_BSD

@@ -1,0 +1,1 @@
+"""The implicit policy and the explicit baselines."""

@@ -1,0 +1,218 @@
+"""What every policy shares: its encoder and normaliser, saving and loading.
+
+Legend: B batch, T obs horizon, H action horizon, A = 2, D = H * A, F features.
+"""
+
+import dataclasses
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ibc.config.checks import check
+from ibc.config.policy import ObsMode, PolicyConfig, config_from_plain
+from ibc.data.normalizer import Normalizer
+from ibc.encoders.image import build_encoder
+from ibc.encoders.state import LOW_DIM
+from ibc.layers import Recall
+
+FORMAT = 1
+Batch = Mapping[str, Any]
+
+
+class Policy(nn.Module, ABC):
+    """A policy that sees raw observations (px, rad, uint8) and gives actions in px."""
+
+    def __init__(self, config: PolicyConfig, normalizer: Normalizer) -> None:
+        super().__init__()
+        self.config = config
+        self.normalizer = normalizer
+        self.encoder = build_encoder(config.encoder, config.obs_mode, config.obs_horizon)
+
+    @property
+    def obs_mode(self) -> ObsMode:
+        """The observation mode that `predict_action` expects."""
+        return self.config.obs_mode
+
+    @property
+    def obs_horizon(self) -> int:
+        """Frames that an observation holds, the newest last."""
+        return self.config.obs_horizon
+
+    @property
+    def action_horizon(self) -> int:
+        """Actions that a prediction holds, the first for the newest frame."""
+        return self.config.action_horizon
+
+    @property
+    def executed(self) -> int:
+        """How many of them `predict_action` returns."""
+        return self.config.execute or self.config.action_horizon
+
+    @property
+    def uses_previous(self) -> bool:
+        """Whether `predict_action` is to be told the actions executed before."""
+        return False
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.normalizer.low.device
+
+    @abstractmethod
+    def predictions(
+        self, obs: Mapping[str, Tensor], generators: Sequence[torch.Generator]
+    ) -> dict[str, Tensor]:
+        """Actions (B, H, 2) in px by every way of reading one out; "policy" is the configured."""
+
+    @abstractmethod
+    def compute_loss(
+        self,
+        batch: Batch,
+        generator: torch.Generator,
+        augment: torch.Generator | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean loss of a batch of windows (raw observations and "action"), and numbers to watch.
+
+        `generator` draws what the loss itself needs; `augment` random crops and dropout, None for
+        centre crops and no dropout.
+        """
+
+    @torch.no_grad()
+    def predict_action(
+        self,
+        obs: Mapping[str, Tensor],
+        generators: Sequence[torch.Generator],
+        previous: Tensor | None = None,
+    ) -> Tensor:
+        """Actions (B, executed, 2) float32 in px for raw observations (B, T, ...).
+
+        Row b draws from generators[b] only. previous: the actions (B, n, 2) px executed since the
+        last prediction, NaN in rows where there was none; read only if `uses_previous`.
+        ValueError for observations of other names or shapes.
+        """
+        return self.act(self.prepare(obs), generators, previous)[:, : self.executed]
+
+    @contextmanager
+    def acting(self) -> Iterator[None]:
+        """While the weights stay as they are: predictions of the same bits, in less time.
+
+        What was made of a frame or of a lattice of actions is kept for the next prediction.
+        """
+        keepers: list[Any] = [module for module in self.modules() if hasattr(module, "recall")]
+        for module in keepers:
+            module.recall = Recall()
+        try:
+            yield
+        finally:
+            for module in keepers:
+                module.recall = None
+
+    def act(
+        self,
+        obs: Mapping[str, Tensor],
+        generators: Sequence[torch.Generator],
+        previous: Tensor | None = None,
+    ) -> Tensor:
+        """The configured one of `predictions`, for a policy that can have it alone for less."""
+        return self.predictions(obs, generators)["policy"]
+
+    def prepare(self, obs: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The observation checked and on the device; images stay uint8, the rest is float32."""
+        names = ("image", "agent_pos") if self.obs_mode == "image" else (self.obs_mode,)
+        prepared = {}
+        for name in names:
+            check(name in obs, f"observations must hold {', '.join(names)}", sorted(obs))
+            value = torch.as_tensor(obs[name])
+            if name == "image":
+                check(value.dtype == torch.uint8, "images must be uint8", value.dtype)
+                shape = (self.obs_horizon, *value.shape[2:4], 3)
+            else:
+                shape = (self.obs_horizon, LOW_DIM.get(name, 2))
+                value = value.to(torch.float32)
+            rule = f"observation {name} must have the shape (B, {', '.join(map(str, shape))})"
+            check(tuple(value.shape[1:]) == shape, rule, tuple(value.shape))
+            prepared[name] = value.to(self.device, non_blocking=True)
+        return prepared
+
+    def newest_agent(self, obs: Mapping[str, Tensor]) -> Tensor:
+        """The agent's position (B, 2) px in the newest frame."""
+        if self.obs_mode == "keypoints":
+            return obs["keypoints"][:, -1, -2:]
+        name = "state" if self.obs_mode == "state" else "agent_pos"
+        return obs[name][:, -1, :2]
+
+    def encode_targets(self, batch: Batch, obs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The demonstrated actions (B, D) inside the bounds, and the share that had to be moved."""
+        actions_BHA = torch.as_tensor(batch["action"]).to(self.device, torch.float32)
+        shape = (self.action_horizon, 2)
+        rule = f"actions must have the shape (B, {shape[0]}, 2)"
+        check(tuple(actions_BHA.shape[1:]) == shape, rule, tuple(actions_BHA.shape))
+        raw_BD = self.normalizer.encode(actions_BHA, self.newest_agent(obs))
+        inside_BD = raw_BD.clamp(-1.0, 1.0)
+        return inside_BD, (inside_BD != raw_BD).any(1).float().mean()
+
+    def save(self, directory: Path | str) -> None:
+        """Write policy.json and model.safetensors (weights and normaliser) into the directory."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"format": FORMAT, "policy": dataclasses.asdict(self.config)}, indent=2)
+        (directory / "policy.json").write_text(text + "\n", encoding="utf-8")
+        tensors = {name: value.contiguous() for name, value in self.state_dict().items()}
+        save_file(tensors, directory / "model.safetensors")
+
+    @classmethod
+    def load(cls, directory: Path | str) -> Self:
+        """The policy of this class saved in the directory, on the CPU, with inference weights.
+
+        ValueError names the file and the first thing in it that does not fit. No code is run and no
+        memory taken beyond the file's own tensors.
+        """
+        config = read_config(Path(directory))
+        with torch.device("meta"):
+            policy = cls(config, Normalizer.blank(config.action, config.action_horizon))
+        load_weights(policy, Path(directory))
+        return policy
+
+
+def read_config(directory: Path) -> PolicyConfig:
+    """The configuration in policy.json; ValueError where the file is not one of ours."""
+    path = directory / "policy.json"
+    check(path.is_file(), "a policy's folder must hold policy.json and model.safetensors", path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} must be JSON, got: {error}") from error
+    check(isinstance(content, dict) and "policy" in content, f"{path} must hold a policy", content)
+    given = content.get("format")
+    check(given == FORMAT, f"{path} must have format {FORMAT}, the only one known here", given)
+    return config_from_plain(PolicyConfig, content["policy"])
+
+
+def load_weights(policy: Policy, directory: Path) -> None:
+    """Fill a policy (built on the meta device) from model.safetensors, strictly.
+
+    ValueError names the first tensor that is missing, unknown or of another shape.
+    """
+    path = directory / "model.safetensors"
+    check(path.is_file(), "a policy's folder must hold policy.json and model.safetensors", path)
+    try:
+        found = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} must be a whole safetensors file, got: {error}") from error
+    expected = policy.state_dict()
+    for name, value in expected.items():
+        rule = f"{path} must hold {name} of shape {tuple(value.shape)}"
+        check(name in found, rule, "no such tensor")
+        check(found[name].shape == value.shape, rule, tuple(found[name].shape))
+        check(found[name].dtype == value.dtype, f"{rule} as {value.dtype}", found[name].dtype)
+    for name in found:
+        check(name in expected, f"{path} must hold only the tensors of this policy", name)
+    policy.load_state_dict(found, assign=True)

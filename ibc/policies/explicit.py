@@ -1,0 +1,171 @@
+"""The explicit policies that implicit behavioral cloning is compared with, on the same encoder.
+
+Legend: B batch, H action horizon, A = 2, D = H * A, W width, L noise levels.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ibc.config.checks import check
+from ibc.config.policy import PolicyConfig
+from ibc.data.normalizer import BOUND, Normalizer
+from ibc.layers import MLP, drop
+from ibc.policies import diffusion, mixture
+from ibc.policies.base import Batch, Policy
+from ibc.policies.denoiser import Denoiser
+
+
+class MSEPolicy(Policy):
+    """Regression of the normalised action on the same encoder; a head of the same size."""
+
+    def __init__(self, config: PolicyConfig, normalizer: Normalizer) -> None:
+        super().__init__(config, normalizer)
+        widths = [config.energy.width] * config.energy.depth
+        sizes = [self.encoder.out_features, *widths, 2 * config.action_horizon]
+        self.head = MLP(sizes, config.energy.dropout)
+
+    def compute_loss(
+        self,
+        batch: Batch,
+        generator: torch.Generator,
+        augment: torch.Generator | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean squared error; loss_ratio is its share of the error of the batch's mean action."""
+        obs = self.prepare(batch)
+        targets_BD, clipped = self.encode_targets(batch, obs)
+        predicted_BD = self.head(self.encoder(obs, augment), augment)
+        loss = (predicted_BD.float() - targets_BD).square().mean()
+        return loss, {
+            "loss_ratio": loss.detach() / _variance(targets_BD),
+            "clipped_share": clipped,
+        }
+
+    def predictions(
+        self, obs: Mapping[str, Tensor], generators: Sequence[torch.Generator]
+    ) -> dict[str, Tensor]:
+        """The regressed action; nothing is drawn."""
+        actions_BD = self.head(self.encoder(dict(obs))).float().clamp(-BOUND, BOUND)
+        return {"policy": self.normalizer.decode(actions_BD, self.newest_agent(obs))}
+
+
+class MDNPolicy(Policy):
+    """A mixture of Gaussians over the normalised chunk (Bishop 1994); a head of the same size."""
+
+    def __init__(self, config: PolicyConfig, normalizer: Normalizer) -> None:
+        super().__init__(config, normalizer)
+        widths = [config.energy.width] * config.energy.depth
+        self.head = MLP([self.encoder.out_features, *widths], config.energy.dropout)
+        outputs = mixture.outputs(config.mdn.components, 2 * config.action_horizon)
+        self.out = nn.Linear(config.energy.width, outputs)
+
+    def compute_loss(
+        self,
+        batch: Batch,
+        generator: torch.Generator,
+        augment: torch.Generator | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Negative log likelihood per action dimension, in nats; it may well be negative.
+
+        loss_ratio compares it with the one Gaussian that fits the batch without looking, as
+        e^(difference): the ratio of the volumes, a dimension, over which the two spread their
+        probability. Knowing nothing is 1, and a third of every spread is 1/3.
+        """
+        obs = self.prepare(batch)
+        targets_BD, clipped = self.encode_targets(batch, obs)
+        given = self._mixture(self.encoder(obs, augment), augment)
+        dimensions = targets_BD.shape[1]
+        loss = -mixture.log_likelihood(given, targets_BD).mean() / dimensions
+        chance = -mixture.one_gaussian(targets_BD, self.config.mdn.min_std) / dimensions
+        return loss, {
+            "loss_ratio": (loss.detach() - chance).clamp(max=10.0).exp(),
+            "clipped_share": clipped,
+        }
+
+    def predictions(
+        self, obs: Mapping[str, Tensor], generators: Sequence[torch.Generator]
+    ) -> dict[str, Tensor]:
+        """The weightiest component's mean ("argmax") and the configured readout ("policy")."""
+        given = self.density(obs)
+        rows, agent_BA = len(given.means), self.newest_agent(obs)
+        check(len(generators) == rows, f"there must be {rows} generators", len(generators))
+        read = mixture.read_mixture(given, self.config.mdn.readout, generators)
+        mode = mixture.mode(given)
+        return {
+            name: self.normalizer.decode(actions_BD.clamp(-BOUND, BOUND), agent_BA)
+            for name, actions_BD in (("argmax", mode), ("policy", read))
+        }
+
+    def density(self, obs: Mapping[str, Tensor]) -> mixture.Mixture:
+        """The mixture over the normalised chunk, for prepared observations."""
+        return self._mixture(self.encoder(dict(obs)))
+
+    def _mixture(
+        self, features_BF: Tensor, dropout: torch.Generator | None = None
+    ) -> mixture.Mixture:
+        h_BW = drop(self.head(features_BF, dropout).relu_(), self.config.energy.dropout, dropout)
+        with torch.autocast(h_BW.device.type, enabled=False):
+            raw_BX = self.out(h_BW.float())
+        return mixture.mixture(raw_BX, self.config.mdn.components, self.config.mdn.min_std)
+
+
+class DiffusionPolicy(Policy):
+    """A compact Diffusion Policy: the chunk is denoised, given the observation (Chi et al. 2023).
+
+    The networks and the levels are in ibc/policies/denoiser.py and ibc/policies/diffusion.py.
+    """
+
+    signal: Tensor
+
+    def __init__(self, config: PolicyConfig, normalizer: Normalizer) -> None:
+        super().__init__(config, normalizer)
+        self.denoiser = Denoiser(self.encoder.out_features, config.action_horizon, config.diffusion)
+        self.register_buffer("signal", diffusion.signal_shares(config.diffusion))
+
+    def compute_loss(
+        self,
+        batch: Batch,
+        generator: torch.Generator,
+        augment: torch.Generator | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean squared error of what is predicted at a level drawn for each window.
+
+        loss_ratio is its share of the variance of that, the noise's 1 or the batch's chunks'.
+        """
+        config, obs = self.config.diffusion, self.prepare(batch)
+        targets_BD, clipped = self.encode_targets(batch, obs)
+        chunks_BD = targets_BD / config.spread
+        B, device = len(chunks_BD), chunks_BD.device
+        level_B = torch.randint(config.train_steps, (B,), generator=generator, device=device)
+        noise_BD = torch.randn(chunks_BD.shape, generator=generator, device=device)
+        noised_BD = diffusion.add_noise(chunks_BD, noise_BD, self.signal[level_B])
+        context_BW = self.denoiser.observe(self.encoder(obs, augment))
+        says_BD = self.denoiser(context_BW, noised_BD, level_B)
+        epsilon = config.prediction == "epsilon"
+        loss = (says_BD - (noise_BD if epsilon else chunks_BD)).square().mean()
+        chance = torch.ones_like(loss) if epsilon else _variance(chunks_BD)
+        return loss, {"loss_ratio": loss.detach() / chance, "clipped_share": clipped}
+
+    def predictions(
+        self, obs: Mapping[str, Tensor], generators: Sequence[torch.Generator]
+    ) -> dict[str, Tensor]:
+        """One chunk a row, denoised from noise of the row's own."""
+        context_BW = self.denoiser.observe(self.encoder(dict(obs)))
+        rows = len(context_BW)
+        check(len(generators) == rows, f"there must be {rows} generators", len(generators))
+
+        def predict(noised_BD: Tensor, level: int) -> Tensor:
+            level_B = torch.full((rows,), level, device=noised_BD.device)
+            says_BD: Tensor = self.denoiser(context_BW, noised_BD, level_B)
+            return says_BD
+
+        dimensions = 2 * self.action_horizon
+        actions_BD = diffusion.denoise(
+            predict, dimensions, self.config.diffusion, self.signal, generators
+        )
+        return {"policy": self.normalizer.decode(actions_BD, self.newest_agent(obs))}
+
+
+def _variance(targets_BD: Tensor) -> Tensor:
+    return (targets_BD - targets_BD.mean(0)).square().mean().clamp(min=1e-12)

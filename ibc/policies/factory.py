@@ -1,0 +1,45 @@
+"""Building a policy from its config, fitting its normaliser, loading it from a folder."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ibc.config.policy import PolicyConfig
+from ibc.data.normalizer import Normalizer
+from ibc.data.windows import Windows
+from ibc.policies.base import Policy, read_config
+from ibc.policies.explicit import DiffusionPolicy, MDNPolicy, MSEPolicy
+from ibc.policies.implicit import IBCPolicy
+
+
+def fit_normalizer(config: PolicyConfig, train: Windows) -> Normalizer:
+    """The normaliser of a policy from the training windows (images are not read)."""
+    light = Windows(train.demos, train.episodes, "state", 1, config.action_horizon)
+    batch = light.batch(np.arange(len(light)))
+    agent_BA = torch.as_tensor(batch["state"])[:, -1, :2]
+    return Normalizer.fit(config.action, torch.as_tensor(batch["action"]), agent_BA)
+
+
+def build_policy(config: PolicyConfig, normalizer: Normalizer, *, generator_seed: int) -> Policy:
+    """A policy with initial weights that depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator_seed)
+        return _CLASSES[config.kind](config, normalizer)
+
+
+def load_policy(directory: Path | str) -> Policy:
+    """The policy of any kind saved in the directory, on the CPU, with inference weights.
+
+    ValueError names the file and the first thing in it that does not fit. No code is run and no
+    memory taken beyond the file's own tensors.
+    """
+    return _CLASSES[read_config(Path(directory)).kind].load(directory)
+
+
+_CLASSES: dict[str, type[Policy]] = {
+    "ibc": IBCPolicy,
+    "mse": MSEPolicy,
+    "mdn": MDNPolicy,
+    "diffusion": DiffusionPolicy,
+}

@@ -1,0 +1,151 @@
+"""What a policy makes of an observation, for those who look at it: a landscape and candidates.
+
+Everything is of the first action of a chunk, the one for the newest frame. Where a policy has an
+energy, that is its landscape; where it has a density, its negative logarithm, which is an energy
+too. Nothing here is part of acting.
+
+Legend: B batch, S samples per observation, N places of the lattice, H action horizon, A = 2,
+D = H * A, M components.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ibc.config.checks import check_int
+from ibc.data.normalizer import BOUND
+from ibc.energy import autoregressive
+from ibc.policies import mixture
+from ibc.policies.base import Policy
+from ibc.policies.explicit import MDNPolicy
+from ibc.policies.implicit import IBCPolicy
+
+
+class View(NamedTuple):
+    """actions (B, H, 2) px, as predicted, and what they were chosen from.
+
+    candidates (B, S, 2) px with their probabilities (B, S): an energy policy's samples of the
+    first action, a mixture's components; None where nothing was weighed. Some may lie off the
+    board, whose edge is where an action so chosen ends.
+    """
+
+    actions: Tensor
+    candidates: Tensor | None
+    probabilities: Tensor | None
+
+
+@torch.no_grad()
+def view(
+    policy: Policy,
+    obs: Mapping[str, Tensor],
+    generators: Sequence[torch.Generator],
+    previous: Tensor | None = None,
+) -> View:
+    """Return a prediction and its candidates; what `predict_action` takes, whose draws it makes."""
+    prepared = policy.prepare(obs)
+    if isinstance(policy, IBCPolicy):
+        actions_BHA, samples = policy.search(prepared, generators, previous)
+        if samples.actions.shape[-1] == 1:
+            return View(actions_BHA, None, None)  # of one coordinate, which is no place
+        energies_BS = torch.zeros_like(samples.energies) if samples.drawn else samples.energies
+        first_BSA = samples.actions[..., :2].expand(len(energies_BS), -1, -1)
+        return View(
+            actions_BHA, _places(policy, prepared, first_BSA), torch.softmax(-energies_BS, 1)
+        )
+    actions_BHA = policy.act(prepared, generators, previous)
+    if isinstance(policy, MDNPolicy):
+        given = policy.density(prepared)
+        first_BMA = given.means[..., :2].clamp(-BOUND, BOUND)
+        return View(actions_BHA, _places(policy, prepared, first_BMA), given.log_weights.exp())
+    return View(actions_BHA, None, None)
+
+
+@torch.no_grad()
+def landscape(
+    policy: Policy, obs: Mapping[str, Tensor], actions_BHA: Tensor, side: int
+) -> Tensor | None:
+    """Return energies (B, side, side) of first actions, rows down and columns to the right.
+
+    They are at the middles of `side` cells along each axis of `window`, in nats, each row's free
+    by a constant. Later actions of a chunk count as in actions_BHA px where one energy is over the
+    whole chunk, and not at all where each action has an energy of its own. None for a policy that
+    has neither an energy nor a density.
+    """
+    check_int("side", side, 2, 1000)
+    prepared = policy.prepare(obs)
+    line = (torch.arange(side, device=policy.device) + 0.5) * (2 * BOUND / side) - BOUND
+    lattice_NA = torch.cartesian_prod(line, line)
+    if isinstance(policy, IBCPolicy):
+        energies_BN = _energies(policy, prepared, actions_BHA, line, lattice_NA)
+    elif isinstance(policy, MDNPolicy):
+        energies_BN = _negative_log_density(policy.density(prepared), lattice_NA)
+    else:
+        return None
+    return energies_BN.view(-1, side, side).transpose(1, 2)
+
+
+def window(policy: Policy, obs: Mapping[str, Tensor]) -> Tensor:
+    """Return where first actions are compared: lower and upper corner (B, 2, A) in px.
+
+    What of it lies off the board is moved to the board's edge before it is carried out.
+    """
+    bounds_2A = torch.stack([policy.normalizer.low, policy.normalizer.high]).reshape(2, -1, 2)[:, 0]
+    agent_BA = policy.newest_agent(policy.prepare(obs))
+    if policy.config.action.frame == "board":
+        return bounds_2A.expand(len(agent_BA), -1, -1)
+    return agent_BA[:, None] + bounds_2A
+
+
+def _energies(
+    policy: IBCPolicy,
+    prepared: Mapping[str, Tensor],
+    actions_BHA: Tensor,
+    line_S: Tensor,
+    lattice_NA: Tensor,
+) -> Tensor:
+    conditionals = policy.config.energy.conditionals
+    (_, first), *others = policy.parts
+    features_BF = policy.encoder(dict(prepared))
+    if conditionals == "dimensions":
+        # Each energy is free by a constant that depends on what came before, so the two can only
+        # be added as log densities, normalised over the line.
+        x_BS = torch.log_softmax(-first.score(first.observe(features_BF), line_S[None, :, None]), 1)
+        side = len(line_S)
+        told_XF = autoregressive.condition(
+            features_BF.repeat_interleave(side, 0), line_S.repeat(len(features_BF))[:, None]
+        )
+        y = others[0][1]
+        y_XS = torch.log_softmax(-y.score(y.observe(told_XF), line_S[None, :, None]), 1)
+        return -(x_BS[:, :, None] + y_XS.view(-1, side, side)).flatten(1)
+    if conditionals == "steps" or policy.action_horizon == 1:
+        return first.score(first.observe(features_BF), lattice_NA[None])
+    chunk_BD = policy.normalizer.encode(
+        actions_BHA.to(policy.device, torch.float32), policy.newest_agent(prepared)
+    )
+    later_BND = chunk_BD[:, None, 2:].expand(-1, len(lattice_NA), -1)
+    first_BNA = lattice_NA.expand(len(chunk_BD), -1, -1)
+    return policy.energies(prepared, torch.cat([first_BNA, later_BND], 2))
+
+
+def _negative_log_density(given: mixture.Mixture, lattice_NA: Tensor) -> Tensor:
+    """Of the first action alone: a diagonal Gaussian's marginal is its first two columns."""
+    rows, N = len(given.means), len(lattice_NA)
+    of_first = mixture.Mixture(
+        given.log_weights.repeat_interleave(N, 0),
+        given.means[..., :2].repeat_interleave(N, 0),
+        given.stds[..., :2].repeat_interleave(N, 0),
+    )
+    return -mixture.log_likelihood(of_first, lattice_NA.repeat(rows, 1)).view(rows, N)
+
+
+def _places(policy: Policy, prepared: Mapping[str, Tensor], first_BSA: Tensor) -> Tensor:
+    """First actions (B, S, A), normalised, in px."""
+    agent_BA = policy.newest_agent(prepared)
+    normalizer = policy.normalizer
+    low_A, high_A = (b.reshape(-1, 2)[0] for b in (normalizer.low, normalizer.high))
+    places_BSA = first_BSA * (high_A - low_A) / 2 + (high_A + low_A) / 2
+    if normalizer.config.frame == "agent":
+        places_BSA = places_BSA + agent_BA[:, None]
+    return places_BSA

@@ -1,0 +1,1 @@
+"""Negatives for training and the search for actions."""

@@ -1,0 +1,78 @@
+"""Langevin chains: actions moved down the gradient of the energy, with noise.
+
+    standard:  a <- a - s dE/da + sqrt(2 s) noise N(0, 1)
+    google:    a <- a - clip(s (dE/da / 2 + noise N(0, 1)), limit)
+
+With noise 1 and small steps s the standard form draws from exp(-E) (the unadjusted Langevin
+algorithm). Google's form, which published runs used, has noise of the size of the step instead of
+its root, and so does not: its chains settle near minima instead.
+
+Legend: B batch, S samples per observation, D action dimensions.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ibc.config.implicit import LangevinConfig
+from ibc.data.normalizer import BOUND
+from ibc.energy.models import Energy, slope
+
+
+class Chain(NamedTuple):
+    """Where the samples ended (B, S, D), their energies (B, S), and numbers to watch.
+
+    chain_energy_drop: mean energy before less after. chain_gradient_first, _last: mean largest
+    |dE/da| of an axis before and after. chain_move: mean distance gone. chain_at_bounds: share of
+    samples that ended with an axis at its bound.
+    """
+
+    actions: Tensor
+    energies: Tensor
+    statistics: dict[str, Tensor]
+
+
+def chain(
+    energy: Energy,
+    start_BSD: Tensor,
+    config: LangevinConfig,
+    normal: Callable[[], Tensor],
+    *,
+    clip: bool = True,
+) -> Chain:
+    """Run the chain from start_BSD; `normal` gives the next standard normal numbers (B, S, D).
+
+    No gradient goes through the chain, whatever the caller's mode; `energy` maps (B, S, D) to
+    (B, S) and must not hold on to a graph of its own (detach the observation's part). clip: keep
+    the samples inside the bounds after every step.
+    """
+    actions_BSD = start_BSD.detach()
+    first: tuple[Tensor, Tensor] | None = None
+    for step in config.step_sizes():
+        energies_BS, gradient_BSD = slope(energy, actions_BSD)
+        first = first or (energies_BS, gradient_BSD)
+        if config.form == "google":
+            move_BSD = _limited(step * (0.5 * gradient_BSD + config.noise * normal()), config.limit)
+            actions_BSD = actions_BSD - move_BSD
+        else:
+            drift_BSD = _limited(step * gradient_BSD, config.limit)
+            scatter_BSD = math.sqrt(2.0 * step) * config.noise * normal()
+            actions_BSD = actions_BSD - drift_BSD + scatter_BSD
+        if clip:
+            actions_BSD = actions_BSD.clamp(-BOUND, BOUND)
+    assert first is not None
+    energies_BS, gradient_BSD = slope(energy, actions_BSD)
+    statistics = {
+        "chain_energy_drop": (first[0] - energies_BS).mean(),
+        "chain_gradient_first": first[1].abs().amax(-1).mean(),
+        "chain_gradient_last": gradient_BSD.abs().amax(-1).mean(),
+        "chain_move": (actions_BSD - start_BSD).norm(dim=-1).mean(),
+        "chain_at_bounds": (actions_BSD.abs() >= BOUND).any(-1).float().mean(),
+    }
+    return Chain(actions_BSD, energies_BS, statistics)
+
+
+def _limited(move_BSD: Tensor, limit: float | None) -> Tensor:
+    return move_BSD if limit is None else move_BSD.clamp(-limit, limit)

@@ -1,0 +1,94 @@
+"""Reading one action out of scored samples.
+
+Legend: B batch, S samples per observation, M modes looked at, D action dimensions.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+MODES = 16  # samples of least energy around which "mode_mean" looks for the best neighbourhood
+
+
+class Samples(NamedTuple):
+    """Actions (B, S, D), or (1, S, D) for all rows; energies (B, S); a uniform number (B,).
+
+    drawn: the actions are draws from exp(-energy) already, so they all weigh the same; weighing
+    them by the energy again would square the density.
+    """
+
+    actions: Tensor
+    energies: Tensor
+    unit: Tensor
+    drawn: bool = False
+
+
+def read_out(samples: Samples, readout: str, bandwidth_D: Tensor) -> Tensor:
+    """One action (B, D) for each row out of the samples; bandwidth_D in normalised units.
+
+    The mode of a density of human moves is slower than its mean, for the scatter of a move grows
+    with its size, so that "argmax" creeps and stops; the mean falls between two ways around the
+    block. "mean_shift" picks one of the ways by a draw and takes the mean of that one; "mode_mean"
+    does without the draw: of the neighbourhoods of the least energies, the one that weighs most.
+    """
+    energies_BS = torch.zeros_like(samples.energies) if samples.drawn else samples.energies
+    actions_BSD = samples.actions.expand(len(energies_BS), -1, -1)
+    if readout == "softmax_mean":
+        return _mean(-energies_BS, samples.actions)
+    if readout == "mode_mean":
+        return _mean(_best_neighbourhood(samples, -energies_BS, bandwidth_D), samples.actions)
+    if readout == "argmax":
+        picks_B1 = samples.energies.argmin(1, keepdim=True)
+    else:
+        picks_B1 = resample(energies_BS, samples.unit.unsqueeze(1))
+    picked_B1D = actions_BSD.gather(1, picks_B1.unsqueeze(-1).expand(-1, -1, actions_BSD.shape[2]))
+    if readout == "mean_shift":
+        squares_BS = _squares(samples.actions, picked_B1D, bandwidth_D)
+        return _mean(squares_BS.mul_(-0.5).sub_(energies_BS), samples.actions)
+    return picked_B1D.squeeze(1)
+
+
+def _best_neighbourhood(samples: Samples, log_weights_BS: Tensor, bandwidth_D: Tensor) -> Tensor:
+    """Log weights (B, S) of the heaviest Gaussian neighbourhood among the least energies'."""
+    count = min(MODES, log_weights_BS.shape[1])
+    picks_BM = samples.energies.topk(count, largest=False).indices
+    places_BSD = (samples.actions / bandwidth_D).expand(len(picks_BM), -1, -1)
+    modes_BMD = places_BSD.gather(1, picks_BM.unsqueeze(-1).expand(-1, -1, places_BSD.shape[2]))
+    exact = "donot_use_mm_for_euclid_dist"
+    distance_BMS = torch.cdist(modes_BMD, places_BSD.contiguous(), compute_mode=exact)
+    near_BMS = log_weights_BS.unsqueeze(1) - 0.5 * distance_BMS.square()
+    # What is e^-60 of the largest weighs nothing, and logsumexp is slow on a CPU where it is there.
+    floor_B11 = near_BMS.amax((1, 2), keepdim=True) - 60.0
+    best_B = near_BMS.clamp(min=floor_B11).logsumexp(2).argmax(1)
+    return near_BMS[torch.arange(len(best_B), device=best_B.device), best_B]
+
+
+def resample(energies_BS: Tensor, unit_BX: Tensor) -> Tensor:
+    """Indices (B, X) drawn with replacement from softmax(-energy), by the inverse of its sum."""
+    # In float64 the running sum of thousands of weights still ends where it should.
+    cumulative_BS = torch.softmax(-energies_BS, 1).cumsum(1, dtype=torch.float64)
+    target_BX = unit_BX.double() * cumulative_BS[:, -1:]
+    return torch.searchsorted(cumulative_BS, target_BX, right=True).clamp_(
+        max=energies_BS.shape[1] - 1
+    )
+
+
+def _squares(actions_BSD: Tensor, centre_B1D: Tensor, lengths_D: Tensor) -> Tensor:
+    """Squared distances (B, S) in units of the lengths; a sum over so short an axis is slow."""
+    total_BS = None
+    for actions_BS, centre_B1, length in zip(
+        actions_BSD.unbind(2), centre_B1D.unbind(2), lengths_D, strict=True
+    ):
+        squares_BS = (actions_BS - centre_B1).div_(length).square_()
+        total_BS = squares_BS if total_BS is None else total_BS.add_(squares_BS)
+    assert total_BS is not None, "an action has dimensions"
+    return total_BS
+
+
+def _mean(log_weights_BS: Tensor, actions_BSD: Tensor) -> Tensor:
+    """Actions (B, D); those of shape (1, S, D) are the same for all rows."""
+    weights_BS = torch.softmax(log_weights_BS, 1)
+    if len(actions_BSD) == 1:
+        return weights_BS @ actions_BSD[0]
+    return torch.bmm(weights_BS.unsqueeze(1), actions_BSD).squeeze(1)

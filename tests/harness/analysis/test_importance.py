@@ -1,0 +1,105 @@
+"""Importances on searches whose answer is known."""
+
+import math
+
+import numpy as np
+import pytest
+
+from harness.analysis.importance import MIN_POINTS, importances
+from harness.config import plan as space
+from harness.core import files
+from harness.scheduling.search_history import make_job
+from harness.storage import tables
+from harness.storage.trial_folder import TrialFolder
+
+SPACE = """
+version: 1
+train_seeds: [0, 1]
+base: {train: {steps: 900, epoch_steps: 50}, select: {every: 100, seeds: 2}}
+search:
+  sampler: random
+  axes:
+    train.learning_rate: {low: 1e-4, high: 1e-1, log: true}
+    policy.energy.width: [8, 16, 32]
+    train.weight_decay: {low: 0.0, high: 1e-3}
+    policy.encoder.channels: [[16, 32], [16, 64]]
+"""
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+    def write(n: int, text: str = SPACE, *, halved: bool = False, train_seeds: int = 2):
+        """A search of n points whose score is their learning rate's, and a little their width's."""
+        path = tmp_path / "x.yaml"
+        path.write_text(text)
+        plan = space.plan(path)
+        sweep = tmp_path / "sweep"
+        content = {"train_seeds": list(plan.train_seeds), "search": plan.search.describe()}
+        files.write_json({**content, "questions": []}, sweep / "plan.json")
+        rng = np.random.default_rng(0)
+        for number in range(n):
+            point = {
+                "train.learning_rate": 10 ** rng.uniform(-4, -1),
+                "policy.energy.width": [8, 16, 32][rng.integers(3)],
+                "train.weight_decay": rng.uniform(0, 1e-3),
+                "policy.encoder.channels": [[16, 32], [16, 64]][rng.integers(2)],
+            }
+            rate = math.log10(point["train.learning_rate"])
+            score = 0.9 - 0.2 * (rate + 2.5) ** 2 + 0.02 * (point["policy.energy.width"] == 16)
+            for seed in range(train_seeds):
+                job = make_job(plan.search, "sweep", number, point, seed)
+                folder = TrialFolder(sweep / "trials" / job.id)
+                identity = {"config_hash": job.id[:12], "train_seed": seed}
+                folder.claim({**job.info, **identity, "config": {}}, "data")
+                if halved:  # the best at the first rung look bad later on: they went farther
+                    row = {**identity, "score": score, "checkpoint_step": 100, "env_seed": 200_000}
+                    folder.write_selected(100, [row])
+                    folder.write_status(status="stopped", step=100, select_score=0.5)
+                else:
+                    folder.write_status(status="finished", step=900, select_score=score)
+        tables.rebuild(sweep)
+        return sweep
+
+    return write
+
+
+def test_what_decides_the_score_is_named_with_an_interval(write):
+    found = importances(write(60))
+    first, *others = found.rows
+    assert first.key == "train.learning_rate"
+    assert first.value > 0.6
+    assert first.low > max(row.high for row in others if row.key == "train.weight_decay")
+    assert sum(row.value for row in found.rows) == pytest.approx(1)
+    assert all(0 <= row.low <= row.high <= 1 for row in found.rows)
+    assert {row.key for row in found.rows} == {
+        "train.learning_rate",
+        "policy.energy.width",
+        "train.weight_decay",
+        "policy.encoder.channels",
+    }
+    assert {row.n for row in found.rows} == {found.n} == {60}
+    assert found.note.startswith("share of what sets the best 6 of 60 points apart")
+
+
+def test_stopped_points_are_compared_where_all_of_them_came(write):
+    halved = SPACE.replace("sampler: random", "sampler: random\n  halving: {first: 100}")
+    found = importances(write(40, halved, halved=True))
+    assert found.rows[0].key == "train.learning_rate"
+    assert found.rows[0].value > 0.5
+    assert "of 40 points at step 100 apart" in found.note
+
+
+def test_too_little_is_said_in_a_word(write, tiny_results):
+    found = importances(write(MIN_POINTS - 1))
+    assert found.rows == ()
+    assert (
+        found.note
+        == f"too few points: importance wants {MIN_POINTS} that have a score, there are 19"
+    )
+    assert importances(tiny_results / "tiny").note == ""
+
+
+def test_a_point_counts_when_all_its_training_seeds_are_done(write):
+    assert importances(write(30, train_seeds=1)).n == 0

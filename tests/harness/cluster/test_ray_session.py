@@ -1,0 +1,186 @@
+"""What fits where, and a Ray that nobody else drives."""
+
+import os
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from harness.cluster import ray_session, resources
+from harness.cluster.resources import Resources
+from harness.core.errors import UserError
+
+
+def nodes(monkeypatch, *found):
+    monkeypatch.setattr(resources, "_nodes", lambda: list(found))
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "found", "fit"),
+    [
+        (1, 0, [(2, 0)], 2),
+        (1, 0, [(2, 0), (3, 0)], 5),
+        (2, 0, [(1, 0), (3, 0)], 1),  # the odd one is left over, the small node too
+        (0.5, 0, [(1, 0), (1, 0)], 4),
+        (1, 0.25, [(8, 2)], 8),
+        (0.25, 0.25, [(1, 1), (4, 0)], 4),
+        (1, 0.6, [(8, 2)], 2),  # what is left of two GPUs is not one
+        (1, 2, [(8, 3), (8, 4)], 3),
+    ],
+)
+def test_a_trial_lies_on_one_node(monkeypatch, cpus, gpus, found, fit):
+    nodes(monkeypatch, *found)
+    assert resources.cluster_slots(Resources(cpus, gpus)) == fit
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "message"),
+    [
+        (2, 0, "must fit into the 1 CPUs of the cluster's largest node (2 in all), given 2"),
+        (1, 1, "must fit into the 0 GPUs of the cluster's largest node (2 in all), given 1"),
+    ],
+)
+def test_what_fits_on_no_node_is_refused_with_the_numbers(monkeypatch, cpus, gpus, message):
+    nodes(monkeypatch, (1.0, 0.0), (1.0, 0.0))
+    with pytest.raises(UserError) as refused:
+        resources.cluster_slots(Resources(cpus, gpus))
+    assert message in str(refused.value)
+    assert resources.cluster_room(Resources(cpus, gpus)) == 0
+
+
+def test_a_cluster_gets_our_code_and_nothing_else(tmp_path, monkeypatch):
+    from ray._private.runtime_env import packaging
+
+    monkeypatch.delenv("IBC_HARNESS_CACHE", raising=False)
+    environment = ray_session._own_code()
+    assert environment.keys() == {"py_modules", "excludes"}
+    total = 0
+    for folder in environment["py_modules"]:
+        excludes = environment["excludes"]
+        path = tmp_path / "package.zip"
+        path.unlink(missing_ok=True)
+        packaging.create_package(folder, path, include_gitignore=True, excludes=excludes)
+        names = zipfile.ZipFile(path).namelist()
+        assert {name.rpartition(".")[2] for name in names if not name.endswith("/")} <= {
+            "py",
+            "css",
+            "js",
+        }
+        total += path.stat().st_size
+    assert total < 2 * 2**20
+
+
+CLIENT = """
+import sys, ray
+try:
+    ray.init(address=sys.argv[1], log_to_driver=False, logging_level=50)
+except Exception as error:
+    print("refused", type(error).__name__)
+else:
+    print("CPUs", ray.cluster_resources()["CPU"])
+"""
+
+
+def client(address, **environment):
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", CLIENT, address],
+        env={**clean, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **environment},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    return done.stdout.strip()
+
+
+def test_trials_run_in_the_workers_that_ray_has_started():
+    """Those with another environment would be started anew, each in a second or more."""
+    from ray.tune.execution import class_cache
+
+    from harness.sweep import ray_tune
+
+    assert class_cache.DEFAULT_ENV_VARS.keys() <= {"PL_DISABLE_FORK"}
+    ray_tune._take_workers_at_hand()
+    assert class_cache.DEFAULT_ENV_VARS == {}
+
+
+def test_a_ray_of_other_names_starts_whole(monkeypatch):
+    """What is left out is no setting of Ray's, so another version may know nothing of it."""
+    from ray._private.node import Node
+
+    before = {name: getattr(Node, name) for name in ray_session._UNUSED}
+    monkeypatch.setattr(ray_session, "_UNUSED", (*ray_session._UNUSED, "start_what_there_is_not"))
+
+    def start():
+        assert Node.start_monitor(None) is None
+        assert not hasattr(Node, "start_what_there_is_not")
+        raise RuntimeError("timed out")
+
+    with pytest.raises(RuntimeError, match="timed out"), ray_session._without_unused():
+        start()
+    assert {name: getattr(Node, name) for name in before} == before
+    monkeypatch.setitem(sys.modules, "ray._private.node", None)
+    with ray_session._without_unused():
+        assert Node.start_monitor is before["start_monitor"]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_client_without_the_token_is_refused(monkeypatch, tmp_path):
+    """And workers import what they are told to before they are asked for anything, and are kept.
+
+    Beside them only what a session needs runs: Ray's agents have other names than their commands.
+    """
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    program = """
+import os, sys, time
+from contextlib import suppress
+from pathlib import Path
+from harness import workers
+def commands():
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended
+            yield path.read_bytes().decode().split("\\0")
+with workers.ray_session(cpus=1, gpus=4, running="mailbox") as scratch:
+    import ray
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+    imported, worker = ray.get(ray.remote(lambda: ("mailbox" in sys.modules, os.getpid())).remote())
+    print(imported, flush=True)
+    group = ray.util.placement_group([{"CPU": 1}])
+    ray.get(group.ready())
+    time.sleep(2.5)  # Ray ends workers that it thinks needless after a second
+    placed = PlacementGroupSchedulingStrategy(group)
+    again = ray.remote(num_cpus=1)(lambda: os.getpid()).options(scheduling_strategy=placed).remote()
+    print(ray.get(again) == worker)
+    print(sorted(Path(words[0]).name for words in commands() if str(scratch) in " ".join(words)))
+    assert not [name for name in os.environ if "preload" in name or "limit" in name]
+    print(workers.cluster_slots(workers.Resources(0.125, 0.25)), flush=True)
+    print(ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"], flush=True)
+    sys.stdin.read()
+assert not scratch.exists()
+"""
+    home = {"HOME": str(tmp_path)}
+    session = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **home},
+    )
+    try:
+        assert session.stdout.readline() == "True\n"
+        assert session.stdout.readline() == "True\n"
+        assert session.stdout.readline() == "['gcs_server', 'raylet']\n"
+        assert session.stdout.readline() == "8\n"
+        address, token = session.stdout.readline().split()
+        assert len(token) == 64
+        assert client(address, **home).startswith("refused ")
+        own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, **home}
+        assert client(address, **own) == "CPUs 1.0"
+    finally:
+        session.communicate("", timeout=120)
+    assert session.returncode == 0
+    assert not list(tmp_path.rglob("*token*"))  # Ray keeps none in the user's home

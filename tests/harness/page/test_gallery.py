@@ -1,0 +1,124 @@
+"""A sweep's pictures are of its own rows, are made once, and survive being interrupted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from harness.config import protocol
+from harness.config.protocol import Protocol
+from harness.core.errors import UserError
+from harness.page import gallery
+from harness.page.gallery import INDEX, MOST_BYTES, make, read_index
+from harness.storage import tables
+
+KEYS = {
+    "file", "kind", "trial", "arm", "label", "env_seed", "score", "max_coverage", "width",
+    "height", "caption", "policy_hash", "version",
+}  # fmt: skip
+
+
+@pytest.fixture
+def sweep(tiny_results: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The tiny sweep, whose episodes have 30 steps; its pictures have few frames."""
+    monkeypatch.setattr(protocol, "Protocol", lambda: Protocol(max_episode_steps=30))
+    monkeypatch.setattr(gallery, "FRAMES", 5)
+    monkeypatch.setattr(gallery, "ENERGY_FRAMES", 3)
+    return tiny_results / "tiny"
+
+
+def test_pictures_are_of_the_best_trials_own_rows_and_are_made_once(sweep: Path) -> None:
+    entries = make(sweep)
+    assert json.loads((sweep / "pictures" / INDEX).read_text()) == entries
+    kinds = {(entry["arm"], entry["kind"], entry["label"]) for entry in entries}
+    three = {(arm, "episode", label) for arm in ("energy", "explicit") for label in gallery.LABELS}
+    assert kinds == three | {("energy", "energy", "best")}
+    rows = tables.read(sweep, "episodes").to_pylist()
+    for entry in entries:
+        assert entry.keys() == KEYS
+        hash_, _, seed = entry["trial"].partition("-s")
+        (row,) = (
+            row
+            for row in rows
+            if (row["config_hash"], str(row["train_seed"]), row["env_seed"])
+            == (hash_, seed, entry["env_seed"])
+        )
+        assert (entry["score"], entry["max_coverage"]) == (row["score"], row["max_coverage"])
+        assert f"{row['max_coverage']:.0%} covered at best" in entry["caption"]
+        path = sweep / "pictures" / entry["file"]
+        assert path.stat().st_size <= MOST_BYTES
+        with Image.open(path) as image:
+            assert image.size == (entry["width"], entry["height"])
+            assert image.n_frames > 1
+    of_arm = [row for row in rows if row["config_hash"] == entries[0]["trial"].partition("-s")[0]]
+    seed_rows = [r for r in of_arm if f"s{r['train_seed']}" == entries[0]["trial"].split("-")[1]]
+    assert entries[0]["score"] == max(row["score"] for row in seed_rows)
+    assert entries[2]["score"] == min(row["score"] for row in seed_rows)
+
+    times = {path.name: path.stat().st_mtime_ns for path in (sweep / "pictures").glob("*.webp")}
+    assert make(sweep) == entries
+    again = {path.name: path.stat().st_mtime_ns for path in (sweep / "pictures").glob("*.webp")}
+    assert again == times
+
+
+def test_a_killed_run_goes_on_and_other_weights_are_drawn_anew(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    draw = gallery._draw
+
+    def counted(wanted: Any, *more: Any) -> Any:
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(wanted.name)
+        return draw(wanted, *more)
+
+    monkeypatch.setattr(gallery, "_draw", counted)
+    with pytest.raises(KeyboardInterrupt):
+        make(sweep, seconds=0.0)
+    folder = sweep / "pictures"
+    assert [entry["file"] for entry in read_index(folder)] == [f"{name}.webp" for name in made]
+    first = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.webp")}
+    made.clear()
+    monkeypatch.setattr(gallery, "_draw", lambda *a: made.append(a[0].name) or draw(*a))
+    said: list[str] = []
+    entries = make(sweep, seconds=0.0, say=said.append)
+    assert len(entries) == 4  # of the first trial: no second one is begun in no time
+    assert len(made) == 2
+    assert said == ["pictures of 1 more trials would take too long here"]
+    kept = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.webp")}
+    assert first.items() <= kept.items()
+    # An entry of other weights is not taken for this one, and what nothing names goes.
+    index = json.loads((folder / INDEX).read_text())
+    index[0]["policy_hash"] = "0" * 12
+    (folder / INDEX).write_text(json.dumps(index))
+    (folder / "left-over.webp").touch()
+    made.clear()
+    assert make(sweep, seconds=0.0) == entries
+    assert len(made) == 1
+    assert not (folder / "left-over.webp").exists()
+
+
+def test_named_trials_and_those_that_are_not_there(sweep: Path) -> None:
+    trial = sorted(path.name for path in (sweep / "trials").iterdir())[0]
+    assert {entry["trial"] for entry in make(sweep, [trial, trial])} == {trial}
+    with pytest.raises(UserError, match="takes a finished trial of the sweep, given 'x'"):
+        make(sweep, ["x"])
+
+
+def test_a_sweep_without_rows_has_no_pictures(sweep: Path) -> None:
+    for path in sweep.glob("trials/*/episodes/*"):
+        path.unlink()
+    assert make(sweep) == []
+    assert not (sweep / "pictures").exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "7", "[7]", '[{"file": "../../plan.json"}]', '[{"file": "gone.webp"}]']
+)
+def test_an_index_is_believed_only_of_files_that_are_there(tmp_path: Path, content: str) -> None:
+    (tmp_path / "plan.json").touch()
+    (tmp_path / INDEX).write_text(content)
+    assert read_index(tmp_path) == []

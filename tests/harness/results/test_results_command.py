@@ -1,0 +1,362 @@
+"""What the results command says is true, fits the terminal, and carries nobody's control codes."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from harness.analysis import verdicts
+from harness.analysis.importance import importances
+from harness.analysis.sweep_results import Sweep
+from harness.core import files
+from harness.core import seeds as store
+from harness.core.errors import UserError
+from harness.evaluation.job import Options, evaluate
+from harness.results import __main__ as results_main
+from harness.stats import intervals
+from harness.storage import table_schemas, tables
+from harness.terminal import answer_tables, answers_markdown, sweep_tables
+
+ROOT = Path(__file__).resolve().parents[3]
+Command = Callable[..., str]
+
+
+@pytest.fixture
+def command(
+    evaluated_results: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Command:
+    """Runs a command on the evaluated results at a width and returns what it printed."""
+
+    def run(*arguments: str, width: int = 80) -> str:
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert results_main.main([*arguments, "--results", str(evaluated_results)]) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.mark.parametrize("width", [80, 160])
+@pytest.mark.parametrize(
+    "line", ["list", "show", "trials", "episodes", "best", "compare energy explicit"]
+)
+def test_every_table_fits(command: Command, line: str, width: int) -> None:
+    text = command(*line.split(), width=width)
+    assert text.strip()
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text  # nothing was cut
+    assert "\x1b" not in text  # no colour into a pipe
+
+
+def test_show_gives_each_arm_its_interval_and_difference(
+    command: Command, evaluated_results: Path
+) -> None:
+    text = command("show", width=160)
+    assert "sweep tiny: 3 finished, 1 pending" in text
+    assert "loss  Does an energy help?" in text
+    lines = {line.split()[0]: line for line in text.splitlines() if line.startswith("  e")}
+    rows = tables.read(evaluated_results / "tiny", "episodes").to_pylist()
+    trials = {
+        t["config_hash"]: t["arm"]
+        for t in files.read_json(evaluated_results / "tiny/plan.json")["trials"]
+    }
+    means = {}
+    for arm in ("energy", "explicit"):
+        mine = [r for r in rows if trials[r["config_hash"]] == arm]
+        select = [r["score"] for r in mine if r["env_seed"] < 300_000]
+        reported = [r["score"] for r in mine if r["env_seed"] >= 300_000]
+        means[arm] = np.mean(reported)  # what a verdict is on where all arms have it
+        assert f"{means[arm]:.3f} [" in lines[arm]
+        assert f"{np.mean(select):.3f} [" in lines[arm]
+    assert "2/2" in lines["energy"]
+    assert "1/2" in lines["explicit"]
+    assert f"{means['explicit'] - means['energy']:+.3f} [" in lines["explicit"]
+    assert "against energy" in text
+    assert "python run_eval.py --ckpt best --sweep tiny --seeds 500" in text
+
+
+def test_the_same_as_data(command: Command, evaluated_results: Path) -> None:
+    rows = json.loads(command("show", "--json"))
+    assert [row["arm"] for row in rows] == ["energy", "explicit"]
+    assert (rows[0]["trials_finished"], rows[0]["trials"]) == (2, 2)
+    assert rows[0]["select_difference"] is None
+    low, value, high = (rows[1][f"select_score{end}"] for end in ("_low", "", "_high"))
+    assert low <= value <= high
+    assert rows[1]["select_score_n"] == 25
+    assert rows[1]["report_score_n"] == 25
+    table = list(csv.DictReader(io.StringIO(command("trials", "--csv"))))
+    assert len(table) == 4
+    assert {row["policy.energy.width"] for row in table} == {"16"}
+    assert {row["status"] for row in table} == {"finished", "pending"}
+    episodes = json.loads(command("episodes", "--json"))
+    assert len(episodes) == 150
+    assert json.loads(command("list", "--json"))[0]["name"] == "tiny"
+
+
+def test_episodes_of_a_trial_the_worst_first(command: Command, evaluated_results: Path) -> None:
+    trial = min(p.name for p in (evaluated_results / "tiny" / "trials").iterdir())
+    rows = json.loads(command("episodes", "--trial", trial, "--json"))
+    assert len(rows) == 50
+    assert {f"{row['config_hash']}-s{row['train_seed']}" for row in rows} == {trial}
+    scores = [row["score"] for row in rows]
+    assert scores == sorted(scores)
+    text = command("episodes", "--trial", trial, "--limit", "3")
+    assert len(text.splitlines()) == 5
+    assert "... and 47 more; --limit 0 shows all" in text
+    assert "more" not in command("episodes", "--limit", "0")
+    with pytest.raises(UserError, match="no episodes of a trial 'zzz'"):
+        command("episodes", "--trial", "zzz")
+
+
+def test_compare_pairs_by_start(command: Command, evaluated_results: Path) -> None:
+    on_select = ("compare", "explicit", "energy", "--on", "select")
+    text = " ".join(command(*on_select).split())
+    assert "paired on 25 selection starts" in text
+    assert "a = explicit, training seeds: 1" in text
+    assert "b = energy, training seeds: 2" in text
+    assert "one training seed says nothing of others" in text
+    rows = json.loads(command("compare", "loss / explicit", "energy", "--json"))
+    assert [row["column"] for row in rows] == ["score", "success", "final_coverage"]
+    assert (rows[0]["on"], rows[0]["difference_n"]) == ("report", 25)
+    grids = [
+        Sweep(evaluated_results / "tiny").find_group(name).grid("score", store.REPORT_SEEDS).values
+        for name in ("explicit", "energy")
+    ]
+    expected = intervals.paired_difference(*grids)
+    got = [rows[0][f"difference{end}"] for end in ("", "_low", "_high")]
+    assert got == [expected.value, expected.low, expected.high]
+    assert json.loads(command(*on_select, "--json"))[0]["on"] == "select"
+
+
+def test_compare_takes_the_common_starts_and_says_so(
+    command: Command, evaluated_results: Path
+) -> None:
+    names = sorted(path.name for path in (evaluated_results / "tiny" / "trials").iterdir())
+    for name, seeds in zip(names, ("400000-400003", "400002-400007"), strict=False):
+        console = Console(file=io.StringIO())
+        evaluate(Options(ckpt=name, seeds=seeds, results=evaluated_results, workers=1), console)
+    text = " ".join(command("compare", names[0], names[1]).split())
+    assert "paired on 27 report starts" in text
+    assert "6 starts that not all of them have are left out" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("compare", "energy", "nothing"), "'nothing' must be an arm, a config's hash or a trial"),
+        (("compare", "energy", "evaluations/x"), "there is no evaluations/x under"),
+        (("compare", "energy", "evaluations/../.."), "an evaluation is 1 to 100 letters"),
+        (("compare", "energy", "explicit", "--on", "report"), "have none in common"),
+        (("show", "nothing"), "there is no sweep nothing .* there are: tiny"),
+        (("trials", "../.."), "a sweep's name is"),
+        (("frobnicate",), "invalid choice: 'frobnicate'"),
+        ((), "required: COMMAND"),
+        (("list", "--json", "--csv"), "not allowed with"),
+    ],
+)
+def test_what_is_not_there_is_said(
+    tiny_results: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        results_main.main([*arguments, "--results", str(tiny_results)] if arguments else [])
+
+
+def test_empty_and_missing_results(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="must be the folder that sweeps lie in"):
+        results_main.main(["list", "--results", str(tmp_path / "no")])
+    with pytest.raises(UserError, match="holds no sweep and no evaluation yet"):
+        results_main.main(["list", "--results", str(tmp_path)])
+    with pytest.raises(UserError, match=r"a sweep is needed, and .* holds none"):
+        results_main.main(["show", "--results", str(tmp_path)])
+
+
+def test_a_sweep_with_every_trial_failed(command: Command, evaluated_results: Path) -> None:
+    for folder in (evaluated_results / "tiny" / "trials").iterdir():
+        failed = {"status": "failed", "attempts": 1, "error": "NonFiniteError: the loss is nan"}
+        files.write_json(failed, folder / "status.json")
+    text = command("show")
+    assert "3 failed, 1 pending" in text
+    assert "2 failed" in text
+    assert "best trial" not in text
+    assert "the loss is nan" in " ".join(command("trials", width=160).split())
+    assert "failed" in command("trials")
+    assert "0.000" not in text
+    with pytest.raises(UserError, match="needs a finished trial"):
+        command("best")
+
+
+def test_a_sweep_that_has_only_begun(command: Command, evaluated_results: Path) -> None:
+    for folder in (evaluated_results / "tiny" / "trials").iterdir():
+        files.write_json({"status": "running", "epoch": 1}, folder / "status.json")
+    assert "3 running, 1 pending" in command("show")
+    assert "running" in command("trials")
+    plan = files.read_json(evaluated_results / "tiny" / "plan.json")
+    new = evaluated_results / "newer"
+    files.write_json({**plan, "sweep": "newer"}, new / "plan.json")
+    assert "sweep newer: 4 pending" in command("show")
+    assert "sweep tiny" in command("show", "tiny")
+
+
+EVIL = "<script>alert(1)</script>[red]\x1b[2J\x07\u202eevil\nnew line"
+
+
+def test_names_from_strangers_are_shown_escaped(command: Command, evaluated_results: Path) -> None:
+    path = evaluated_results / "tiny" / "plan.json"
+    plan = json.loads(path.read_text().replace('"energy"', json.dumps(EVIL)))
+    plan["questions"][0] |= {"question": EVIL, "text": EVIL}
+    files.write_json(plan, path)
+    for line in ("show", "trials", "list", "best"):
+        for width in (80, 160):
+            text = command(line, width=width)
+            assert not set(text) & {"\x1b", "\x07", "\u202e"}, line
+    assert "[red]\\x1b[2J" in command("show", width=160)
+    assert "[red]" in command("show", width=160)
+
+
+def test_a_search_is_listed_best_first(command: Command, evaluated_results: Path) -> None:
+    path = evaluated_results / "tiny" / "plan.json"
+    plan = {**files.read_json(path), "questions": [], "search": {"sampler": "tpe"}}
+    files.write_json(plan, path)
+    rows = json.loads(command("show", "--json"))
+    assert rows[0]["select_score"] >= rows[1]["select_score"]
+    assert [row["select_difference"] for row in rows] == [None, None]
+    assert "against" not in command("show").partition("mean [95")[0]
+
+
+def test_colour_only_where_it_is_wanted(tiny_results: Path) -> None:
+    sweep = Sweep(tiny_results / "tiny")
+    arms = sweep.arms()
+
+    def render(**options: Any) -> str:
+        console = Console(file=io.StringIO(), width=120, **options)
+        console.print(sweep_tables.sweep(sweep, arms, 120))
+        assert isinstance(console.file, io.StringIO)
+        return console.file.getvalue()
+
+    assert "\x1b[1m" in render(force_terminal=True)
+    assert "\x1b[3" in render(force_terminal=True, color_system="truecolor")
+    assert "\x1b[3" not in render(force_terminal=True, no_color=True)
+    assert "\x1b" not in render()
+
+
+def test_the_command_itself(tiny_results: Path, tmp_path: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "COLUMNS"}
+
+    def module(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-W", "error", "-m", "harness.results.__main__", *arguments],
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=ROOT,
+            check=False,
+        )
+
+    done = module("show", "--results", str(tiny_results))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "──" in done.stdout  # a pipe is 160 columns wide
+    done = module("show", "--results", str(tmp_path / "no"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: --results must be the folder")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_results_command_starts_without_torch() -> None:
+    code = "import sys, harness.results; print([m for m in ('torch', 'ray') if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_config_under_two_names_is_not_compared_with_itself(
+    command: Command, evaluated_results: Path
+) -> None:
+    path = evaluated_results / "tiny" / "plan.json"
+    plan = files.read_json(path)
+    first = plan["questions"][0]["arms"][0]
+    plan["questions"][0]["arms"].append({**first, "arm": "the same again"})
+    files.write_json(plan, path)
+    lines = [line for line in command("show", width=160).splitlines() if "the same again" in line]
+    assert len(lines) == 1
+    assert "= energy" in lines[0]
+    assert "+0.000" not in lines[0]
+
+
+def test_compare_gives_more_than_a_mean(command: Command) -> None:
+    for width in (80, 160):
+        text = " ".join(command("compare", "explicit", "energy", width=width).split())
+        for part in ("middle half of the scores, a 0.", "a scores higher than b on a start"):
+            assert part in text
+        assert "smallest difference that shows 0." in text
+    row = json.loads(command("compare", "explicit", "energy", "--json"))[0]
+    assert 0 <= row["probability_a_better_low"] <= row["probability_a_better"] <= 1
+    assert row["detectable"] > 0
+
+
+def test_trials_show_how_they_went(command: Command, evaluated_results: Path) -> None:
+    for folder in (evaluated_results / "tiny" / "trials").iterdir():
+        config_hash, _, seed = folder.name.rpartition("-s")
+        identity = {"config_hash": config_hash, "train_seed": int(seed)}
+        losses = [{**identity, "epoch": i, "step": 10 * i, "train_loss": 4.0 - i} for i in range(4)]
+        table_schemas.write(table_schemas.table("curves", losses), folder / "curves.parquet")
+    assert "loss by step" in command("trials", width=160)
+    assert command("trials", width=80).count("█▆▃▁") == 3
+    first = min((evaluated_results / "tiny" / "trials").iterdir())
+    rows = table_schemas.read_file(
+        first / "episodes" / "select-500.parquet", "episodes"
+    ).to_pylist()
+    early = [{**row, "checkpoint_step": 100, "score": 0.0} for row in rows]
+    table_schemas.write(
+        table_schemas.table("episodes", early), first / "episodes" / "select-100.parquet"
+    )
+    text = command("trials", width=160)
+    assert "by step" in text
+    assert "▁█" in text  # the selection's score rose from 0
+
+
+def test_a_stopped_trial_is_counted(command: Command, evaluated_results: Path) -> None:
+    first = min((evaluated_results / "tiny" / "trials").iterdir())
+    status = files.read_json(first / "status.json")
+    files.write_json({**status, "status": "stopped"}, first / "status.json")
+    assert "2 finished, 1 stopped, 1 pending" in command("show")
+    assert "2 finished, 1 stopped, 1 pending" in command("list", width=160)
+    assert "stopped" in command("trials", width=160)
+
+
+def test_answers_on_a_terminal_are_a_table(evaluated_results: Path) -> None:
+    found = verdicts.answers(Sweep(evaluated_results / "tiny"))
+    for width in (80, 160):
+        console = Console(file=io.StringIO(), width=width)
+        console.print(answer_tables.answers("tiny", found, width))
+        assert isinstance(console.file, io.StringIO)
+        text = console.file.getvalue()
+        assert max(map(len, text.splitlines())) <= width
+        for part in ("loss  Does an energy help?", "explicit", "not enough evidence", "Rule: an"):
+            assert part in text
+        assert "|" not in text
+
+
+def test_answers_into_a_pipe_are_the_file(command: Command, evaluated_results: Path) -> None:
+    text = answers_markdown.write(evaluated_results / "tiny").read_text()
+    assert command("answers", width=80).rstrip("\n") == text.rstrip("\n")
+
+
+def test_a_search_says_what_mattered(command: Command, evaluated_results: Path) -> None:
+    path = evaluated_results / "tiny" / "plan.json"
+    axes = {"policy.energy.width": {"choices": [16, 32], "low": None, "high": None, "log": False}}
+    plan = {**files.read_json(path), "questions": [], "train_seeds": [0, 1]}
+    files.write_json({**plan, "search": {"sampler": "tpe", "axes": axes}}, path)
+    text = command("show")
+    assert "which settings mattered" in text
+    found = importances(evaluated_results / "tiny")
+    assert found.note
+    assert found.note in " ".join(text.split())

@@ -1,0 +1,47 @@
+"""What a sweep leaves to be read, on a results folder without any Ray."""
+
+import io
+
+from rich.console import Console
+
+from harness.page import document, gallery
+from harness.sweep import outputs
+
+
+def written(folder, **options):
+    console = Console(file=io.StringIO(), width=100)
+    paths = outputs.write(folder, console, **options)
+    return paths, console.file.getvalue()
+
+
+def test_tables_answers_pictures_and_a_page(tiny_results, monkeypatch):
+    folder, drawn = tiny_results / "tiny", []
+    monkeypatch.setattr(gallery, "make", lambda folder, **more: drawn.append(folder))
+    paths, text = written(folder)
+    assert paths == [folder / "report.html", folder / "answers.md"]
+    assert all(path.is_file() for path in paths)
+    assert (folder / "tables/trials.parquet").is_file()
+    assert drawn == [folder]
+    assert "no p" not in text
+    console = Console(file=io.StringIO(), width=20)
+    outputs.print_paths(console, paths)
+    assert console.file.getvalue() == f"{paths[0]}\n{paths[1]}\n"  # whole lines, to be opened
+
+
+def test_what_goes_wrong_with_a_picture_or_the_page_is_one_line(tiny_results, monkeypatch):
+    def fails(*given, **more):
+        raise RuntimeError("no room\x1b[31m\nleft")
+
+    folder = tiny_results / "tiny"
+    monkeypatch.setattr(gallery, "make", fails)
+    monkeypatch.setattr(document, "write", fails)
+    paths, text = written(folder)
+    assert paths == [folder / "answers.md"]
+    assert "no pictures: RuntimeError: no room\\x1b[31m left\n" in text
+    assert "no page: RuntimeError: no room\\x1b[31m left\n" in text
+
+
+def test_nothing_is_drawn_where_the_weights_are_not(tiny_results, monkeypatch):
+    monkeypatch.setattr(gallery, "make", None)
+    _, text = written(tiny_results / "tiny", draw=False)
+    assert "no pictures" not in text

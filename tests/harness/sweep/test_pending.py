@@ -1,0 +1,133 @@
+"""What is left to do when a plan grows, when trials failed, and when files are lost; no Ray."""
+
+import io
+import shutil
+
+import pytest
+from rich.console import Console
+
+from harness.config import plan
+from harness.core import files
+from harness.sweep import pending, plan_table
+from harness.sweep.folder import SweepFolder
+
+SPACE = """
+version: 1
+name: tiny
+train_seeds: [0]
+base: {policy.obs_mode: state}
+questions:
+  width: {arms: {narrow: {policy.energy.width: 8}}}
+"""
+
+
+class Swept:
+    """A space file and the folder of its sweep, whose trials end as they are told to."""
+
+    def __init__(self, path):
+        self.file, self.folder = path / "tiny.yaml", SweepFolder(path / "sweep")
+        self.file.write_text(SPACE)
+
+    def left(self, *questions, retry_failed=False):
+        return pending.find(plan.plan(self.file), self.folder, questions, retry_failed)
+
+    def end(self, status="finished", *, jobs=None):
+        for job in self.left().left if jobs is None else jobs:
+            trial = self.folder.trial(job.id)
+            trial.claim({**job.info, "config_hash": job.id[:12], "train_seed": job.train_seed}, "d")
+            trial.write_status(status=status, best_step=4, train_seconds=1.0)
+            (trial.checkpoints / "best").mkdir(parents=True, exist_ok=True)
+            files.write_json({"version": 1}, trial.checkpoints / "best/config.json")
+            (trial.checkpoints / "best/model.safetensors").touch()
+            trial.write_selected(4, [{"env_seed": 200000, "policy_hash": "abc"}])
+
+    def change(self, before, after):
+        text = self.file.read_text()
+        assert before in text
+        self.file.write_text(text.replace(before, after))
+
+
+@pytest.fixture
+def swept(tmp_path):
+    return Swept(tmp_path)
+
+
+def arms(work):
+    return [(job.info["arm"], job.train_seed) for job in work.left]
+
+
+def test_more_training_seeds_run_these_alone(swept):
+    swept.end()
+    assert arms(swept.left()) == []
+    swept.change("train_seeds: [0]", "train_seeds: [0, 1]")
+    assert arms(swept.left()) == [("baseline (all)", 1), ("narrow", 1)]
+
+
+def test_a_further_arm_or_value_runs_it_alone(swept):
+    swept.end()
+    swept.change("{narrow: {", "{wide: {policy.energy.width: 16}, narrow: {")
+    assert arms(swept.left()) == [("wide", 0)]
+    swept.end()
+    grid = "  depth: {grid: {policy.energy.depth: [1, 2, 3]}}\n"
+    swept.file.write_text(swept.file.read_text() + grid)
+    first = arms(swept.left())
+    assert len(first) in (2, 3)  # one value may be the baseline's
+    swept.end()
+    swept.change("[1, 2, 3]", "[1, 2, 3, 4]")
+    assert arms(swept.left()) == [("depth 4", 0)]
+
+
+def test_failed_trials_are_left_alone_until_they_are_to_be_tried_again(swept):
+    swept.end("failed", jobs=swept.left().left[:1])
+    assert arms(swept.left()) == [("narrow", 0)]
+    assert arms(swept.left(retry_failed=True)) == [("baseline (all)", 0), ("narrow", 0)]
+    # Another question's failures are not this one's.
+    deep = "  depth: {arms: {deep: {policy.energy.depth: 3}}}\n"
+    swept.file.write_text(swept.file.read_text() + deep)
+    assert arms(swept.left("depth", retry_failed=True)) == [("baseline (all)", 0), ("deep", 0)]
+
+
+@pytest.mark.parametrize(
+    ("lost", "state"),
+    [
+        ("checkpoints/best", "lost"),
+        ("episodes", "lost"),
+        ("status.json", "missing"),
+        (".", "missing"),
+    ],
+)
+def test_what_is_lost_is_run_again(swept, lost, state):
+    swept.end()
+    job = swept.left().planned[0]
+    path = swept.folder.trial(job.id).path / lost
+    path.unlink() if path.is_file() else shutil.rmtree(path)
+    work = swept.left()
+    assert [j.id for j in work.left] == [job.id]
+    assert work.states == {"finished": 1, state: 1}
+
+
+def test_a_torn_status_is_set_aside_and_its_trial_run_again(swept):
+    swept.end()
+    job = swept.left().planned[1]
+    path = swept.folder.trial(job.id).path / "status.json"
+    path.write_bytes(path.read_bytes()[:20])
+    assert arms(swept.left()) == [("narrow", 0)]
+    assert path.with_name("status.json.torn").exists()
+
+
+def test_the_plan_says_where_every_trial_stands(swept):
+    swept.change("train_seeds: [0]", "train_seeds: [0, 1, 2]")
+    jobs = swept.left().left
+    for status, some in (
+        ("finished", jobs[:1]),
+        ("failed", jobs[1:2]),
+        ("stopped", jobs[2:3]),
+        ("running", jobs[3:4]),
+    ):
+        swept.end(status, jobs=some)
+    console = Console(file=io.StringIO(), width=200)
+    work = swept.left()
+    plan_table.print_counts(console, swept.folder.path, work.states, work.total)
+    line = "1 finished, 1 failed, 1 stopped early, 1 begun, 2 missing, 4 to run\n"
+    assert console.file.getvalue() == f"{swept.folder.path}: {line}"
+    assert swept.folder.seconds() == {jobs[0].id.rpartition("-s")[0]: 1.0}
