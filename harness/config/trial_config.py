@@ -144,6 +144,12 @@ def trial_id(hash_: str, train_seed: int) -> str:
     return f"{hash_}-s{train_seed}"
 
 
+def parse_trial_id(id_: str) -> tuple[str, int | None]:
+    """Return the config's hash and the training seed of a trial's id; no seed in another name."""
+    hash_, _, seed = id_.rpartition("-s")
+    return hash_, int(seed) if seed.isascii() and seed.isdecimal() else None
+
+
 def nearest(word: str, known: Mapping[str, object] | list[str]) -> str:
     """Return "; did you mean X?" for a near miss, "" when nothing is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

@@ -1,12 +1,14 @@
-"""Files that are whole or absent: atomic writes, JSON, names that cannot leave their folder."""
+"""Files that are whole or absent: atomic writes, JSON, locks, torn files set aside."""
 
 import fcntl
 import json
+import logging
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -14,6 +16,7 @@ from typing import IO, Any
 from harness.core.errors import UserError
 
 MAX_JSON_BYTES = 256 * 2**20
+_log = logging.getLogger("harness.core.files")
 _TEMPORARY = re.compile(r"\..+\.tmp-[0-9a-f]{12}")
 
 
@@ -63,16 +66,26 @@ def remove_temporaries(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def unless_held(folder: Path) -> Iterator[bool]:
-    """Hold a folder's lock for a moment; yields False where another process works in it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+def lock(path: Path, *, wait: float = 0.0) -> Iterator[bool]:
+    """Hold a lock file; yields False where another process still holds it after `wait` seconds.
+
+    The system releases the lock when its process dies. Missing folders are made; OSError from the
+    file system is passed on.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + wait
+    with path.open("a") as file:
+        while not (held := _try_lock(file)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        yield held
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def sync_folder(folder: Path) -> None:
@@ -84,15 +97,23 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def quarantine(path: Path) -> Path:
-    """Rename an unreadable file to `<name>.torn` (or `.torn-2`, ...) and return the new path."""
-    number = 1
-    while True:
-        target = path.with_name(f"{path.name}.torn" + (f"-{number}" if number > 1 else ""))
-        if not target.exists():
-            path.rename(target)
-            return target
+def quarantine(path: Path) -> None:
+    """Rename an unreadable file or folder to `<name>.torn` (or `.torn-2`, ...) and log a warning.
+
+    A path that is gone, or that cannot be renamed, stays as it is.
+    """
+    number, target = 1, path.with_name(f"{path.name}.torn")
+    while target.exists():
         number += 1
+        target = path.with_name(f"{path.name}.torn-{number}")
+    try:
+        path.rename(target)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        _log.warning("%s is torn and left out (it cannot be renamed: %s)", path, error)
+        return
+    _log.warning("%s is torn: set aside as %s, its work counts as not done", path, target.name)
 
 
 def write_json(value: object, path: Path) -> None:
@@ -114,6 +135,28 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise TornFileError(f"{path} is not whole JSON: {error}") from error
+
+
+def read_or(
+    default: Any, read: Callable[..., Any], path: Path, *arguments: Any, set_aside: bool = False
+) -> Any:
+    """Return read(path, *arguments), or `default` where the file is absent or torn.
+
+    set_aside: a torn file is renamed, see `quarantine`. Other errors of `read` are passed on.
+    """
+    try:
+        return read(path, *arguments)
+    except FileNotFoundError:
+        return default
+    except TornFileError:
+        if set_aside:
+            quarantine(path)
+        return default
+
+
+def read_json_or(path: Path, default: Any = None) -> Any:
+    """Return what a JSON file holds, or `default` where it is absent or torn."""
+    return read_or(default, read_json, path)
 
 
 def _refuse_constant(name: str) -> None:

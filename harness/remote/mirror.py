@@ -156,7 +156,7 @@ class Mirror:
         self, pool: ThreadPoolExecutor, sweep: str, found: dict[str, Entry], held: bool
     ) -> None:
         folder = self.path / sweep
-        with files.unless_held(folder) as free:
+        with files.lock(folder / ".lock") as free:
             if free or held:  # otherwise a sweep runs here, and its own files are newer
                 self._bring(pool, [e for name, e in found.items() if _is_top(name)])
         trials: dict[str, dict[str, Entry]] = {}
@@ -185,7 +185,7 @@ class Mirror:
         else:
             content, status = self._read_status(status_key)
         newer = rank(status) > rank(local)
-        with files.unless_held(trial_dir) as free:
+        with files.lock(trial_dir / ".lock") as free:
             for key, each in entries.items():
                 name = key.removeprefix(f"{prefix}/")
                 path = self.path / key
@@ -269,7 +269,7 @@ class Mirror:
     def _set_aside(self, folder: Path, held: bool) -> None:
         if not (folder / "plan.json").exists():
             return
-        with files.unless_held(folder) as free:
+        with files.lock(folder / ".lock") as free:
             if not (free or held):
                 return
             aside = (

@@ -155,3 +155,8 @@ def read(path: Path) -> Any:
             f"{f'{place} ' if place else ''}{rule}{given}"
         ) from None
     return content
+
+
+def read_or(path: Path, default: Any = {}) -> Any:  # noqa: B006 - read only
+    """Return what `read` does, `default` where the file is absent; a torn one is set aside."""
+    return files.read_or(default, read, path, set_aside=True)

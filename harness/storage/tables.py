@@ -5,7 +5,6 @@ thrown away. Nothing is locked: every file is whole or absent, and a torn one is
 """
 
 import hashlib
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from harness.core.files import TornFileError as TornFileError
-from harness.core.files import quarantine as quarantine
+from harness.config.trial_config import trial_id
+from harness.core import files
 from harness.stats import intervals
 from harness.storage import episode_table, json_schemas
 from harness.storage.episode_table import by_trial as by_trial
@@ -27,7 +26,6 @@ from harness.storage.table_schemas import table as table
 from harness.storage.table_schemas import write as write
 
 _SOURCES = b"ibc_harness.sources"
-_log = logging.getLogger("harness.storage.tables")
 
 
 def read(sweep_dir: Path, kind: Kind) -> pa.Table:
@@ -57,8 +55,8 @@ def _derived(sweep_dir: Path, kind: Kind) -> pa.Table | None:
         try:
             if pq.read_schema(derived).metadata.get(_SOURCES) == _fingerprint(sweep_dir, kind):
                 return read_file(derived, kind)
-        except (TornFileError, pa.ArrowException, OSError, AttributeError):
-            _set_aside(derived)
+        except (files.TornFileError, pa.ArrowException, OSError, AttributeError):
+            files.quarantine(derived)
     return None
 
 
@@ -125,29 +123,15 @@ def _fingerprint(sweep_dir: Path, kind: Kind) -> bytes:
     return digest.hexdigest().encode()
 
 
-def _set_aside(path: Path) -> None:
-    try:
-        moved = quarantine(path)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        _log.warning("%s is torn and left out (it cannot be renamed: %s)", path, error)
-        return
-    _log.warning("%s is torn: set aside as %s, its work counts as not done", path, moved.name)
-
-
 def _gather(sweep_dir: Path, kind: Kind) -> pa.Table:
     if kind == "trials":
         return _gather_trials(sweep_dir, lambda: read(sweep_dir, "episodes"))
     parts = []
     for name, _ in _sources(sweep_dir, kind):
-        path = sweep_dir / name
-        try:
-            parts.append(read_file(path, kind))
-        except FileNotFoundError:
-            continue  # merged into another file since it was listed
-        except TornFileError:
-            _set_aside(path)
+        # A file may be merged into another one after it was listed.
+        part = files.read_or(None, read_file, sweep_dir / name, kind, set_aside=True)
+        if part is not None:
+            parts.append(part)
     if not parts:
         return table(kind, [])
     content = pa.concat_tables(parts, promote_options="default").replace_schema_metadata(
@@ -161,21 +145,21 @@ def _gather(sweep_dir: Path, kind: Kind) -> pa.Table:
 
 def _gather_trials(sweep_dir: Path, episodes: Callable[[], pa.Table]) -> pa.Table:
     rows: dict[tuple[str, int], dict[str, Any]] = {}
-    plan = _json_or_nothing(sweep_dir / "plan.json")
+    plan = json_schemas.read_or(sweep_dir / "plan.json")
     for entry in plan.get("trials", []):
         row = _identity(entry, sweep_dir, "plan.json")
         rows[row["config_hash"], row["train_seed"]] = row
     for folder in sorted(path for path in (sweep_dir / "trials").glob("*") if path.is_dir()):
-        entry = _json_or_nothing(folder / "config.json")
+        entry = json_schemas.read_or(folder / "config.json")
         if not entry:
             continue  # not begun, or torn: the plan's row stands
         row = _identity(entry, sweep_dir, f"trials/{folder.name}/config.json")
         key = row["config_hash"], row["train_seed"]
         # The plan knows the arm's name today; the folder may be older than a renamed arm.
         row.update({k: v for k, v in rows.get(key, {}).items() if k in ("question", "arm") and v})
-        row.update(_of_status(_json_or_nothing(folder / "status.json")))
+        row.update(_of_status(json_schemas.read_or(folder / "status.json")))
         row["health"] = _health(folder / "health.json")
-        weights = _json_or_nothing(folder / "checkpoints" / "best" / "config.json")
+        weights = json_schemas.read_or(folder / "checkpoints" / "best" / "config.json")
         row["policy_hash"] = weights.get("policy_hash")
         rows[key] = row
     scored = episode_table.that_count(episodes(), list(rows.values()))
@@ -191,7 +175,7 @@ def _identity(entry: Mapping[str, Any], sweep_dir: Path, source: str) -> dict[st
     return {
         "sweep": sweep_dir.name,
         "status": "pending",
-        "trial": f"{config_hash}-s{train_seed}",
+        "trial": trial_id(config_hash, train_seed),
         "config_hash": config_hash,
         "train_seed": train_seed,
         "question": entry.get("question"),
@@ -207,7 +191,7 @@ def _of_status(status: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _health(path: Path) -> str | None:
-    findings = _json_or_nothing(path, nothing=None)
+    findings = json_schemas.read_or(path, None)
     if findings is None:
         return None
     return ", ".join(str(finding["name"]) for finding in findings) or "ok"
@@ -245,17 +229,3 @@ def _scores(episodes: pa.Table) -> dict[str, Any]:
             "report_protocol_hash": protocol,
         }
     return {k: None if isinstance(v, float) and v != v else v for k, v in found.items()}
-
-
-def _json_or_nothing(path: Path, nothing: Any = {}) -> Any:  # noqa: B006 - read only
-    """Return a JSON file's content, or `nothing` where it is absent; a torn one is set aside.
-
-    UserError for one of another shape than this program writes.
-    """
-    try:
-        return json_schemas.read(path)
-    except FileNotFoundError:
-        return nothing
-    except TornFileError:
-        _set_aside(path)
-        return nothing

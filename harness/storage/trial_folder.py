@@ -2,7 +2,6 @@
 
 import dataclasses
 import faulthandler
-import fcntl
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,19 +35,9 @@ class TrialFolder:
         A worker outlives a killed driver by a moment, and its trial is begun again by then.
         UserError when the other one does not go.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        until = time.monotonic() + patience
-        with (self.path / ".lock").open("a") as file:
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > until:
-                        raise UserError(
-                            f"a trial is run by one process at a time, {self.path} is in use"
-                        ) from None
-                    time.sleep(0.1)
+        with files.lock(self.path / ".lock", wait=patience) as held:
+            if not held:
+                raise UserError(f"a trial is run by one process at a time, {self.path} is in use")
             files.remove_temporaries(self.path)
             checkpoints.remove_old(self.checkpoints)
             yield
@@ -80,11 +69,11 @@ class TrialFolder:
 
     def read_status(self) -> dict[str, Any]:
         """Return status.json, {} where there is none; a torn one is set aside."""
-        return _read(self.path / "status.json")
+        return dict(json_schemas.read_or(self.path / "status.json"))
 
     def read_config(self) -> dict[str, Any]:
         """Return config.json, {} where there is none; a torn one is set aside."""
-        return _read(self.path / "config.json")
+        return dict(json_schemas.read_or(self.path / "config.json"))
 
     def has_lost(self, status: Mapping[str, Any]) -> bool:
         """Whether the best checkpoint or the episodes that it was chosen by are gone."""
@@ -149,15 +138,11 @@ class TrialFolder:
 
     def selected(self, step: int, policy_hash: str) -> list[dict[str, Any]] | None:
         """Return the stored selection episodes of this step's very weights, None without them."""
-        try:
-            rows: list[dict[str, Any]] = table_schemas.read_file(
-                self._select_path(step), "episodes"
-            ).to_pylist()
-        except FileNotFoundError:
+        path = self._select_path(step)
+        found = files.read_or(None, table_schemas.read_file, path, "episodes", set_aside=True)
+        if found is None:
             return None
-        except files.TornFileError:
-            files.quarantine(self._select_path(step))
-            return None
+        rows: list[dict[str, Any]] = found.to_pylist()
         return rows if {row["policy_hash"] for row in rows} == {policy_hash} else None
 
     def write_selected(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -174,14 +159,3 @@ class TrialFolder:
 
     def _select_path(self, step: int) -> Path:
         return self.path / "episodes" / f"select-{step:08d}.parquet"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json_schemas.read(path)
-    except FileNotFoundError:
-        return {}
-    except files.TornFileError:
-        files.quarantine(path)
-        return {}
-    return content

@@ -94,7 +94,7 @@ def run(data: Path, sweep: Path, n: int) -> int:
 def look(sweep: Path) -> dict[str, Any]:
     """Read what is there as a reader does: nothing may be torn."""
     torn = Torn()
-    logging.getLogger("harness.storage.tables").addHandler(torn)
+    logging.getLogger("harness.core.files").addHandler(torn)
     counts = {kind: tables.read(sweep, kind).num_rows for kind in ("trials", "curves", "episodes")}
     for path in sweep.rglob("*.json"):
         files.read_json(path)
