@@ -61,8 +61,7 @@ def importances(sweep: Path) -> Importances:
     Points are compared by the mean over their training seeds of the selection score; those of
     successive halving at the first rung, to which all of them came.
     """
-    path = sweep / "plan.json"
-    plan = json_schemas.read(path) if path.is_file() else {}
+    plan = json_schemas.read_or(sweep / "plan.json")
     search = plan.get("search")
     if not search or not search.get("axes"):
         return Importances((), 0, "")

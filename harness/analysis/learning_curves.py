@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from harness.config.trial_config import trial_id
 from harness.core import seeds as store
 from harness.storage import tables
 
@@ -57,7 +58,7 @@ def _by_trial(
     found: dict[str, list[float]] = {}
     columns = (rows[name].to_pylist() for name in ("config_hash", "train_seed", column))
     for config_hash, train_seed, value in zip(*columns, strict=True):
-        name = f"{config_hash}-s{train_seed}"
+        name = trial_id(config_hash, train_seed)
         if name in wanted and value is not None:
             found.setdefault(name, []).append(value)
     return found

@@ -160,8 +160,7 @@ class Sweep:
         finished = [trial for trial in self.trials if trial["status"] == "finished"]
         self._all = episode_table.by_trial(episodes)
         self._episodes = episode_table.by_trial(episode_table.that_count(episodes, finished))
-        plan = folder / "plan.json"
-        self.plan: dict[str, Any] = json_schemas.read(plan) if plan.is_file() else {}
+        self.plan: dict[str, Any] = json_schemas.read_or(folder / "plan.json")
 
     def counts(self) -> Counter[str]:
         """Return how many trials have each status."""

@@ -5,7 +5,6 @@ the fingerprint must be that of the data set that every PushT result rests on.
 """
 
 import contextlib
-import fcntl
 import http.client
 import os
 import shutil
@@ -16,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
+from harness.core import files
 from harness.core.errors import UserError
 from harness.core.paths import DATA
 from harness.demos.source import DOWNLOADED
@@ -66,11 +66,9 @@ def download(
 @contextlib.contextmanager
 def _workplace(folder: Path) -> Iterator[Path]:
     """A folder of one's own beside the target; what a killed download left in it is removed."""
-    with (folder / ".download.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"only one download at a time: another one fills {folder}") from error
+    with files.lock(folder / ".download.lock") as held:
+        if not held:
+            raise UserError(f"only one download at a time: another one fills {folder}")
         work = folder / ".download"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()

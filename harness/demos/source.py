@@ -117,10 +117,7 @@ def check_fingerprint(demos: Demos, expected: str | None) -> None:
 
 def _remembered(note: Path, signature: str) -> str | None:
     """The images' hash that was found when the files had this signature."""
-    try:
-        said = files.read_json(note)
-    except (FileNotFoundError, files.TornFileError):
-        return None  # it is recomputed, and the note written again
+    said = files.read_json_or(note)  # without one the hash is computed and written again
     if not isinstance(said, dict) or said.get("signature") != signature:
         return None
     pixels = said.get("pixels")

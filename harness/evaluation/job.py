@@ -191,10 +191,9 @@ def _known(target: Target, protocol: Protocol) -> pa.Table | None:
         return None
     tables = []
     for path in sorted(target.folder.glob("*.parquet")):
-        try:
-            tables.append(table_schemas.read_file(path, "episodes"))
-        except files.TornFileError:
-            continue  # whoever reads the sweep sets it aside; here its seeds just run again
+        # A torn file is set aside by whoever reads the sweep; here its seeds are run again.
+        found = files.read_or(None, table_schemas.read_file, path, "episodes")
+        tables += [] if found is None else [found]
     if not tables:
         return None
     rows = pa.concat_tables(tables)

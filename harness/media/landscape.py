@@ -172,11 +172,8 @@ def _foot(sheet: Image.Image, y: int) -> None:
 def _title(found: lookup.Checkpoint) -> str:
     if found.trial_dir is None:
         return one_line(found.path.name)
-    try:
-        described = files.read_json(found.trial_dir / "config.json")
-        arm = described.get("arm") if isinstance(described, dict) else None
-    except (FileNotFoundError, files.TornFileError):
-        arm = None
+    described = files.read_json_or(found.trial_dir / "config.json")
+    arm = described.get("arm") if isinstance(described, dict) else None
     name = found.trial_dir.name
     return one_line(f"{arm}, {name}" if arm else name)
 

@@ -101,10 +101,7 @@ def make(
 
 def read_index(folder: Path) -> list[Entry]:
     """Return the entries whose files are there, [] where there is no whole index."""
-    try:
-        content = files.read_json(folder / INDEX)
-    except (FileNotFoundError, files.TornFileError):
-        return []
+    content = files.read_json_or(folder / INDEX)
     entries = content if isinstance(content, list) else []
     found = []
     for entry in entries:
@@ -173,10 +170,9 @@ def _block(folder: Path, policy_hash: str) -> pa.Table:
     """Return the rows of one block of starts: the report's first, else the selection's first."""
     tables = [table_schemas.SCHEMAS["episodes"].empty_table()]
     for path in sorted(folder.glob("*.parquet")):
-        try:
-            tables.append(table_schemas.read_file(path, "episodes"))
-        except files.TornFileError:
-            continue  # whoever reads the sweep sets it aside
+        # A torn file is set aside by whoever reads the sweep.
+        found = files.read_or(None, table_schemas.read_file, path, "episodes")
+        tables += [] if found is None else [found]
     rows = pa.concat_tables(tables)
     protocol = Protocol()
     same = pc.and_(

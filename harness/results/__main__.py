@@ -1,20 +1,35 @@
-"""`python -m harness.results`: what sweeps and evaluations came to; reads files only.
+"""`python -m harness.results`: read, plot and export sweeps and evaluations; runs no training.
 
-Each command returns its content as a table, for --json and --csv, and what a person is shown.
+Each command returns its content as a table, for --json and --csv, and what the terminal shows.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from harness.core import errors, paths
+from harness.core import errors, imports, paths
 from harness.core.errors import OK, UserError
-from harness.remote import trial_sync
-from harness.results import output, read, sql, write
-from harness.results import watch as results_watch
-from harness.results.export import FORMATS, TABLES
+from harness.results import SUFFIXES, TABLES
+
+# Each command imports what it needs and no more: most read two tables and need no torch.
+COMMANDS = {
+    "list": ("read:sweeps", "all sweeps and evaluations"),
+    "show": ("read:show", "a sweep's arms by question"),
+    "answers": ("read:answers", "a sweep's answer to each of its questions"),
+    "best": ("read:best", "the trial that `--ckpt best` selects"),
+    "trials": ("read:trials", "a sweep's trials, highest score first"),
+    "episodes": ("read:episodes", "episodes, lowest score first"),
+    "compare": ("read:compare", "two arms, paired by start"),
+    "sql": ("sql:command", "query the tables with SQL"),
+    "watch": ("watch:command", "a running sweep's progress, until it ends"),
+    "export": ("write:export", "tables as CSV, Arrow, Parquet, LaTeX or Markdown"),
+    "rebuild": ("write:rebuild", "derive the tables again from the trials' files"),
+    "report": ("write:report", "the sweep's HTML report"),
+    "pictures": ("draw:pictures", "animations of the best trials' episodes"),
+    "landscape": ("draw:landscape", "one state's energy for several checkpoints, as a PNG"),
+}
+_SWEEP_OPTION = ("sql", "compare", "landscape")  # others take SWEEP as an argument
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,17 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     given.uri = given.results if paths.is_uri(given.results) else None
     given.results = _folder(given)
-    run = getattr(given, "run")  # noqa: B009 - argparse's namespace has no declared fields
-    done = run(given)
-    if isinstance(done, int):  # it has shown all itself
+    done = imports.load(f"harness.results.{COMMANDS[given.command][0]}")(given)
+    if isinstance(done, int):  # it has printed everything itself
         return done
-    output.put(*done, as_json=given.json, as_csv=given.csv)
+    imports.load("harness.results.output:put")(*done, as_json=given.json, as_csv=given.csv)
     return OK
 
 
 def _folder(given: argparse.Namespace) -> Path:
     if given.uri is not None:
-        return trial_sync.readable_results(given.uri, getattr(given, "sweep", None))
+        readable = imports.load("harness.remote.trial_sync:readable_results")
+        return Path(readable(given.uri, getattr(given, "sweep", None)))
     folder = Path(given.results).expanduser()
     if not folder.is_dir():
         raise UserError(f"--results must be the folder that sweeps lie in, given {folder}")
@@ -43,66 +58,43 @@ def _parser() -> argparse.ArgumentParser:
     shared = errors.ArgumentParser(add_help=False)
     shared.add_argument("--results", default=str(paths.RESULTS), metavar="DIR|URI")
     form = shared.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="a list of objects")
-    form.add_argument("--csv", action="store_true", help="comma-separated values")
+    form.add_argument("--json", action="store_true", help="print a list of objects")
+    form.add_argument("--csv", action="store_true", help="print comma-separated values")
     parser = errors.ArgumentParser(prog="python -m harness.results", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def command(name: str, run: Any, text: str, *, sweep: bool = True) -> argparse.ArgumentParser:
-        made: argparse.ArgumentParser = commands.add_parser(name, help=text, parents=[shared])
-        made.set_defaults(run=run)
-        if sweep:
-            made.add_argument("sweep", nargs="?", metavar="SWEEP", help="the newest if left out")
-        return made
-
-    _reading(command)
-    _deriving(command)
-    _drawing(command)
-    return parser
-
-
-def _reading(command: Any) -> None:
-    command("list", read.sweeps, "every sweep and evaluation", sweep=False)
-    command("show", read.show, "a sweep's arms, by question")
-    command("answers", read.answers, "what a sweep says to each of its questions, in words")
-    command("best", read.best, "the trial that `--ckpt best` stands for")
-    trials = command("trials", read.trials, "a sweep's trials, the best first")
-    episodes = command("episodes", read.episodes, "episode rows, the worst first")
-    episodes.add_argument("--trial", metavar="TRIAL", help="of this trial (or its start) only")
-    query = command("sql", sql.command, "ask the tables in SQL", sweep=False)
-    query.add_argument("query", nargs="?", help='"SELECT ..."; left out: the tables, their columns')
-    query.add_argument("--sweep", metavar="SWEEP", help="the newest if left out")
-    query.add_argument("--all", action="store_true", help="of all sweeps, told apart by `sweep`")
-    for made in (trials, episodes, query):
-        made.add_argument("--limit", type=_count, default=50, metavar="N", help="lines (0: all)")
-    compare = command("compare", read.compare, "two arms, paired by start", sweep=False)
-    compare.add_argument("a", help="an arm, a config's hash, a trial, or SWEEP:NAME of another")
-    compare.add_argument("b", help="what it is compared with")
-    compare.add_argument("--sweep", metavar="SWEEP", help="where a and b are (newest)")
-    compare.add_argument("--on", choices=("report", "select"), help="which starts (report if any)")
-    watch = command("watch", results_watch.command, "a running sweep, until it ends")
-    watch.add_argument("--once", action="store_true", help="show how it stands and leave")
-    watch.add_argument("--every", type=_seconds, default=2.0, metavar="SECONDS", help="(2)")
-
-
-def _deriving(command: Any) -> None:
-    export = command("export", write.export, "files for other tools and for papers")
-    export.add_argument("--to", type=Path, required=True, metavar="DIR|FILE")
-    export.add_argument("--format", choices=FORMATS, default="csv", help="(csv)")
-    export.add_argument("--table", choices=TABLES, help="only this one")
-    export.add_argument("--force", action="store_true", help="replace files that are there")
-    command("rebuild", write.rebuild, "derive the tables again from the trials' files")
-
-
-def _drawing(command: Any) -> None:
-    report = command("report", write.report, "a page of the sweep to look at and to mail")
-    report.add_argument("--out", type=Path, metavar="FILE", help="(report.html of the sweep)")
-    pictures = command("pictures", write.pictures, "animations of the best trials' episodes")
-    pictures.add_argument("--trial", action="append", metavar="TRIAL", help="of these; repeatable")
-    landscape = command(
-        "landscape", write.landscape, "one state's energy for several trials", sweep=False
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    made: dict[str, argparse.ArgumentParser] = {}
+    for name, (_, text) in COMMANDS.items():
+        made[name] = commands.add_parser(name, help=text, parents=[shared])
+        if name in _SWEEP_OPTION:
+            made[name].add_argument("--sweep", metavar="SWEEP", help="(default: the newest)")
+        elif name != "list":
+            made[name].add_argument("sweep", nargs="?", metavar="SWEEP", help="(the newest)")
+    for name in ("trials", "episodes", "sql"):
+        made[name].add_argument("--limit", type=_count, default=50, metavar="N", help="(50; 0: all)")
+    made["episodes"].add_argument("--trial", metavar="TRIAL", help="only this trial (or prefix)")
+    made["compare"].add_argument("a", help="an arm, a config hash, a trial, or SWEEP:NAME")
+    made["compare"].add_argument("b", help="what to compare it with")
+    made["compare"].add_argument(
+        "--on", choices=("report", "select"), help="test or validation seeds (test, if evaluated)"
     )
-    write.landscape_options(landscape)
+    made["sql"].add_argument("query", nargs="?", help='"SELECT ..." (default: list the columns)')
+    made["sql"].add_argument("--all", action="store_true", help="all sweeps, see column `sweep`")
+    made["watch"].add_argument("--once", action="store_true", help="print the state and exit")
+    made["watch"].add_argument("--every", type=_seconds, default=2.0, metavar="SECONDS", help="(2)")
+    made["export"].add_argument("--to", type=Path, required=True, metavar="DIR|FILE")
+    made["export"].add_argument("--format", choices=tuple(SUFFIXES), default="csv", help="(csv)")
+    made["export"].add_argument("--table", choices=TABLES, help="only this table")
+    made["export"].add_argument("--force", action="store_true", help="replace existing files")
+    made["report"].add_argument("--out", type=Path, metavar="FILE", help="(the sweep's report.html)")
+    made["pictures"].add_argument(
+        "--trial", action="append", metavar="TRIAL", help="only these trials; repeatable"
+    )
+    drawn = made["landscape"]
+    drawn.add_argument("which", nargs="*", metavar="TRIAL|PATH", help="checkpoints (the best)")
+    drawn.add_argument("--seed", type=int, default=300_000, metavar="S", help="start (300000)")
+    drawn.add_argument("--step", type=int, default=0, metavar="K", help="demonstrator's step (0)")
+    drawn.add_argument("--out", type=Path, metavar="FILE.png", help="(in the sweep's pictures/)")
+    return parser
 
 
 def _count(text: str) -> int:
@@ -122,4 +114,5 @@ def _seconds(text: str) -> float:
 
 
 if __name__ == "__main__":
+    imports.keep_pandas_out()
     sys.exit(errors.run(main))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from harness.config.trial_config import trial_id
 from harness.core import files
 from harness.storage import table_schemas
 
@@ -67,7 +68,7 @@ class Watcher:
         plan = self._json(self.folder / "plan.json")
         names = {}
         for entry in _list(plan, "trials"):
-            name = f"{entry.get('config_hash')}-s{entry.get('train_seed')}"
+            name = trial_id(str(entry.get("config_hash")), entry.get("train_seed") or 0)
             parts = (entry.get("question"), entry.get("arm"), f"seed {entry.get('train_seed')}")
             names[name] = " / ".join(str(part) for part in parts if part)
         found = {name: self._status(name) for name in [*names, *self._others(names)]}

@@ -58,8 +58,9 @@ def rebuild(given: argparse.Namespace) -> Answer:
 
 def _stored(folder: Path, kind: table_schemas.Kind) -> pa.Table | None:
     try:
-        return table_schemas.read_file(folder / "tables" / f"{kind}.parquet", kind)
-    except (FileNotFoundError, files.TornFileError, pa.ArrowException):
+        path = folder / "tables" / f"{kind}.parquet"
+        return files.read_or(None, table_schemas.read_file, path, kind)
+    except pa.ArrowException:
         return None
 
 

@@ -1,19 +1,19 @@
-"""Which trial comes next: from a plan that is known beforehand, or from a search as it goes."""
+"""The queue of jobs: a fixed plan, or a search that decides as results arrive."""
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
-from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final, Protocol, Self
 
 from harness.config.plan import BASELINE, PlannedTrial
 from harness.config.trial_config import TrialConfig, config_hash, from_dict, to_dict, trial_id
-from harness.storage.trial_folder import TrialFolder
 
 SAME_ERROR_LIMIT = 5
+
+Parameters = Mapping[str, Any]
+Statuses = Mapping[str, Mapping[str, Any]]  # the content of status.json by trial id
 
 
 class Wait(Enum):
@@ -22,16 +22,16 @@ class Wait(Enum):
     WAIT = "wait"
 
 
-# There is no job now; ask again once one that runs has ended.
+# No job is available now; ask again when a running one has ended.
 WAIT: Final = Wait.WAIT
 
 
 @dataclass(frozen=True)
 class Job:
-    """One trial to be run; `info` goes into its config.json.
+    """One trial to run; `info` goes into its config.json.
 
-    until: the optimiser steps after which it pauses with the status "stopped"; None for its end.
-    A job that was stopped may be handed out again with more steps.
+    until: pause with the status "stopped" after so many optimiser steps; None runs to the end. A
+    stopped trial may become a job again, with more steps.
     """
 
     config: TrialConfig
@@ -40,19 +40,19 @@ class Job:
     info: Mapping[str, Any] = field(default_factory=dict)
     until: int | None = None
 
-    @cached_property  # asked for again and again, and in plans of ten thousand
+    @cached_property  # hashing is slow, and plans may have thousands of jobs
     def id(self) -> str:
         """The name of the trial's folder."""
         return trial_id(config_hash(self.config), self.train_seed)
 
     def dumps(self) -> str:
-        """Return the job as JSON text, as it travels to a worker."""
+        """Return the job as JSON text for a worker."""
         content = {**vars(self), "config": to_dict(self.config), "id": self.id}
         return json.dumps(content)
 
     @classmethod
     def loads(cls, text: str) -> Self:
-        """Return the job of `dumps`; ValueError when this code makes another trial of it."""
+        """Return the job of `dumps`; ValueError when this code gives it another id."""
         content = json.loads(text)
         id_ = content.pop("id")
         job = cls(**{**content, "config": from_dict(content["config"])})
@@ -65,23 +65,23 @@ class Jobs(Protocol):
     """Where jobs come from."""
 
     def next(self) -> Job | Wait | None:
-        """Return the next job; WAIT when there may be one later; None when none is left, ever."""
+        """Return the next job, WAIT when there may be one later, None at the end."""
 
     def done(self, job: Job, status: Mapping[str, Any]) -> None:
-        """Take note of how a job ended: the content of its status.json."""
+        """Record the end of a job; status: the content of its status.json."""
 
 
 class Listener(Protocol):
-    """Who hears of jobs as they are run."""
+    """Is notified while jobs run."""
 
     def start(self, job: Job) -> None:
-        """A job begins, or begins again."""
+        """A job starts or restarts."""
 
     def epoch(self, job: Job, metrics: Mapping[str, Any]) -> None:
-        """An epoch has ended; a job that began again may tell of one twice."""
+        """An epoch has ended; a restarted job may report one twice."""
 
     def end(self, job: Job, status: Mapping[str, Any]) -> None:
-        """A job is over: the content of its status.json."""
+        """A job has ended; status: the content of its status.json."""
 
 
 class PlannedJobs:
@@ -91,15 +91,15 @@ class PlannedJobs:
         self._left = list(jobs)[::-1]
 
     def next(self) -> Job | None:
-        """Return the next job, None when there is none left."""
+        """Return the next job, None at the end."""
         return self._left.pop() if self._left else None
 
     def done(self, job: Job, status: Mapping[str, Any]) -> None:
-        """A plan does not change by what comes out."""
+        """Do nothing: the order of a plan does not depend on results."""
 
 
 class StopOnSameError:
-    """Gives out no more jobs once several in a row have failed with the same error."""
+    """Ends the queue once several jobs in a row have failed with the same error."""
 
     def __init__(self, jobs: Jobs, *, limit: int = SAME_ERROR_LIMIT) -> None:
         self._jobs, self._limit = jobs, limit
@@ -108,17 +108,17 @@ class StopOnSameError:
 
     @property
     def reason(self) -> str | None:
-        """Why the sweep was stopped, None while it goes on."""
+        """Why the queue was ended, None while it was not."""
         if self._times < self._limit:
             return None
         return f"stopped: {self._times} trials in a row failed with the same error: {self._error}"
 
     def next(self) -> Job | Wait | None:
-        """Return what is next, None when there is none left or it would be in vain."""
+        """Return the next job, None at the end or after too many equal errors."""
         return None if self.reason else self._jobs.next()
 
     def done(self, job: Job, status: Mapping[str, Any]) -> None:
-        """Count what is the same."""
+        """Count equal errors in a row."""
         error = status.get("error") if status.get("status") == "failed" else None
         self._times = self._times + 1 if error is not None and error == self._error else 1
         self._error = error
@@ -128,7 +128,7 @@ class StopOnSameError:
 
 
 def planned_job(trial: PlannedTrial, sweep: str) -> Job:
-    """Return the job of a planned trial, with the names that it has in this sweep."""
+    """Return the job of a planned trial with its names in this sweep."""
     questions = [name for name in trial.names if name[1] != BASELINE]
     baseline = len(questions) < len(trial.names) or not trial.names
     arm = f"{BASELINE} ({trial.track})" if baseline else questions[0][1]
@@ -144,13 +144,8 @@ def planned_job(trial: PlannedTrial, sweep: str) -> Job:
     return Job(trial.config, trial.train_seed, f"{label}, seed {trial.train_seed}", info)
 
 
-def statuses(directory: Path, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return what each trial's folder says of its state, {} for one that has not begun."""
-    return {id_: TrialFolder(directory / "trials" / id_).read_status() for id_ in ids}
-
-
 def sort_longest_first(jobs: Iterable[Job], seconds: Callable[[Job], float]) -> list[Job]:
-    """Return jobs with the longest first within a training seed: a long one last waits alone."""
+    """Return jobs with the longest first within each training seed, so that slots end together."""
     seeds: dict[int, int] = {}
     jobs = list(jobs)
     for job in jobs:
@@ -158,42 +153,33 @@ def sort_longest_first(jobs: Iterable[Job], seconds: Callable[[Job], float]) -> 
     return sorted(jobs, key=lambda job: (seeds[job.train_seed], -seconds(job)))
 
 
-Parameters = Mapping[str, Any]
-Statuses = Mapping[str, Mapping[str, Any]]
-NONE: Statuses = MappingProxyType({})
-
-
-class Points(Protocol):
-    """Suggests points. What earlier runs asked for is added first, in the order of its numbers."""
+class Sampler(Protocol):
+    """Suggests sets of parameters; those of earlier runs are added first, by their numbers."""
 
     def add(self, number: int, parameters: Parameters) -> None:
-        """Take note of a point that was asked for before."""
+        """Add parameters that were suggested before."""
 
     def ask(self, number: int, known: Collection[Parameters]) -> Parameters | None:
-        """Return a new point, None when there is none that is not known yet."""
+        """Return new parameters, None when all that may be run are known already."""
 
     def tell(self, number: int, score: float | None) -> None:
-        """Take note of a point's score, None for one that failed."""
+        """Record the score of some parameters, None where a trial failed."""
 
 
 class SearchSource(Jobs, Protocol):
-    """The jobs of a search, and what is known of them before they are asked for."""
+    """The jobs of a search, and what is known of them before they are requested."""
 
     @property
     def begun(self) -> tuple[Job, ...]:
-        """The jobs that come first: of points that were begun before."""
+        """The jobs that come first: those that an earlier run has begun."""
 
     @property
     def further(self) -> int:
-        """About how many jobs will be found beside those."""
+        """The approximate number of jobs beside those."""
 
     @property
     def full_trials(self) -> float:
-        """About how many trials of full length all these jobs amount to."""
-
-    @property
-    def typical(self) -> Job:
-        """A job in the middle of the space, for an estimate of the time."""
+        """The approximate number of trials of full length that all these jobs amount to."""
 
     def ranking(self) -> list[tuple[int, Parameters]]:
-        """Return the points with their numbers, the best first; those without a score are out."""
+        """Return numbers and parameters, the best first; those without a score are left out."""

@@ -1,139 +1,141 @@
-"""Where the points of a search come from: a grid, random draws, TPE."""
+"""Samplers of a search's parameters: a grid, random draws, TPE."""
 
 import logging
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
-
-import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
-from optuna.trial import TrialState
+from typing import TYPE_CHECKING, Any
 
 from harness.config.domains import Axis, product, size
 from harness.config.search_spec import MAX_TRIALS, Search
-from harness.scheduling.jobs import Parameters, Points
+from harness.config.trial_config import TrialConfig
+from harness.scheduling.jobs import Parameters, Sampler
 
-_MAX_TRIES = 100
+if TYPE_CHECKING:  # its import takes a second, which only searches need
+    import optuna
+
+_MAX_ATTEMPTS = 100
 
 
-class OptunaPoints:
-    """Asks a study (TPE or random) for points and tells it what they scored.
+class OptunaSampler:
+    """Samples parameters with an Optuna study (TPE or random draws).
 
-    A point is seeded by its number, so that a killed search goes on as one that was not. What is
-    known already, and what is no config that may be run, is asked for again and left out.
+    The number of a set of parameters seeds its draw, so an interrupted search suggests the same
+    ones. Those that are known, and those that are not a valid config, are drawn again.
     """
 
     def __init__(self, search: Search, sweep: str) -> None:
+        import optuna
+
         self._search = search
         self._distributions = {key: distribution(axis) for key, axis in search.axes.items()}
-        self._asked: dict[int, int] = {}  # Optuna's number of a point
+        self._optuna_numbers: dict[int, int] = {}
         optuna.logging.set_verbosity(logging.WARNING)
         self.study = optuna.create_study(study_name=sweep, direction="maximize")
 
     def add(self, number: int, parameters: Parameters) -> None:
-        """Take note of a point that was asked for before."""
+        """Add parameters that were suggested before."""
         self.study.enqueue_trial(encode(self._search.axes, parameters))
-        self._asked[number] = self.study.ask(self._distributions).number
+        self._optuna_numbers[number] = self.study.ask(self._distributions).number
 
     def ask(self, number: int, known: Collection[Parameters]) -> Parameters | None:
-        """Return a new point, None when there seems to be none: the last few are looked up."""
-        self.study.sampler = self._sampler(number)
-        for _ in range(_MAX_TRIES):
+        """Return new parameters; after many failed draws the first ones in the grid's order."""
+        self.study.sampler = self._seeded(number)
+        for _ in range(_MAX_ATTEMPTS):
             trial = self.study.ask(self._distributions)
-            point = decode(self._search.axes, trial.params)
-            if point not in known and self._runs(point):
-                self._asked[number] = trial.number
-                return point
-            # Not as a score: a rebuilt study would not know of it, and suggest other points.
-            self.study.tell(trial.number, state=TrialState.FAIL)
+            parameters = decode(self._search.axes, trial.params)
+            if parameters not in known and config_of(self._search, parameters) is not None:
+                self._optuna_numbers[number] = trial.number
+                return parameters
+            # Without a score: a study rebuilt after an interruption does not have it either.
+            self._fail(trial.number)
         if size(self._search.axes) > MAX_TRIALS:
             return None
-        for point in product(self._search.axes):
-            if point not in known and self._runs(point):
-                self.add(number, point)
-                return point
+        for parameters in product(self._search.axes):
+            if parameters not in known and config_of(self._search, parameters) is not None:
+                self.add(number, parameters)
+                return parameters
         return None
 
     def tell(self, number: int, score: float | None) -> None:
-        """Tell the study a point's score, None for one that failed."""
+        """Record the score of some parameters, None where a trial failed."""
         if score is None:
-            self.study.tell(self._asked[number], state=TrialState.FAIL)
+            self._fail(self._optuna_numbers[number])
         else:
-            self.study.tell(self._asked[number], score)
+            self.study.tell(self._optuna_numbers[number], score)
 
-    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+    def _fail(self, optuna_number: int) -> None:
+        from optuna.trial import TrialState
+
+        self.study.tell(optuna_number, state=TrialState.FAIL)
+
+    def _seeded(self, number: int) -> "optuna.samplers.BaseSampler":
+        import optuna
+
         seed = self._search.seed * 1_000_003 + number
         if self._search.sampler == "random":
             return optuna.samplers.RandomSampler(seed=seed)
         return optuna.samplers.TPESampler(seed=seed)
 
-    def _runs(self, point: Parameters) -> bool:
-        """Whether the point is a config; each value is, but some do not go together."""
-        try:
-            self._search.config(point)
-        except ValueError:
-            return False
-        return True
+
+def config_of(search: Search, parameters: Parameters) -> TrialConfig | None:
+    """Return the config of some parameters, None where they do not go together."""
+    try:
+        return search.config(parameters)
+    except ValueError:
+        return None
 
 
 def encode(axes: Mapping[str, Axis], parameters: Parameters) -> dict[str, Any]:
-    """Return a point as Optuna sees it: a choice is its place among the choices.
+    """Return parameters for Optuna: a choice becomes its index among the choices.
 
-    Choices may be lists, which Optuna does not take, and 1 and True, which it takes for the same.
+    Choices may be lists, which Optuna rejects, or 1 and True, which it does not tell apart.
     """
     return {
-        key: _place(axes[key], value) if axes[key].choices else value
+        key: _index(axes[key], value) if axes[key].choices else value
         for key, value in parameters.items()
     }
 
 
 def decode(axes: Mapping[str, Axis], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the point that Optuna's values stand for."""
+    """Return the parameters that `encode` gave to Optuna."""
     return {
         key: axis.choices[values[key]] if axis.choices else values[key]
         for key, axis in axes.items()
     }
 
 
-def distribution(axis: Axis) -> BaseDistribution:
-    """Return an axis as Optuna's distribution."""
+def distribution(axis: Axis) -> "optuna.distributions.BaseDistribution":
+    """Return an axis as an Optuna distribution."""
+    from optuna import distributions
+
     if axis.choices:
-        return CategoricalDistribution(range(len(axis.choices)))
+        return distributions.CategoricalDistribution(range(len(axis.choices)))
     if axis.whole:
-        return IntDistribution(int(axis.low), int(axis.high), log=axis.log)
-    return FloatDistribution(axis.low, axis.high, log=axis.log)
+        return distributions.IntDistribution(int(axis.low), int(axis.high), log=axis.log)
+    return distributions.FloatDistribution(axis.low, axis.high, log=axis.log)
 
 
-def _place(axis: Axis, value: object) -> int:
+def _index(axis: Axis, value: object) -> int:
     same = (type(value) is type(each) and value == each for each in axis.choices)
     return list(same).index(True)
 
 
-class GridPoints:
-    """Every point of a grid, in the order of the file."""
+class GridSampler:
+    """Every combination of a grid's values, in the order of the file."""
 
     def __init__(self, search: Search) -> None:
         self._left: Iterator[Parameters] = product(search.axes)
 
     def add(self, number: int, parameters: Parameters) -> None:
-        """A grid knows its points."""
+        """Do nothing: `ask` is given what is known."""
 
     def ask(self, number: int, known: Collection[Parameters]) -> Parameters | None:
-        """Return the next point, None behind the last."""
-        return next((point for point in self._left if point not in known), None)
+        """Return the next combination, None at the end."""
+        return next((parameters for parameters in self._left if parameters not in known), None)
 
     def tell(self, number: int, score: float | None) -> None:
-        """A grid does not change by what comes out."""
+        """Do nothing: a grid does not depend on scores."""
 
 
-def points(search: Search, sweep: str) -> Points:
-    """Return the source of a search's points."""
-    if search.sampler == "grid":
-        return GridPoints(search)
-    pass  # a second of import that few sweeps need
-
-    return OptunaPoints(search, sweep)
+def make_sampler(search: Search, sweep: str) -> Sampler:
+    """Return the sampler of a search."""
+    return GridSampler(search) if search.sampler == "grid" else OptunaSampler(search, sweep)

@@ -127,10 +127,9 @@ def selection_scores(trial: Path) -> dict[int, float]:
     """Return the mean score of each selection of a trial, by its step; torn files are left out."""
     found = {}
     for path in sorted((trial / "episodes").glob("select-*.parquet")):
-        try:
-            rows = table_schemas.read_file(path, "episodes")
-        except files.TornFileError:
-            continue  # the trial itself sets it aside and rolls out again
+        rows = files.read_or(None, table_schemas.read_file, path, "episodes")
+        if rows is None:
+            continue  # torn: the trial itself sets it aside and rolls out again
         scored = rows.filter(pc.is_valid(rows["score"]))
         if scored.num_rows:
             step = scored["checkpoint_step"][0].as_py()

@@ -64,12 +64,8 @@ class Decisions:
         Nothing when there is no file, or a torn one: the trials themselves show how far they were
         sent. UserError when the search was begun with other rungs.
         """
-        try:
-            content = files.read_json(self.path)
-        except FileNotFoundError:
-            return {}, []
-        except files.TornFileError:
-            files.quarantine(self.path)
+        content = files.read_or(None, files.read_json, self.path, set_aside=True)
+        if content is None:
             return {}, []
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
             raise UserError(f"{self.path} must be of schema {SCHEMA}, as this program writes it")

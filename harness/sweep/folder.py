@@ -1,6 +1,5 @@
 """results/<sweep>/: who may write there, what was planned there, how far its trials are."""
 
-import fcntl
 import os
 import platform
 import time
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from harness.config.plan import Plan
-from harness.config.trial_config import to_dict
+from harness.config.trial_config import config_hash, parse_trial_id, to_dict
 from harness.core import files, paths, provenance
 from harness.core.errors import UserError
 from harness.demos.source import Source
@@ -85,7 +84,7 @@ class SweepFolder:
         for id_, status in self.statuses(self.trial_ids()).items():
             if status.get("status") == "finished":
                 seconds = status["train_seconds"] + status.get("select_seconds", 0.0)
-                found.setdefault(id_.rpartition("-s")[0], []).append(seconds)
+                found.setdefault(parse_trial_id(id_)[0], []).append(seconds)
         return {hash_: sum(each) / len(each) for hash_, each in found.items()}
 
     @contextmanager
@@ -97,26 +96,21 @@ class SweepFolder:
         path = self.path / ".lock"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            file = path.open("a+")
+            path.touch()
         except OSError as error:
             raise UserError(
                 f"the results' folder must be writable, {self.path} is not: {error.strerror}"
             ) from None
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read(200).strip() or "another process"
+        with files.lock(path) as held:
+            if not held:
+                holder = path.read_text()[:200].strip() or "another process"
                 raise UserError(
                     f"a sweep runs once at a time, {self.path} is being run by {holder}"
-                ) from None
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()}\n")
-            file.flush()
+                )
+            path.write_text(f"process {os.getpid()} on {platform.node()}\n")
             with self._store():
                 yield
-            file.truncate(0)
+            path.write_text("")
 
     @contextmanager
     def _store(self) -> Iterator[None]:
@@ -163,14 +157,9 @@ class SweepFolder:
     def plan(self) -> dict[str, Any]:
         """Return the plan of the last run, {} without one; UserError when it is not readable."""
         path = self.path / "plan.json"
-        try:
-            content: dict[str, Any] = json_schemas.read(path)
-        except FileNotFoundError:
-            return {}
-        except files.TornFileError:
-            files.quarantine(path)  # every line of it follows from the space file
-            return {}
-        if content.get("schema") != SCHEMA:
+        # A torn plan is set aside: every line of it follows from the space file.
+        content: dict[str, Any] = json_schemas.read_or(path)
+        if content and content.get("schema") != SCHEMA:
             raise UserError(f"{path} must be a plan of schema {SCHEMA}, as this program writes it")
         return content
 
@@ -237,7 +226,7 @@ class SweepFolder:
 
 
 def _planned(job: Job) -> Mapping[str, Any]:
-    hash_ = job.id.rpartition("-s")[0]
+    hash_ = config_hash(job.config)
     return {
         "config_hash": hash_,
         "train_seed": job.train_seed,

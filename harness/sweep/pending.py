@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.config.plan import Plan
-from harness.config.trial_config import nearest
+from harness.config.trial_config import config_hash, nearest
 from harness.core.errors import UserError
 from harness.demos import source as data
 from harness.scheduling.full_search import search_jobs
@@ -76,7 +76,7 @@ def find(plan: Plan, folder: SweepFolder, questions: Iterable[str], retry_failed
         return _search(plan, folder, retry_failed)
     planned = tuple(planned_job(trial, folder.path.name) for trial in plan.trials)
     statuses = folder.statuses(job.id for job in planned)
-    asked = tuple(j for j in planned if hashes is None or j.id.rpartition("-s")[0] in hashes)
+    asked = tuple(j for j in planned if hashes is None or config_hash(j.config) in hashes)
     over = {"finished"} if retry_failed else {"finished", "failed"}
     left = tuple(job for job in asked if state_of(statuses[job.id]) not in over)
     return Work(planned, asked, left, 0, left, statuses, PlannedJobs(left))

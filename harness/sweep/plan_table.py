@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.config.plan import BASELINE, Plan
+from harness.config.trial_config import config_hash
 from harness.core.text import duration
 from harness.scheduling.jobs import Job
 from harness.sweep.pending import state_of
@@ -44,7 +45,7 @@ def print_plan(
         return
     of_config: dict[str, list[Job]] = {}
     for job in jobs:
-        of_config.setdefault(job.id.rpartition("-s")[0], []).append(job)
+        of_config.setdefault(config_hash(job.config), []).append(job)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("question", "arm", "trials"):
         table.add_column(title, overflow="fold")

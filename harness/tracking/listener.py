@@ -19,7 +19,6 @@ from typing import Any
 from harness.config.trial_config import to_dict
 from harness.core import files
 from harness.core.errors import UserError
-from harness.core.files import TornFileError
 from harness.core.text import one_line
 from harness.scheduling.jobs import Job
 from harness.storage import table_schemas
@@ -188,16 +187,13 @@ class Tracker:
     def _curves(self, id_: str) -> list[Point]:
         """Return what the trial's own file has of its curves, [] where it has none yet."""
         path = self.sweep_dir / "trials" / id_ / "curves.parquet"
-        try:
-            rows = table_schemas.read_file(path, "curves").to_pylist()
-        except (FileNotFoundError, TornFileError):
-            return []
+        table = files.read_or(None, table_schemas.read_file, path, "curves")
+        rows = [] if table is None else table.to_pylist()
         return sorted((_point(row) for row in rows), key=lambda point: point[0])
 
     def _health(self, id_: str) -> str | None:
-        try:
-            findings = files.read_json(self.sweep_dir / "trials" / id_ / "health.json")
-        except (FileNotFoundError, TornFileError):
+        findings = files.read_json_or(self.sweep_dir / "trials" / id_ / "health.json")
+        if findings is None:
             return None
         return ", ".join(sorted({str(finding["name"]) for finding in findings})) or "ok"
 
@@ -205,10 +201,7 @@ class Tracker:
         return self.sweep_dir / FOLDER / self.name / f"{id_}.json"
 
     def _state(self, id_: str) -> dict[str, Any]:
-        try:
-            state = files.read_json(self._path(id_))
-        except (FileNotFoundError, TornFileError):
-            return {}
+        state = files.read_json_or(self._path(id_))
         return state if isinstance(state, dict) else {}
 
     def _keep(self, id_: str, state: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from harness.config.protocol import Protocol, blocks
-from harness.config.trial_config import TrialConfig
+from harness.config.trial_config import TrialConfig, config_hash
 from harness.core import seeds
 from harness.evaluation.rollout import evaluate_block
 from harness.scheduling.jobs import Job
@@ -60,7 +60,7 @@ def estimate(
     policy is timed for a moment, and others until the budget is spent; the rest is taken to be as
     slow as the mean of its sort.
     """
-    hashes = {job.id: job.id.rpartition("-s")[0] for job in jobs}
+    hashes = {job.id: config_hash(job.config) for job in jobs}
     known = dict(done)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -142,8 +142,8 @@ def _firsts_first(jobs: Iterable[Job]) -> list[tuple[Job, bool]]:
     others: dict[str, Job] = {}
     for job in jobs:
         if firsts.setdefault(_sort(job), job) is not job:
-            others.setdefault(job.id.rpartition("-s")[0], job)
-    first_hashes = {job.id.rpartition("-s")[0] for job in firsts.values()}
+            others.setdefault(config_hash(job.config), job)
+    first_hashes = {config_hash(job.config) for job in firsts.values()}
     rest = [job for hash_, job in others.items() if hash_ not in first_hashes]
     return [(job, True) for job in firsts.values()] + [(job, False) for job in rest]
 
