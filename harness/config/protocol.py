@@ -1,4 +1,4 @@
-"""What an evaluation is: its fixed rules with their hash, its seeds, its blocks."""
+"""The rules of an evaluation with their hash, its environment seeds, its blocks of seeds."""
 
 import hashlib
 import itertools
@@ -8,29 +8,30 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from harness.core.errors import UserError
-from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
+from harness.core.seeds import (
+    DEMONSTRATION_SEEDS,
+    MAX_SEED,
+    PLANNED_SEEDS,
+    REPORT_SEEDS,
+    SELECT_SEEDS,
+)
 
-DEMONSTRATIONS = range(206)  # demonstration k begins at the reset with seed k
-BUILT_IN = range(10_000, 20_000)  # the planning demonstrator's start here
-PAPER_SEEDS = range(100_000, 100_050)
-THRESHOLDS = (0.80, 0.85, 0.90, 0.95)
-MAX_SEEDS = 100_000
-MAX_SEED = 2**32 - 1  # of numpy's RandomState, from which the reset draws
+THRESHOLDS = (0.80, 0.85, 0.90, 0.95)  # coverages above which success is shown, the last counts
+MAX_EPISODES = 100_000
 
-
-# Raise it when an episode's numbers could change for a reason that no field below shows.
+# Increase it when episodes' numbers may change for a reason that no field below shows.
 _VERSION = 1
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """The rules of an evaluation; rows are comparable when their protocol's hash is the same.
+    """The rules of an evaluation; rows with the same hash are comparable.
 
-    max_episode_steps: an episode is cut there. block_size: episodes that share one batched
-    inference; a batch of another size may change a policy's last bits, so it is part of the hash.
+    max_episode_steps: where an episode is truncated. block_size: episodes that share one batched
+    inference; it is part of the hash because the batch size may change a policy's last bits.
     Fixed by the version: legacy reset by seed, success above coverage 0.95, the first frame
     repeated to fill the observation horizon, every predicted action executed, actions not clipped,
-    sampling from one generator an episode that depends on the environment seed alone.
+    one random generator per episode that depends on the environment seed alone.
     """
 
     max_episode_steps: int = 300
@@ -48,7 +49,7 @@ class Protocol:
         return hashlib.sha256(rules.encode()).hexdigest()[:12]
 
     def describe(self) -> str:
-        """Return the rules in words, for a person."""
+        """Return the rules as text."""
         return (
             f"at most {self.max_episode_steps} steps, legacy reset, success above coverage 0.95, "
             f"blocks of {self.block_size}"
@@ -56,16 +57,16 @@ class Protocol:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Return the environment seeds that `N` or `A-B[,C-D]` stands for, sorted.
+    """Return the sorted environment seeds of `N` or `A-B[,C-D]`.
 
-    `500` is the first 500 report seeds, 300000 to 300499; ranges include both ends. UserError for
-    anything else, for a seed given twice, and for 0..205, from which the demonstrations start.
+    `500` means the first 500 report seeds, 300000 to 300499; ranges include both ends. UserError
+    for other text, for a seed given twice, and for 0..205, the seeds of the demonstrations.
     """
     rule = "--seeds takes a number of episodes (500) or ranges of seeds (300000-300499,...)"
     if re.fullmatch(r"[0-9]{1,12}", text):
         count = int(text)
-        if not 1 <= count <= MAX_SEEDS:
-            raise UserError(f"{rule}, 1 to {MAX_SEEDS} episodes; given {count}")
+        if not 1 <= count <= MAX_EPISODES:
+            raise UserError(f"{rule}, 1 to {MAX_EPISODES} episodes; given {count}")
         return tuple(REPORT_SEEDS[:count])
     ranges = []
     for part in text.split(","):
@@ -79,23 +80,23 @@ def parse_seeds(text: str) -> tuple[int, ...]:
             raise UserError(f"a seed is at most {MAX_SEED}; given {last}")
         ranges.append(range(first, last + 1))
     count = sum(len(seeds) for seeds in ranges)
-    if count > MAX_SEEDS:
-        raise UserError(f"{rule}, at most {MAX_SEEDS} episodes; given {count}")
+    if count > MAX_EPISODES:
+        raise UserError(f"{rule}, at most {MAX_EPISODES} episodes; given {count}")
     ranges.sort(key=lambda seeds: seeds.start)
     for left, right in itertools.pairwise(ranges):
         if right.start < left.stop:
             raise UserError(f"every seed may be given once; seed {right.start} is given twice")
     seeds = tuple(itertools.chain(*ranges))
-    if seeds[0] in DEMONSTRATIONS:
+    if seeds[0] in DEMONSTRATION_SEEDS:
         raise UserError(
-            f"seeds 0 to {DEMONSTRATIONS[-1]} are the starts of the demonstrations that policies "
-            f"are trained on, and must not be evaluated; given {seeds[0]}"
+            f"seeds 0 to {DEMONSTRATION_SEEDS[-1]} are the starts of the demonstrations for training, "
+            f"and must not be evaluated; given {seeds[0]}"
         )
     return seeds
 
 
 def caution(seeds: Iterable[int]) -> str | None:
-    """Return a warning when policies may have been chosen or trained on some seeds, else None."""
+    """Return a warning if some seeds serve to select or train policies, else None."""
     seeds = list(seeds)
     chosen = sum(seed in SELECT_SEEDS for seed in seeds)
     if chosen:
@@ -103,19 +104,19 @@ def caution(seeds: Iterable[int]) -> str | None:
             f"{chosen} of these seeds lie in {SELECT_SEEDS.start}..{SELECT_SEEDS[-1]}, on which "
             "checkpoints are selected: scores on them are too high. Report on 300000 and above"
         )
-    trained = sum(seed in BUILT_IN for seed in seeds)
+    trained = sum(seed in PLANNED_SEEDS for seed in seeds)
     if trained:
         return (
-            f"{trained} of these seeds lie in {BUILT_IN.start}..{BUILT_IN[-1]}, from which the "
-            "built-in demonstrations start. Report on 300000 and above"
+            f"{trained} of these seeds lie in {PLANNED_SEEDS.start}..{PLANNED_SEEDS[-1]}, those of "
+            "the built-in demonstrations. Report on 300000 and above"
         )
     return None
 
 
 def blocks(seeds: Iterable[int], size: int) -> list[tuple[int, ...]]:
-    """Return the seeds in blocks that begin at multiples of `size`.
+    """Return the seeds in blocks that start at multiples of `size`.
 
-    A seed's block does not depend on how many others are asked for, on workers, or on order.
+    A seed's block does not depend on the number of seeds, on workers, or on order.
     """
     found: dict[int, list[int]] = {}
     for seed in sorted(seeds):
@@ -125,11 +126,11 @@ def blocks(seeds: Iterable[int], size: int) -> list[tuple[int, ...]]:
 
 def span(seeds: Sequence[int]) -> str:
     """Return sorted seeds as ranges, "300000-300499, 400000-400009", shortened after four."""
-    parts: list[list[int]] = []
+    ranges: list[list[int]] = []
     for seed in seeds:
-        if parts and seed == parts[-1][1] + 1:
-            parts[-1][1] = seed
+        if ranges and seed == ranges[-1][1] + 1:
+            ranges[-1][1] = seed
         else:
-            parts.append([seed, seed])
-    words = [f"{low}-{high}" if high > low else str(low) for low, high in parts[:4]]
-    return ", ".join(words) + (", ..." if len(parts) > 4 else "")
+            ranges.append([seed, seed])
+    shown = [f"{low}-{high}" if high > low else str(low) for low, high in ranges[:4]]
+    return ", ".join(shown) + (", ..." if len(ranges) > 4 else "")

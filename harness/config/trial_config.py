@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from harness.core.errors import UserError
-from harness.core.seeds import FIRST_SELECT_SEED, MAX_SELECT_SEEDS
+from harness.core.seeds import SELECT_SEEDS
 from ibc.config.checks import check_int
 from ibc.config.policy import PolicyConfig
 from ibc.config.training import SplitConfig, TrainConfig
@@ -29,13 +29,13 @@ class SelectConfig:
     every: int = 0
 
     def __post_init__(self) -> None:
-        check_int("select.seeds", self.seeds, 1, MAX_SELECT_SEEDS)
+        check_int("select.seeds", self.seeds, 1, len(SELECT_SEEDS))
         check_int("select.every", self.every, 0)
 
     @property
     def env_seeds(self) -> tuple[int, ...]:
         """The environment seeds themselves."""
-        return tuple(range(FIRST_SELECT_SEED, FIRST_SELECT_SEED + self.seeds))
+        return tuple(SELECT_SEEDS[: self.seeds])
 
 
 @dataclasses.dataclass(frozen=True)

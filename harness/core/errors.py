@@ -1,6 +1,6 @@
-"""What a command tells its user when it cannot go on, and the exit code that says so.
+"""Errors for the user in one line, and the exit codes of commands.
 
-0 all well, 1 some trials or seeds failed, 2 bad input, 130/143 interrupted and resumable.
+0: success, 1: some trials or seeds failed, 2: bad input, 130 or 143: interrupted, can be resumed.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import NoReturn
 
 from harness.core.text import one_line
@@ -21,17 +21,17 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 TERMINATED = 143
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
-_OWN_CODE = Path(__file__).resolve().parents[2]
-_WINGS = frozenset({"envs", "harness", "ibc"})
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+_ROOT = Path(__file__).resolve().parents[2]
+_PACKAGES = frozenset({"envs", "harness", "ibc"})
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave: the rule first, then what was given."""
+    """A mistake in the input: the rule, then what was given."""
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """An argument parser whose complaints are one line, like all others."""
+    """An argument parser whose errors are one line, like all others."""
 
     def error(self, message: str) -> NoReturn:
         """Raise UserError instead of printing the usage."""
@@ -41,21 +41,20 @@ class ArgumentParser(argparse.ArgumentParser):
 def run(main: Callable[[], int]) -> int:
     """Call `main` and return the process's exit code.
 
-    A user's mistake becomes one line on stderr and 2: any UserError, or a ValueError that this
-    project's own code raised. A ValueError from inside a library is a bug and keeps its traceback.
-    A full disk is one line and 1: nothing that was written before is lost.
-    The first SIGINT or SIGTERM unwinds the stack as KeyboardInterrupt, the next SIGINT leaves at
-    once.
+    A mistake in the input prints one line on stderr and returns 2: any UserError, or a ValueError
+    that this project's own code raised. A ValueError from inside a library is a bug and keeps its
+    traceback. A full disk prints one line and returns 1. The first SIGINT or SIGTERM unwinds the
+    stack as KeyboardInterrupt, the next SIGINT exits at once.
     """
-    arrived: list[int] = []
+    received: list[int] = []
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
-        if arrived:
+        if received:
             if signum == signal.SIGINT:
                 os._exit(INTERRUPTED)
             return
-        arrived.append(signum)
-        # Also for SIGTERM: of all exceptions, Ray's waits let only this one through.
+        received.append(signum)
+        # Also for SIGTERM: KeyboardInterrupt is the only exception that leaves Ray's waits.
         raise KeyboardInterrupt
 
     signals = signal.SIGINT, signal.SIGTERM
@@ -67,50 +66,48 @@ def run(main: Callable[[], int]) -> int:
     except ValueError as error:
         if not _is_users(error):
             raise
-        _say(f"error: {one_line(error)}")
+        _print_error(f"error: {one_line(error)}")
         return BAD_INPUT
     except KeyboardInterrupt:
-        terminated = arrived == [signal.SIGTERM]
-        word = "terminated" if terminated else "interrupted"
-        _say(f"{word}; run the same command again to continue")
+        terminated = received == [signal.SIGTERM]
+        cause = "terminated" if terminated else "interrupted"
+        _print_error(f"{cause}; run the same command again to continue")
         return TERMINATED if terminated else INTERRUPTED
     except BrokenPipeError:
-        # The reader left (`| head`). Python would complain once more when it flushes at exit.
+        # The reader has gone (`| head`). Without this, Python's flush at exit fails once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in _DISK_FULL:
             raise
-        _say(f"error: {one_line(error)}; make room and run the same command again to continue")
+        _print_error(
+            f"error: {one_line(error)}; free disk space and run the same command again to continue"
+        )
         return SOME_FAILED
     finally:
-        # After one signal ours stay: Python's own would turn a second Ctrl-C that comes while the
-        # process ends into another exit code.
-        if not arrived:
+        # After a signal our handlers stay: with Python's own, a second Ctrl-C during the exit
+        # would change the exit code.
+        if not received:
             for signum, handler in zip(signals, previous, strict=True):
                 signal.signal(signum, handler)
 
 
 def _is_users(error: ValueError) -> bool:
-    return isinstance(error, UserError) or (
-        type(error) is ValueError and _raised_by_own_code(error.__traceback__)
-    )
-
-
-def _raised_by_own_code(traceback: TracebackType | None) -> bool:
-    if traceback is None:
+    if isinstance(error, UserError):
+        return True
+    traceback = error.__traceback__
+    if type(error) is not ValueError or traceback is None:
         return False
     while traceback.tb_next is not None:
         traceback = traceback.tb_next
     source = Path(traceback.tb_frame.f_code.co_filename).resolve()
     try:
-        inside = source.relative_to(_OWN_CODE).parts
+        inside = source.relative_to(_ROOT).parts
     except ValueError:
         return False
-    # A dataclass's generated __init__ never raises itself, so the wings' files are all there is.
-    return len(inside) == 1 or inside[0] in _WINGS
+    return len(inside) == 1 or inside[0] in _PACKAGES
 
 
-def _say(text: str) -> None:
+def _print_error(text: str) -> None:
     sys.stdout.flush()
     print(text, file=sys.stderr, flush=True)

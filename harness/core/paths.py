@@ -1,4 +1,4 @@
-"""Where results, data and caches lie, and names that cannot leave their folder."""
+"""The folders of results, data and caches, and names that are safe as file names."""
 
 import os
 import re
@@ -9,22 +9,22 @@ from harness.core.errors import UserError
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "data"
 
-# Beside the code, not in the working directory: results must not move with it.
+# Beside the code, so that results do not depend on the working directory.
 RESULTS = ROOT / "results"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.")
 
 
 def is_uri(text: object) -> bool:
-    """Whether results lie on an object store and not in a folder."""
+    """Return whether a results location is the URI of an object store, not a folder."""
     return isinstance(text, str) and _URI.match(text) is not None
 
 
 def check_name(name: str, what: str = "a sweep's name") -> str:
-    """Return the name if it may be a folder's; UserError otherwise.
+    """Return the name if it is safe as a folder's name; UserError otherwise.
 
-    Letters, digits, `.`, `_` and `-`, at most 100, the first a letter or digit: no path, no
-    control character, no markup.
+    1 to 100 letters, digits, `.`, `_` and `-`, the first a letter or digit: no path, no control
+    character, no markup.
     """
     if not _NAME.fullmatch(name):
         raise UserError(
@@ -38,6 +38,6 @@ CACHE_VARIABLE = "IBC_HARNESS_CACHE"
 
 
 def cache_folder() -> Path:
-    """The folder of derived files: data/cache in the repository, or $IBC_HARNESS_CACHE."""
+    """Return the folder of derived files: $IBC_HARNESS_CACHE, else data/cache in the repository."""
     given = os.environ.get(CACHE_VARIABLE)
     return Path(given).expanduser().absolute() if given else DATA / "cache"

@@ -13,8 +13,8 @@ _OWN_GROUPS = Path("/proc/self/cgroup")
 _WHOLE_MACHINE = Path("/proc/vmstat")
 
 
-# What torch says on a CPU, on a GPU, and what Ray says of a worker that its memory monitor killed.
-_SAYINGS = (
+# Messages of torch on a CPU and on a GPU, and of Ray for a worker that its memory monitor killed.
+_MESSAGES = (
     "can't allocate memory",
     "cannot allocate memory",
     "out of memory",
@@ -24,10 +24,10 @@ _SAYINGS = (
 
 
 def ran_out(error: BaseException | str) -> bool:
-    """Return whether an exception, or the text of one, says that memory ran out."""
+    """Return whether an exception, or its text, reports that memory ran out."""
     if isinstance(error, str):
-        # A worker that vanished is said to have been killed by "OOM killer" perhaps: no news.
-        return any(saying in error for saying in _SAYINGS)
+        # Ray lists "OOM killer" as one possible cause for every worker that vanished.
+        return any(message in error for message in _MESSAGES)
     if isinstance(error, MemoryError):
         return True
     if isinstance(error, OSError):
@@ -38,10 +38,10 @@ def ran_out(error: BaseException | str) -> bool:
 
 
 def kills() -> int:
-    """Return how many processes the system has killed for memory where this one runs.
+    """Return how many processes the system has killed for lack of memory.
 
-    Counted in this process's control group, or on the whole machine where there is none; 0 where
-    the system does not say. Only a rise of the number means anything.
+    Counted in this process's control group, or on the whole machine without one; 0 where the
+    system does not report it. Only an increase of the number carries information.
     """
     for path in (*_groups(), _WHOLE_MACHINE):
         try:
@@ -80,7 +80,7 @@ def is_stopped(pid: int) -> bool:
 
 
 def kill(pid: int) -> None:
-    """End a process of this user on this machine, if there still is one."""
+    """Kill a process of this user on this machine, if it still exists."""
     try:
         os.kill(pid, 9)
     except (ProcessLookupError, PermissionError):

@@ -1,4 +1,4 @@
-"""Where a result comes from: the code's revision, the versions of what it runs on, the machine."""
+"""The provenance of a result: git revision, hashes of the code, package versions, device."""
 
 import hashlib
 import importlib.metadata
@@ -9,11 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from harness.core.paths import ROOT
 
-# The files of this project that decide a trial's numbers.
+# The files of this project that affect a trial's numbers.
 DECIDING = (
     "envs/**/*.py",
     "ibc/**/*.py",
@@ -49,7 +47,7 @@ def git_state() -> tuple[str | None, bool | None]:
 
 @cache
 def code() -> dict[str, str]:
-    """Return 12 hex digits for each file that decides a trial's numbers, by its path."""
+    """Return 12 hex digits of the hash of each file that affects a trial's numbers, by its path."""
     paths = sorted(path for pattern in DECIDING for path in ROOT.glob(pattern))
     return {
         path.relative_to(ROOT).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:12]
@@ -59,26 +57,30 @@ def code() -> dict[str, str]:
 
 @cache
 def versions() -> dict[str, str]:
-    """Return the versions of Python, this project and what its numbers depend on."""
+    """Return the versions of Python, this project and the packages that affect its numbers."""
     found = {"python": platform.python_version()}
     for name in ("ibc-harness", *PACKAGES):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            continue  # a machine that trains without Ray, or runs from the source folder
+            continue  # not installed, for instance Ray on a machine that only trains
     return found
 
 
 def choose_device(device: str) -> str:
-    """Return "cuda" or "cpu" for "auto", anything else as it is."""
+    """Return "cuda" or "cpu" for "auto", any other device unchanged."""
     if device != "auto":
         return device
+    import torch
+
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @cache
 def device_name(device: str) -> str:
-    """Return the processor's own name, with the threads that it computes on when it is a CPU."""
+    """Return the name of the device; for a CPU with the number of threads torch uses."""
+    import torch
+
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
@@ -95,7 +97,7 @@ def _cpu_name() -> str:
 
 
 def _git(*arguments: str) -> str | None:
-    # Without optional locks a look at the state never blocks a commit that is being made.
+    # Without optional locks, reading the state never blocks a commit in progress.
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     try:
         done = subprocess.run(

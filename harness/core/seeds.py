@@ -1,13 +1,19 @@
-"""Every seed range, every random stream of a trial, one generator per episode."""
+"""Ranges of environment seeds, random streams of a trial, one generator per episode."""
+
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-SELECT_SEEDS = range(200_000, 300_000)  # choose a checkpoint on these
-REPORT_SEEDS = range(300_000, 2**32)  # and report on these
-FIRST_SELECT_SEED = 200_000
-MAX_SELECT_SEEDS = 100_000  # the report seeds begin right behind them
+if TYPE_CHECKING:
+    import torch
 
+# The ranges of environment seeds; those that concern demonstrations are those of envs/seeds.py.
+DEMONSTRATION_SEEDS = range(206)  # recorded demonstration k starts at the reset with seed k
+PLANNED_SEEDS = range(10_000, 20_000)  # demonstrations of the planning demonstrator
+PAPER_SEEDS = range(100_000, 100_050)  # the test episodes of the paper
+SELECT_SEEDS = range(200_000, 300_000)  # checkpoint selection
+REPORT_SEEDS = range(300_000, 2**32)  # reported results
+MAX_SEED = REPORT_SEEDS[-1]  # the largest of numpy's RandomState, from which the reset draws
 
 # The position in this tuple is part of a stream's identity: append, never reorder.
 STREAMS = ("init", "data", "negatives", "augment", "validation", "policy")
@@ -17,19 +23,21 @@ _TRAINING, _EPISODE = 0, 1
 def streams(train_seed: int) -> dict[str, int]:
     """Return the seed of each random stream of a trial: statistically independent, 63 bits each.
 
-    A stream depends on the training seed and its own name alone, so one more draw in one place
-    (an augmentation, say) changes nothing in another. ValueError for a negative seed.
+    A stream depends on the training seed and its name alone, so further draws in one (for
+    augmentation, say) leave the others unchanged. ValueError for a negative seed.
     """
     _check("a training seed", train_seed)
     return {name: _seed(train_seed, _TRAINING, index) for index, name in enumerate(STREAMS)}
 
 
-def episode_generator(env_seed: int, device: str = "cpu") -> torch.Generator:
-    """Return the generator from which a policy samples in the episode of this environment seed.
+def episode_generator(env_seed: int, device: str = "cpu") -> "torch.Generator":
+    """Return the generator that a policy samples from in the episode of this environment seed.
 
-    It depends on the seed alone: neither the batch nor the worker an episode lands in matters.
+    It depends on the seed alone, not on the batch or the worker that runs the episode.
     """
     _check("an environment seed", env_seed)
+    import torch  # here, as most users of this module need no torch
+
     generator = torch.Generator(device=device)
     generator.manual_seed(_seed(env_seed, _EPISODE, 0))
     return generator

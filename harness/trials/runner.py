@@ -16,7 +16,7 @@ from harness.config.protocol import Protocol, blocks
 from harness.config.trial_config import TrialConfig, config_hash, to_dict
 from harness.core import files, provenance
 from harness.core import seeds as seeding
-from harness.core.throttle import Pace
+from harness.core.throttle import Throttle
 from harness.demos.source import check_fingerprint, open_demos, resolve_source
 from harness.evaluation.rollout import evaluate_block
 from harness.storage import checkpoints
@@ -148,7 +148,7 @@ class _Run:
         self.described = described
         self.identity = {key: described[key] for key in ("config_hash", "train_seed")}
         self.history: list[dict[str, float]] = []
-        self.saving, self.recording = Pace(), Pace()
+        self.saving, self.recording = Throttle(), Throttle()
 
     def train(self, demos: Demos, pause: float) -> bool:
         """Train and select to the end or to the pause at a step; return whether it is the end."""

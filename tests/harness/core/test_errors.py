@@ -41,7 +41,7 @@ def test_the_code_of_main_is_returned_and_handlers_are_restored():
 
 SLEEPER = """
 import sys, time
-from harness import errors
+from harness.core import errors
 def main():
     try:
         print("ready", flush=True)
@@ -69,7 +69,7 @@ def test_signals_unwind_and_give_their_codes(signum, code):
 
 def test_a_closed_pipe_is_quiet():
     program = (
-        "import sys\nfrom harness import errors\n"
+        "import sys\nfrom harness.core import errors\n"
         "def main():\n    print('x' * 1_000_000)\n    return 0\nsys.exit(errors.run(main))"
     )
     reader, writer = os.pipe()

@@ -3,7 +3,7 @@ import time
 import pytest
 
 from harness.core import throttle
-from harness.core.throttle import Pace
+from harness.core.throttle import Throttle
 
 
 @pytest.fixture
@@ -18,12 +18,12 @@ def clock(monkeypatch):
 
 
 def test_the_first_time_is_due_at_once(clock):
-    assert Pace().due(0.01)
-    assert Pace().due(0.0)
+    assert Throttle().due(0.01)
+    assert Throttle().due(0.0)
 
 
 def test_again_when_it_stays_within_the_share(clock):
-    saving = Pace()
+    saving = Throttle()
     with saving.timed():
         clock(2.0)
     assert not saving.due(0.01)
@@ -39,7 +39,7 @@ def test_again_when_it_stays_within_the_share(clock):
 
 
 def test_a_share_of_nothing_is_once(clock):
-    saving = Pace()
+    saving = Throttle()
     with saving.timed():
         clock(0.001)
     clock(1e9)
@@ -47,7 +47,7 @@ def test_a_share_of_nothing_is_once(clock):
 
 
 def test_what_failed_is_due_again(clock):
-    saving = Pace()
+    saving = Throttle()
 
     def save():
         clock(2.0)
@@ -59,7 +59,7 @@ def test_what_failed_is_due_again(clock):
 
 
 def test_real_time_passes():
-    saving = Pace()
+    saving = Throttle()
     with saving.timed():
         time.sleep(0.02)
     assert not saving.due(0.01)

@@ -9,9 +9,14 @@ import zarr
 from envs import seeds as envs_seeds
 from envs.expert import demonstrator
 from envs.expert.demonstrator import Episode
-from harness.config import protocol
 from harness.core.errors import UserError
-from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
+from harness.core.seeds import (
+    DEMONSTRATION_SEEDS,
+    PAPER_SEEDS,
+    PLANNED_SEEDS,
+    REPORT_SEEDS,
+    SELECT_SEEDS,
+)
 from harness.demos.collect import collect
 from ibc.data import demos
 
@@ -110,13 +115,13 @@ def test_another_versions_episodes_are_not_taken_over(tmp_path: Path, planned: l
 
 
 def test_what_is_evaluated_is_reserved_and_every_maker_has_its_own_starts() -> None:
-    evaluated = (protocol.DEMONSTRATIONS, protocol.PAPER_SEEDS, SELECT_SEEDS, REPORT_SEEDS)
+    evaluated = (DEMONSTRATION_SEEDS, PAPER_SEEDS, SELECT_SEEDS, REPORT_SEEDS)
     for ours in (envs_seeds.PLANNED, envs_seeds.DRIVEN):
         assert not envs_seeds.is_reserved(ours[0])
         for theirs in evaluated:
             assert ours.stop <= theirs.start or theirs.stop <= ours.start
     assert all(envs_seeds.is_reserved(k) for theirs in evaluated for k in (theirs[0], theirs[-1]))
-    assert protocol.BUILT_IN == envs_seeds.PLANNED
+    assert PLANNED_SEEDS == envs_seeds.PLANNED
     assert envs_seeds.PLANNED.stop <= envs_seeds.DRIVEN.start
 
 

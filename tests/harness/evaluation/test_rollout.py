@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import envs
-from harness.config.protocol import MAX_SEEDS, Protocol, blocks, caution, parse_seeds, span
+from harness.config.protocol import MAX_EPISODES, Protocol, blocks, caution, parse_seeds, span
 from harness.core.errors import UserError
 from harness.evaluation.rollout import evaluate_block
 from harness.storage.table_schemas import SCHEMAS
@@ -261,7 +261,7 @@ def test_no_text_is_too_much_for_the_seeds(text: str) -> None:
         seeds = parse_seeds(text)
     except UserError:
         return
-    assert 1 <= len(seeds) <= MAX_SEEDS
+    assert 1 <= len(seeds) <= MAX_EPISODES
     assert list(seeds) == sorted(set(seeds))
     assert seeds[0] > 205
 
