@@ -5,6 +5,7 @@ tests/test_structure.py holds its rules.
 """
 
 import ast
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,39 +22,40 @@ ORDER = (
     "envs.batched",
     "envs.pusht",
     "envs.legacy_gym",
-    "envs.expert.demonstrator",
+    "envs.expert",
     "envs.dataset",
-    "envs.teleop.__main__",
+    "envs.teleop",
     "ibc.config",
     "ibc.data",
     "ibc.layers",
-    "ibc.encoders.image",
-    "ibc.energy.models",
+    "ibc.encoders",
+    "ibc.energy",
     "ibc.sampling",
     "ibc.policies",
     "ibc.training",
     "ibc.diagnostics",
     "ibc.reference",
     "harness.core",
-    "harness.stats.intervals",
-    "harness.config.trial_config",
+    "harness.stats",
+    "harness.config",
     "harness.storage",
     "harness.cluster",
-    "harness.remote.trial_sync",
+    "harness.remote",
     "harness.scheduling",
     "harness.media",
-    "harness.demos.__main__",
+    "harness.demos",
     "harness.analysis",
     "harness.terminal",
     "harness.evaluation",
     "harness.tracking",
     "harness.trials",
     "harness.page",
-    "harness.sweep.driver",
-    "harness.results.__main__",
+    "harness.sweep",
+    "harness.results",
 )
 TOP = ("envs", "ibc", "harness")
 MOST_MODULES = 15
+LATE = re.compile(r"\A((?:envs|ibc|harness)(?:\.\w+)+):\w+\Z")
 
 
 def modules(root: Path) -> dict[str, Path]:
@@ -65,14 +67,18 @@ def modules(root: Path) -> dict[str, Path]:
     return found
 
 
-def imports(path: Path, known: Iterable[str]) -> dict[str, bool]:
-    """Return the own modules that a file imports; True for those imported inside a function."""
+def imports(path: Path, known: Iterable[str]) -> dict[str, str]:
+    """Return the own modules that a file imports, and where: "top", "inside" or "late".
+
+    inside: in a function or under a condition. late: by harness.core.imports.load, which is given
+    "package.module:attribute".
+    """
     known = set(known)
     tree = ast.parse(path.read_text())
     top_level = {id(node) for node in tree.body}
-    found: dict[str, bool] = {}
+    found: dict[str, str] = {}
     for node in ast.walk(tree):
-        names = []
+        names, where = [], "top" if id(node) in top_level else "inside"
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -80,13 +86,15 @@ def imports(path: Path, known: Iterable[str]) -> dict[str, bool]:
                 full if (full := f"{node.module}.{alias.name}") in known else node.module
                 for alias in node.names
             ]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names, where = LATE.findall(node.value), "late"
         for name in names:
-            if name in known:
-                found[name] = found.get(name, False) or id(node) not in top_level
+            if name in known and (name not in found or where == "inside"):
+                found[name] = where
     return found
 
 
-def graph(root: Path) -> dict[str, dict[str, bool]]:
+def graph(root: Path) -> dict[str, dict[str, str]]:
     """Return each module's imports of own modules, see `imports`."""
     found = modules(root)
     return {name: imports(path, found) for name, path in found.items()}
@@ -152,29 +160,50 @@ def package_edges(edges: Mapping[str, Iterable[str]]) -> dict[str, set[str]]:
     return {name: others for name, others in found.items() if name not in TOP}
 
 
+def upward(edges: Mapping[str, Iterable[str]]) -> list[str]:
+    """Return the imports that break `ORDER`, and the modules that it does not know."""
+    place = {name: at for at, name in enumerate(ORDER)}
+    known = [module for module in edges if module not in TOP]
+    return [module for module in known if package(module) not in place] + [
+        f"{module} -> {other}"
+        for module in known
+        for other in edges[module]
+        if other not in TOP and place.get(package(other), 0) > place.get(package(module), 0)
+    ]
+
+
+def folders(root: Path) -> dict[str, list[Path]]:
+    """Return the source files of each folder."""
+    found: dict[str, list[Path]] = {}
+    for path in modules(root).values():
+        found.setdefault(path.parent.relative_to(root).as_posix(), []).append(path)
+    return found
+
+
 def main() -> None:
     """Print packages with modules, lines and level, then the cycles."""
     root = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT
     found, edges = modules(root), graph(root)
     between = package_edges(edges)
     above = levels(between)
-    folders: dict[str, list[Path]] = {}
-    for path in found.values():
-        folders.setdefault(path.parent.relative_to(root).as_posix(), []).append(path)
+    by_folder = folders(root)
     print(f"{'folder':24} {'modules':>8} {'lines':>7} {'level':>6}")
     total = 0
     for folder in sorted(
-        folders, key=lambda f: (f.count("/") == 0, above.get(f.replace("/", "."), 0))
+        by_folder, key=lambda f: (f.count("/") == 0, above.get(f.replace("/", "."), 0))
     ):
-        counted = [path for path in folders[folder] if path.name != "__init__.py"]
-        lines = sum(len(path.read_text().splitlines()) for path in folders[folder])
+        counted = [path for path in by_folder[folder] if path.name != "__init__.py"]
+        lines = sum(len(path.read_text().splitlines()) for path in by_folder[folder])
         total += lines
         level = above.get(folder.replace("/", "."), "")
         print(f"{folder:24} {len(counted):8} {lines:7} {level!s:>6}")
     inside = sorted(
-        f"{a} -> {b}" for a, others in edges.items() for b, late in others.items() if late
+        f"{a} -> {b}"
+        for a, others in edges.items()
+        for b, where in others.items()
+        if where == "inside"
     )
-    print(f"{'all':24} {sum(len(v) for v in folders.values()):8} {total:7}")
+    print(f"{'all':24} {len(found):8} {total:7}")
     print(f"levels: files {max(levels(edges).values())}, packages {max(above.values())}")
     print(f"arrows between packages: {sum(len(others) for others in between.values())}")
     print(f"cycles of files: {cycles(edges) or 'none'}")
@@ -182,15 +211,7 @@ def main() -> None:
     print(f"imports inside functions or conditions: {len(inside)}")
     for line in inside:
         print(f"  {line}")
-    upward = [
-        f"{module} -> {other}"
-        for module, others in edges.items()
-        for other in others
-        if package(module) in ORDER
-        and package(other) in ORDER
-        and ORDER.index(package(other)) > ORDER.index(package(module))
-    ]
-    print(f"imports upwards: {upward or 'none'}")
+    print(f"imports upwards: {upward(edges) or 'none'}")
 
 
 if __name__ == "__main__":
