@@ -89,7 +89,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     seeds = tuple(itertools.chain(*ranges))
     if seeds[0] in DEMONSTRATION_SEEDS:
         raise UserError(
-            f"seeds 0 to {DEMONSTRATION_SEEDS[-1]} are the starts of the demonstrations for training, "
+            f"seeds 0 to {DEMONSTRATION_SEEDS[-1]} are starts of the demonstrations for training, "
             f"and must not be evaluated; given {seeds[0]}"
         )
     return seeds

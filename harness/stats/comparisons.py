@@ -1,4 +1,4 @@
-"""What a difference between two arms amounts to: many comparisons, robust means, seeds needed.
+"""Comparisons of two arms: multiple comparisons, robust means, seeds needed.
 
 Legend: S training seeds, E environment seeds; values are grids (S, E).
 """
@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from harness.stats.intervals import (
     LEVEL,
     Estimate,
+    as_grid,
     bounded,
     group_mean,
     share_interval,
@@ -23,62 +24,52 @@ MOST_SEEDS, MOST_STARTS = 100, 10_000
 
 
 def shared_level(comparisons: int, level: float = LEVEL) -> float:
-    """Return the level of each of several intervals, so that all hold together with `level`.
+    """Return the level of each of several intervals for a simultaneous level of `level`.
 
-    Bonferroni's inequality (Dunn 1961): right whatever the dependence between them. ValueError
-    below one comparison.
+    Bonferroni's inequality (Dunn 1961), valid for any dependence between them. ValueError below
+    one comparison.
     """
     if comparisons < 1:
         raise ValueError(f"there must be at least one comparison, got {comparisons}")
     return 1.0 - (1.0 - level) / comparisons
 
 
-def holm(p_values: ArrayLike) -> NDArray[np.float64]:
-    """Return p-values (n,) adjusted for having been looked at together (Holm 1979), in order."""
-    p = np.asarray(p_values, np.float64)
-    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
-        raise ValueError(f"p-values must be (n,) and lie in [0, 1], got {p!r:.100}")
-    order = np.argsort(p)
-    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(steps, 1.0)
-    return adjusted
-
-
 def interquartile_mean(values: ArrayLike, level: float = LEVEL) -> Estimate:
     """Return the mean of the middle half of values (S, E), with a bootstrap interval.
 
-    Robust to a few lost episodes where the mean is not, and of less variance than the median
+    More robust to a few failed episodes than the mean, and of less variance than the median
     (Agarwal et al. 2021, "Deep RL at the edge of the statistical precipice", section 4.3, there
-    over runs and tasks; here environment seeds take the place of tasks). Resampling two or three
-    training seeds makes intervals far too narrow, so that what is resampled is what each value
-    does to this mean: the values with their outer quarters drawn in to the quartiles (winsorised:
-    Yuen 1974, Biometrika 61(1)), as `group_mean` does it. NaN without values, no interval with
-    fewer than three environment seeds.
+    over runs and tasks; here environment seeds replace tasks). Resampling two or three training
+    seeds makes intervals far too narrow. So the influence of each value on this mean is resampled
+    as in `group_mean`: the values with their outer quarters clipped to the quartiles (winsorised:
+    Yuen 1974, Biometrika 61(1)). NaN without values, no interval with fewer than three
+    environment seeds.
     """
-    grid = _grid(values)
+    grid = as_grid(values)
     S, E = grid.shape
     if grid.size == 0:
         return Estimate(math.nan, math.nan, math.nan, E)
     value = float(_middle_mean(grid.reshape(1, -1))[0])
     if E < 3:
         return Estimate(value, math.nan, math.nan, E)
-    drawn_in = np.clip(grid, *np.quantile(grid, (0.25, 0.75)))
-    # Twice the deviation, as the middle half is kept; the factor is Yuen's for small n.
-    pull = 2 * (drawn_in - drawn_in.mean()) * math.sqrt((S * E - 1) / max(1, S * E - 2))
+    clipped = np.clip(grid, *np.quantile(grid, (0.25, 0.75)))
+    # Twice the deviation, as half of the values count; the factor is Yuen's for small n.
+    influence = 2 * (clipped - clipped.mean()) * math.sqrt((S * E - 1) / max(1, S * E - 2))
     if grid.min() < 0 or grid.max() > 1:
-        moved = group_mean(pull, level)
+        moved = group_mean(influence, level)
         return Estimate(value, value + moved.low, value + moved.high, E)
-    low, high = _past_ties(grid, bounded(value, value + pull.mean(0), [pull], level), level)
-    low_loss, high_loss = _past_ties(1 - grid, Estimate(1 - value, 1 - high, 1 - low, E), level)
+    low, high = _widen_ties(
+        grid, bounded(value, value + influence.mean(0), [influence], level), level
+    )
+    low_loss, high_loss = _widen_ties(1 - grid, Estimate(1 - value, 1 - high, 1 - low, E), level)
     return Estimate(value, 1 - high_loss, 1 - low_loss, E)
 
 
-def _past_ties(grid: NDArray[np.float64], found: Estimate, level: float) -> tuple[float, float]:
-    """Return the interval widened where it may be that more, or fewer, than three quarters tie.
+def _widen_ties(grid: NDArray[np.float64], found: Estimate, level: float) -> tuple[float, float]:
+    """Return the interval, widened where about three quarters of the values tie at the top.
 
-    Values that tie at the top hide how far below them the next ones are. So the interval of the
-    tied share is carried over to the mean (Woodruff 1952, JASA 47, for quantiles).
+    Tied values do not show how far below them the next ones are. So the interval of the tied share
+    is transferred to the mean (Woodruff 1952, JASA 47, for quantiles).
     """
     top = float(grid.max())
     tied = share_interval((grid == top) * 1.0, level)
@@ -91,7 +82,7 @@ def _past_ties(grid: NDArray[np.float64], found: Estimate, level: float) -> tupl
 
 
 def _middle_mean(rows: NDArray[np.float64], first: float = 0.25) -> NDArray[np.float64]:
-    """Return the mean of every row's (R, n) half from this quantile on, ends by their share."""
+    """Return the mean of half of each row (R, n) from quantile `first` on, its ends weighted."""
     ordered = np.sort(rows, 1)
     n = rows.shape[1]
     edges = np.arange(n + 1) / n
@@ -101,14 +92,15 @@ def _middle_mean(rows: NDArray[np.float64], first: float = 0.25) -> NDArray[np.f
 
 
 def probability_of_improvement(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Estimate:
-    """Return how often a training run of `a` beats one of `b` on an environment seed; ties half.
+    """Return how often a run of `a` beats one of `b` on an environment seed; ties count half.
 
     values (S_a, E) and (S_b, E) on the same environment seeds: the Mann-Whitney statistic averaged
     over environment seeds (Agarwal et al. 2021, section 4.3). Its interval is that of
-    `stats.share_interval`, the training seeds' part from each run's own share of wins (the first
-    term of Hoeffding's decomposition). ValueError when the numbers of environment seeds differ.
+    `intervals.share_interval`, with the variance between training seeds from each run's share of
+    wins (the first term of Hoeffding's decomposition). ValueError when the numbers of environment
+    seeds differ.
     """
-    grid_a, grid_b = _grid(a), _grid(b)
+    grid_a, grid_b = as_grid(a), as_grid(b)
     E = grid_a.shape[1]
     if grid_b.shape[1] != E:
         raise ValueError(
@@ -124,9 +116,9 @@ def probability_of_improvement(a: ArrayLike, b: ArrayLike, level: float = LEVEL)
 
 @dataclass(frozen=True)
 class Distribution:
-    """The share of episodes with a score above each threshold, with a band; arrays (T,).
+    """The share of episodes with a score above each threshold, with its interval; arrays (T,).
 
-    n: environment seeds. Where nothing is known of others, low and high are NaN.
+    n: environment seeds. low and high are NaN where there is no interval.
     """
 
     thresholds: NDArray[np.float64]
@@ -142,12 +134,12 @@ THRESHOLDS = tuple(i / 100 for i in range(100))
 def score_distribution(
     values: ArrayLike, level: float = LEVEL, thresholds: ArrayLike = THRESHOLDS
 ) -> Distribution:
-    """Return how many of values (S, E) lie above each threshold (T,): a performance profile.
+    """Return the share of values (S, E) above each threshold (T,): a performance profile.
 
-    Agarwal et al. 2021, section 4.2 (there "score distribution"). The band is pointwise, at every
-    threshold the interval of `stats.share_interval`.
+    Agarwal et al. 2021, section 4.2 (there "score distribution"). The intervals are pointwise,
+    those of `intervals.share_interval`.
     """
-    grid, over = _grid(values), np.asarray(thresholds, np.float64)
+    grid, over = as_grid(values), np.asarray(thresholds, np.float64)
     found = [share_interval((grid > threshold) * 1.0, level) for threshold in over]
     share, low, high = (
         np.array([getattr(estimate, name) for estimate in found])
@@ -158,10 +150,10 @@ def score_distribution(
 
 @dataclass(frozen=True)
 class Spread:
-    """Where the uncertainty of a paired difference comes from, as variances of single values.
+    """The sources of a paired difference's uncertainty, as variances of single values.
 
-    starts: of a column's difference between environment seeds; a, b: of a training seed's mean, 0
-    where there is one training seed and nothing is known.
+    starts: between the columns' differences, by environment seed. a, b: between the training
+    seeds' means of each side, 0 where one training seed does not show it.
     """
 
     starts: float
@@ -171,7 +163,7 @@ class Spread:
     def half_width(self, train_seeds: int, starts: int, level: float = LEVEL) -> float:
         """Return half the width of the difference's interval with so many seeds on each side.
 
-        A true difference of this size is shown half of the time; see `detectable`.
+        A true difference of this size is detected with 50 % power; see `detectable`.
         """
         tail = 0.5 + level / 2
         of_starts = self.starts / starts * student_quantile(tail, max(1, starts - 1)) ** 2
@@ -183,16 +175,17 @@ class Spread:
     def detectable(
         self, train_seeds: int, starts: int, power: float = 0.8, level: float = LEVEL
     ) -> float:
-        """Return the smallest true difference that is shown with this probability."""
+        """Return the minimum detectable difference: the one that is detected with this power."""
         sd = math.sqrt(self.starts / starts + (self.a + self.b) / train_seeds)
         return self.half_width(train_seeds, starts, level) + NormalDist().inv_cdf(power) * sd
 
     def needed(
         self, half_width: float, starts: int, level: float = LEVEL
     ) -> tuple[int, int] | None:
-        """Return the fewest training seeds, and starts, for an interval of this half width.
+        """Return the training seeds and environment seeds needed for an interval's half width.
 
-        As few starts above those there are as will do. None beyond 100 seeds and 10,000 starts.
+        The fewest training seeds (at least 2) with `starts` environment seeds, doubled while 100
+        training seeds do not suffice. None beyond 100 training and 10,000 environment seeds.
         """
         while starts <= MOST_STARTS:
             for train_seeds in range(2, MOST_SEEDS + 1):
@@ -203,8 +196,8 @@ class Spread:
 
 
 def spread(a: ArrayLike, b: ArrayLike) -> Spread:
-    """Return where the uncertainty of mean(a) - mean(b) comes from, grids (S_a, E) and (S_b, E)."""
-    grids = _grid(a), _grid(b)
+    """Return the variances of mean(a) - mean(b) for grids (S_a, E) and (S_b, E)."""
+    grids = as_grid(a), as_grid(b)
     columns = grids[0].mean(0) - grids[1].mean(0)
 
     def between(grid: NDArray[np.float64]) -> float:
@@ -214,20 +207,13 @@ def spread(a: ArrayLike, b: ArrayLike) -> Spread:
     return Spread(starts, between(grids[0]), between(grids[1]))
 
 
-def _grid(values: ArrayLike) -> NDArray[np.float64]:
-    grid = np.asarray(values, np.float64)
-    if grid.ndim != 2 or not np.isfinite(grid).all():
-        raise ValueError(f"values must be finite and of shape (S, E), got {grid.shape}")
-    return grid
-
-
 @dataclass(frozen=True)
 class Pair:
-    """What is said of two grids of scores beside their mean difference.
+    """Statistics of two grids of scores besides their mean difference.
 
-    middle_a, middle_b: interquartile means. better: how often a's runs beat b's. detectable: the
-    smallest true difference that these seeds and starts show four times of five, NaN where one
-    start or nothing is there.
+    middle_a, middle_b: interquartile means. better: probability of improvement of a over b.
+    detectable: the minimum detectable difference at 80 % power, NaN with fewer than two
+    environment seeds.
     """
 
     middle_a: Estimate
@@ -254,8 +240,8 @@ class Pair:
 
 
 def pair(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Pair:
-    """Return what is said of grids (S_a, E) and (S_b, E) beside their mean difference."""
-    grids = _grid(a), _grid(b)
+    """Return the statistics of grids (S_a, E) and (S_b, E) besides their mean difference."""
+    grids = as_grid(a), as_grid(b)
     detectable, E = math.nan, grids[0].shape[1]
     if E > 1 and min(map(len, grids)) > 0:
         detectable = spread(*grids).detectable(min(map(len, grids)), E, level=level)

@@ -10,21 +10,6 @@ from benchmarks import interval_coverage
 from harness.stats import comparisons, intervals
 
 
-def test_holm_against_the_definition_and_scipy() -> None:
-    p = [0.01, 0.04, 0.03, 0.005]
-    assert comparisons.holm(p) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert comparisons.holm([0.9, 0.8]).tolist() == [1.0, 1.0]
-    assert comparisons.holm([]).size == 0
-    with pytest.raises(ValueError, match=r"lie in \[0, 1\]"):
-        comparisons.holm([0.5, 1.5])
-
-
-def test_holm_holds_the_error_rate_under_the_null() -> None:
-    rng = np.random.default_rng(0)
-    wrong = [(comparisons.holm(rng.random(6)) < 0.05).any() for _ in range(4000)]
-    assert 0.04 < np.mean(wrong) < 0.06
-
-
 def test_shared_intervals_hold_together() -> None:
     rng = np.random.default_rng(1)
     assert comparisons.shared_level(1) == intervals.LEVEL

@@ -31,10 +31,9 @@ def test_wilson_at_its_ends() -> None:
             stats.wilson(k, n)
 
 
-@given(st.floats(0.501, 0.9999), st.floats(1, 500))
+@given(st.floats(0.0001, 0.9999), st.floats(1, 1e5))
 def test_student_is_scipys(p: float, df: float) -> None:
-    assert student_quantile(p, df) == pytest.approx(scipy.stats.t.ppf(p, df), rel=1e-6)
-    assert student_quantile(1 - p, df) == pytest.approx(scipy.stats.t.ppf(1 - p, df), rel=1e-6)
+    assert student_quantile(p, df) == pytest.approx(scipy.stats.t.ppf(p, df), rel=1e-12, abs=1e-12)
 
 
 def covered(intervals: list[stats.Estimate], truth: float) -> float:
@@ -56,27 +55,27 @@ def test_the_mean_of_scores_is_covered(n: int) -> None:
     # Scores pile up at 1 and spread below: min(1, Beta(2, 1) / 0.8).
     rng = np.random.default_rng(5)
     truth = (0.8**3 * 2 / 3) / 0.8 + (1 - 0.8**2)  # below the cap and at it
-    intervals = [stats.mean_interval(np.minimum(1, rng.beta(2, 1, n) / 0.8)) for _ in range(1500)]
+    intervals = [stats.group_mean(np.minimum(1, rng.beta(2, 1, (1, n)) / 0.8)) for _ in range(1500)]
     assert 0.93 <= covered(intervals, truth) <= 0.97
 
 
-def test_the_mean_interval_is_near_scipys_bootstrap() -> None:
+def test_the_interval_of_a_mean_is_near_scipys_bootstrap() -> None:
     sample = np.random.default_rng(0).beta(0.7, 0.5, 300)
-    ours = stats.mean_interval(sample)
+    ours = stats.group_mean([sample])
     theirs = scipy.stats.bootstrap((sample,), np.mean, n_resamples=9999, rng=1).confidence_interval
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.004)
-    assert stats.mean_interval(sample) == ours
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.006)
+    assert stats.group_mean([sample]) == ours
 
 
 def test_small_and_broken_samples() -> None:
-    assert math.isnan(stats.mean_interval([]).value)
-    one = stats.mean_interval([0.5])
+    assert math.isnan(stats.group_mean(np.empty((1, 0))).value)
+    one = stats.group_mean([[0.5]])
     assert (one.value, one.n) == (0.5, 1)
     assert math.isnan(one.low)
-    assert stats.mean_interval([0.25] * 9) == stats.Estimate(0.25, 0.25, 0.25, 9)
-    for values in ([0.1, math.nan], [[0.1]], [math.inf]):
+    assert stats.group_mean([[0.25] * 9]) == stats.Estimate(0.25, 0.25, 0.25, 9)
+    for values in ([[0.1, math.nan]], [0.1], [[math.inf]]):
         with pytest.raises(ValueError, match="finite"):
-            stats.mean_interval(values)
+            stats.group_mean(values)
 
 
 def simulate(
@@ -91,7 +90,7 @@ def simulate(
 
 
 @pytest.mark.parametrize(
-    ("seeds", "episodes", "seed_sd"), [(1, 100, 0.0), (2, 200, 0.05), (3, 200, 0.05), (5, 500, 0.1)]
+    ("seeds", "episodes", "seed_sd"), [(1, 100, 0.0), (2, 200, 0.05), (3, 200, 0.05), (5, 200, 0.1)]
 )
 def test_differences_between_arms_are_covered(seeds: int, episodes: int, seed_sd: float) -> None:
     rng = np.random.default_rng(seeds)
@@ -106,7 +105,7 @@ def test_differences_between_arms_are_covered(seeds: int, episodes: int, seed_sd
 def test_pairing_takes_the_hard_starts_out() -> None:
     a, b = simulate(np.random.default_rng(1), 1, 500, 0.0, 0.05)
     paired = stats.paired_difference(a, b)
-    alone = stats.mean_interval(a[0])
+    alone = stats.group_mean(a)
     assert paired.high - paired.low < 0.75 * (alone.high - alone.low)
     with pytest.raises(ValueError, match="same environment seeds, given 500 and 499"):
         stats.paired_difference(a, b[:, 1:])
@@ -144,7 +143,7 @@ def test_degenerate_grids() -> None:
 
 def test_many_values_need_no_resampling() -> None:
     sample = np.random.default_rng(3).random(20_000)
-    ours = stats.mean_interval(sample)
+    ours = stats.group_mean([sample])
     half = 1.96 * sample.std() / math.sqrt(len(sample))
     assert ours.high - ours.value == pytest.approx(half, rel=0.08)
     assert ours.value - ours.low == pytest.approx(half, rel=0.08)
