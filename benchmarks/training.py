@@ -3,10 +3,9 @@
     python -m benchmarks.training [--quick] [--threads 1 2] [--out results/training.json]
     python -m benchmarks.training --quality [--seeds 3] [--steps 1000]
 
-Four versions take turns on the same demonstrations, all with as many negatives a window:
+Three versions take turns on the same demonstrations, all with as many negatives a window:
 plain       the network that Diffusion Policy ships, written plainly (benchmarks/plain_ibc.py);
-ours        the same network, the gradient through all candidates;
-ours, 1/8   the same network, the gradient through an unbiased eighth of them;
+ours        the same network, masks by candidate or by window;
 default     our default recipe at this width: an inner product, negatives shared by the batch.
 Every figure is the best of the rounds: what disturbs a machine only ever slows it down. Large cells
 take steps of fewer windows, but for the default's 256. Memory is that of a process of its own.
@@ -29,7 +28,6 @@ from torch import Tensor
 from benchmarks.plain_ibc import ROUNDS, SAMPLES
 from benchmarks.plain_images import PlainImageTrainer
 from benchmarks.training_cases import (
-    GRADIENT_SHARE,
     Ours,
     Size,
     default_network,
@@ -54,7 +52,7 @@ SIZES = (
     Size(1024, 1024, 8),
 )
 QUICK = (Size(256, 256, 32), Size(512, 256, 16), Size(1024, 256, 4))
-VERSIONS = ("plain", "ours, masks by candidate", "ours", "ours, 1/8", "default")
+VERSIONS = ("plain", "ours, masks by candidate", "ours", "default")
 # Steps of the default recipe are short: they are of 256 windows in every cell, several at a time.
 DEFAULT_BATCH, DEFAULT_STEPS = 256, 4
 Rates = dict[str, float]
@@ -106,7 +104,7 @@ def speeds(data: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             name = f"{size.width}, {size.negatives} ({size.batch})"
             rows[name] = rates
             shares = [f" ({100 * rates[v] * work(size) / peak:.0f} %)" for v in VERSIONS[:3]]
-            row(name, rates, [*shares, "", ""])
+            row(name, rates, [*shares, ""])
         print("\nInference, actions/s\n")
         acting: dict[str, Any] = {}
         head("width, observations at once", "plain", "ours", "default", "ours", "default")
@@ -143,14 +141,12 @@ def in_turns(cases: dict[str, tuple[int, Callable[[], object]]], rounds: int) ->
 
 
 def training(windows: Windows, size: Size) -> dict[str, tuple[int, Callable[[], object]]]:
-    thinned = same_network(size, GRADIENT_SHARE)
     by_candidate = masks_by_candidate(same_network(size))
     default = Ours(windows, default_network(size), DEFAULT_BATCH, steps=DEFAULT_STEPS)
     return {
         "plain": (size.batch, plain(windows, size).step),
         "ours, masks by candidate": (size.batch, Ours(windows, by_candidate, size.batch).epoch),
         "ours": (size.batch, Ours(windows, same_network(size), size.batch).epoch),
-        "ours, 1/8": (size.batch, Ours(windows, thinned, size.batch).epoch),
         "default": (DEFAULT_BATCH * DEFAULT_STEPS, default.epoch),
     }
 

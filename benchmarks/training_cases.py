@@ -12,7 +12,7 @@ from benchmarks.plain_ibc import NOISE, ROUNDS, SAMPLES, PlainTrainer
 from harness.demos.source import Source, open_demos
 from ibc.config.action import ActionConfig
 from ibc.config.encoder import EncoderConfig
-from ibc.config.implicit import EnergyConfig, InferenceConfig, LossConfig, NegativesConfig
+from ibc.config.implicit import EnergyConfig, InferenceConfig, NegativesConfig
 from ibc.config.policy import PolicyConfig
 from ibc.config.training import TrainConfig
 from ibc.data.normalizer import normalize_positions
@@ -21,7 +21,6 @@ from ibc.policies.factory import build_policy, fit_normalizer
 from ibc.training.trainer import Trainer
 
 SEEDS = {"data": 1, "negatives": 2, "augment": 3, "validation": 4}
-GRADIENT_SHARE = 0.125
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def plain(windows: Windows, size: Size, seed: int = 0) -> PlainTrainer:
     return PlainTrainer(obs_LF, actions_LD, size.width, size.negatives, size.batch, seed)
 
 
-def same_network(size: Size, gradient_share: float = 1.0) -> PolicyConfig:
+def same_network(size: Size) -> PolicyConfig:
     """Our policy with the plain one's network, bounds, negatives and inference."""
     return PolicyConfig(
         encoder=EncoderConfig(low_dim="plain", state_depth=0),
@@ -66,7 +65,6 @@ def same_network(size: Size, gradient_share: float = 1.0) -> PolicyConfig:
         energy=EnergyConfig(
             fusion="concat", width=size.width, depth=4, dropout=0.1, dropout_masks="window"
         ),
-        loss=LossConfig(gradient_share=gradient_share),
         negatives=NegativesConfig(count=size.negatives, shared=False),
         inference=InferenceConfig(
             sampler="dfo",

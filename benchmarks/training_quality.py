@@ -9,7 +9,6 @@ import torch
 
 from benchmarks.plain_ibc import PlainTrainer
 from benchmarks.training_cases import (
-    GRADIENT_SHARE,
     Ours,
     Size,
     masks_by_candidate,
@@ -22,7 +21,7 @@ from ibc.data.windows import Windows
 SIZE = Size(256, 64, 32)
 EVERY, HELD_OUT = 100, 1024
 # Masks by candidate are the plain version's; those by window make one thinned network judge all.
-VERSIONS = ("plain", "ours, masks by candidate", "ours", "ours, 1/8")
+VERSIONS = ("plain", "ours, masks by candidate", "ours")
 
 
 def compare(train: Windows, held_out: Windows, seeds: int, steps: int) -> dict[str, Any]:
@@ -85,7 +84,7 @@ def _curve(
             theirs.net.train()
             theirs.obs_LF, theirs.actions_LD = trained
         return losses
-    config = same_network(SIZE, GRADIENT_SHARE if name == "ours, 1/8" else 1.0)
+    config = same_network(SIZE)
     if name == "ours, masks by candidate":
         config = masks_by_candidate(config)
     ours = Ours(train, config, SIZE.batch, seed, steps=every)

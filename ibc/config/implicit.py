@@ -164,14 +164,13 @@ class NegativesConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """What is added to InfoNCE, and how its gradient is found.
+    """What is added to InfoNCE.
 
     gradient_penalty: weight of max(0, |dE/da| - penalty_margin)^2 at the counter-examples, 0 for
     none; a chain that follows the gradient (negatives or inference "langevin") needs slopes that
     its steps can follow. penalty_norm: the largest axis ("inf") or the Euclidean length ("2"),
     per normalised action unit. It scores every counter-example for every observation on its own,
-    shared ones too. gradient_share: share of the counter-examples through which InfoNCE's gradient
-    goes, chosen without bias (ibc/energy/losses.py); all of them are in the loss.
+    shared ones too. gradient_share: retired; the field stays for the hashes of configs.
     """
 
     gradient_penalty: float = 0.0
@@ -183,7 +182,8 @@ class LossConfig:
         check_float("loss.gradient_penalty", self.gradient_penalty, 0.0, 1e6)
         check_float("loss.penalty_margin", self.penalty_margin, 0.0)
         check_choice("loss.penalty_norm", self.penalty_norm, ("inf", "2"))
-        check_float("loss.gradient_share", self.gradient_share, 0.0, 1.0, open_low=True)
+        share = self.gradient_share
+        check(share == 1.0, "loss.gradient_share is retired and must be 1.0", share)
 
 
 SEARCHES = ("lattice", "dfo", "langevin")

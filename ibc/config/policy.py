@@ -80,17 +80,6 @@ class PolicyConfig:
             '"dimensions", the other samplers to "joint"',
             f'sampler "{sampler}" with conditionals "{conditionals}"',
         )
-        thinned = self.loss.gradient_share < 1.0
-        check(
-            not thinned or self.energy.fusion == "concat",
-            'loss.gradient_share below 1 needs energy.fusion "concat" (a product costs little)',
-            f'energy.fusion "{self.energy.fusion}"',
-        )
-        check(
-            not thinned or self.energy.dropout == 0.0 or self.energy.dropout_masks == "window",
-            'loss.gradient_share below 1 with dropout needs energy.dropout_masks "window"',
-            f'energy.dropout_masks "{self.energy.dropout_masks}"',
-        )
 
 
 def config_warnings(config: PolicyConfig) -> list[str]:

@@ -93,11 +93,10 @@ class IBCPolicy(Policy):
             negatives_BND, correction_BK = negatives.sample(
                 config.negatives, positives_BD, stay_BD, generator
             )
-        share = config.loss.gradient_share
-        loss_B, energies_BK = losses.contrast(
-            model, context_BW, positives_BD, negatives_BND, correction_BK, share, generator, augment
+        energies_BK = losses.score_candidates(
+            model, context_BW, positives_BD, negatives_BND, augment
         )
-        loss = loss_B.mean()
+        loss = losses.info_nce(energies_BK, correction_BK).mean()
         chance = losses.info_nce(torch.zeros_like(energies_BK), correction_BK).mean()
         numbers = {
             "loss_ratio": loss.detach() / chance,

@@ -35,8 +35,8 @@ def micro_batch(config: PolicyConfig, batch_size: int, device: torch.device) -> 
     if config.kind != "ibc" or config.negatives.shared:
         return min(128, batch_size)
     units = UNITS if device.type == "cpu" else 16 * UNITS
-    kept = 1 + max(1, round(config.loss.gradient_share * config.negatives.count))
-    return max(1, min(batch_size, units // (kept * config.energy.width)))
+    kept = (1 + config.negatives.count) * config.energy.width
+    return max(1, min(batch_size, units // kept))
 
 
 class Trainer:

@@ -10,7 +10,7 @@ import torch
 
 from ibc.config.action import ActionConfig
 from ibc.config.encoder import EncoderConfig
-from ibc.config.implicit import EnergyConfig, InferenceConfig, LossConfig, NegativesConfig
+from ibc.config.implicit import EnergyConfig, InferenceConfig, NegativesConfig
 from ibc.config.policy import PolicyConfig
 from ibc.config.training import TrainConfig
 from ibc.data.windows import Windows
@@ -176,7 +176,8 @@ def test_every_window_is_seen_once_a_pass(toy_demos):
 def test_micro_batches_only_change_rounding(toy_demos):
     policy = dataclasses.replace(POLICY, kind="mse", energy=EnergyConfig(width=32, depth=2))
     runs = [
-        trainer(toy_demos, policy, dataclasses.replace(TRAIN, micro_batch=size)) for size in (32, 5)
+        trainer(toy_demos, policy, dataclasses.replace(TRAIN, micro_batch=size, steps=2))
+        for size in (32, 5)
     ]
     whole, parts = (run.run_epoch() for run in runs)
     assert parts["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-4)
@@ -305,8 +306,6 @@ def test_micro_batches_bound_what_the_backward_pass_keeps():
     wide = PolicyConfig(energy=EnergyConfig("concat", width=1024), negatives=own)
     assert micro_batch(wide, 256, cpu) == 1
     assert micro_batch(wide, 256, torch.device("cuda")) == 15
-    thinned = dataclasses.replace(wide, loss=LossConfig(gradient_share=0.125))
-    assert micro_batch(thinned, 256, cpu) == 7
     small = dataclasses.replace(wide, energy=EnergyConfig("concat", width=16))
     assert micro_batch(small, 32, cpu) == 32
     # Shared counter-examples, and policies without any, keep next to nothing a window.
