@@ -1,4 +1,4 @@
-"""From the tables of a sweep to arms: grids of training seeds by environment seeds."""
+"""A sweep's tables as arms: scores by training seed and environment seed, with intervals."""
 
 import math
 from collections import Counter
@@ -12,21 +12,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from harness.core import seeds as core_seeds
 from harness.core.errors import UserError
+from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
+from harness.core.text import one_line
 from harness.stats import intervals
 from harness.stats.intervals import Crossed, Estimate
-from harness.storage import episode_table, json_schemas, table_schemas
-from harness.storage import tables as store
+from harness.storage import episode_table, json_schemas, table_schemas, tables
 
 Trial = Mapping[str, Any]
+STATUSES = ("finished", "running", "stopped", "failed", "pending")
+_UNNAMED = "trials"  # the question of trials that no plan asks for
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Return "12 finished, 3 running": how many trials have each status."""
+    names = [*STATUSES, *sorted(set(counts) - set(STATUSES))]
+    return ", ".join(f"{counts[name]:,} {one_line(name)}" for name in names if counts.get(name))
 
 
 @dataclass(frozen=True)
 class Group:
-    """Trials of one config, told apart by their training seeds, with their best checkpoints' rows.
+    """Trials of one config, one for each training seed, with their best checkpoints' episodes.
 
-    episodes: select and report rows of finished trials, each trial's of one protocol.
+    episodes: on selection and report seeds, of finished trials, each trial's of one protocol.
     """
 
     name: str
@@ -36,17 +44,13 @@ class Group:
         default_factory=dict, init=False, repr=False, compare=False
     )
 
-    _seeds: dict[range, NDArray[np.int64]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
-
     @property
     def finished(self) -> int:
         """How many of its trials are finished."""
         return sum(trial["status"] == "finished" for trial in self.trials)
 
     def grid(self, column: str, seeds: range) -> Crossed:
-        """Return a column over training seeds and environment seeds."""
+        """Return a column (S, E) over S training seeds and E environment seeds in the range."""
         at = column, seeds
         if at not in self._grids:
             self._grids[at] = self._crossed(column, seeds)
@@ -54,10 +58,8 @@ class Group:
 
     def env_seeds(self, seeds: range) -> NDArray[np.int64]:
         """Return the environment seeds in the range on which any of its trials has an episode."""
-        if seeds not in self._seeds:
-            env = self.episodes["env_seed"].to_numpy()
-            self._seeds[seeds] = np.unique(env[(env >= seeds.start) & (env < seeds.stop)])
-        return self._seeds[seeds]
+        env = self.episodes["env_seed"].to_numpy()
+        return np.unique(env[(env >= seeds.start) & (env < seeds.stop)])
 
     def _crossed(self, column: str, seeds: range) -> Crossed:
         env = self.episodes["env_seed"].to_numpy()
@@ -72,7 +74,7 @@ class Group:
 def _whole_grid(
     train: NDArray[np.int64], env: NDArray[np.int64], values: NDArray[np.float64]
 ) -> Crossed | None:
-    """Return what `stats.crossed` does of sorted rows without holes; None for any others."""
+    """Return what `intervals.crossed` returns, faster, for complete sorted rows; else None."""
     starts = np.flatnonzero(np.diff(train, prepend=train[:1] - 1))
     if len(starts) == 0 or len(train) % len(starts):
         return None
@@ -81,19 +83,17 @@ def _whole_grid(
     even = (starts == np.arange(len(starts)) * grid.shape[1]).all()
     if not (sorted_ and even and (grid == grid[0]).all() and np.isfinite(values).all()):
         return None
-    # Laid out as by `stats.crossed`: sums in another order would differ in their last bits.
+    # The memory layout of `intervals.crossed`: another order of sums changes the last bits.
     cells = np.asfortranarray(values.reshape(grid.shape))
     return Crossed(tuple(seeds.tolist()), grid[0], cells)
 
 
-_UNNAMED = "trials"  # the question of trials that no plan asks for
-
-
 @dataclass(frozen=True)
 class Arm:
-    """One line of a question's table; a difference is to the question's first arm, paired.
+    """One arm of a question: its validation (select) and test (report) scores.
 
-    In a search there is none: its points are compared with no baseline.
+    difference: to the question's first arm, paired by start; None in a search, which has no
+    baseline.
     """
 
     question: str
@@ -106,6 +106,15 @@ class Arm:
     success: Estimate
     report: Estimate
     report_success: Estimate
+
+    @property
+    def tested(self) -> bool:
+        """Whether it has a test score."""
+        return not math.isnan(self.report.value)
+
+    def scores(self, *, reported: bool) -> tuple[Estimate, Estimate]:
+        """Return score and success rate, of the test (reported) or the validation."""
+        return (self.report, self.report_success) if reported else (self.select, self.success)
 
     def as_row(self) -> dict[str, Any]:
         """Return plain values for JSON and CSV."""
@@ -129,17 +138,15 @@ class Arm:
 
 
 def estimate_columns(name: str, estimate: Estimate | None) -> dict[str, Any]:
-    """Return value, low, high and n as four columns; what is unknown is None."""
-    if estimate is None:
-        return dict.fromkeys((name, f"{name}_low", f"{name}_high", f"{name}_n"))
-    numbers = (estimate.value, estimate.low, estimate.high)
-    plain = [None if np.isnan(number) else number for number in numbers]
-    names = (name, f"{name}_low", f"{name}_high")
-    return {**dict(zip(names, plain, strict=True)), f"{name}_n": estimate.n}
+    """Return value, low, high and n as four columns; None where unknown."""
+    found = estimate or Estimate(math.nan, math.nan, math.nan, 0)
+    numbers = {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+    plain = {key: None if math.isnan(value) else value for key, value in numbers.items()}
+    return {**plain, f"{name}_n": None if estimate is None else estimate.n}
 
 
 def health(trials: Sequence[Trial]) -> str:
-    """Return the illnesses of some trials, the commonest first, "ok", or "" where none is known."""
+    """Return the issues of some trials, most frequent first, "ok", or "" where not examined."""
     known = [trial["health"] for trial in trials if trial["health"] is not None]
     names = Counter(name for text in known for name in text.split(", ") if name != "ok")
     if names:
@@ -152,13 +159,12 @@ class Sweep:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        trials, episodes = store.read_both(folder)
+        trials, episodes = tables.read_both(folder)
         self.trials: list[dict[str, Any]] = trials.to_pylist()
         self._by_hash: dict[str, list[Trial]] = {}
         for trial in self.trials:
             self._by_hash.setdefault(trial["config_hash"], []).append(trial)
         finished = [trial for trial in self.trials if trial["status"] == "finished"]
-        self._all = episode_table.by_trial(episodes)
         self._episodes = episode_table.by_trial(episode_table.that_count(episodes, finished))
         self.plan: dict[str, Any] = json_schemas.read_or(folder / "plan.json")
 
@@ -166,8 +172,17 @@ class Sweep:
         """Return how many trials have each status."""
         return Counter(trial["status"] for trial in self.trials)
 
+    def settings(self) -> list[str]:
+        """Return the data set and the budget of its plan, as far as they are known."""
+        found, data = [], self.plan.get("dataset")
+        if isinstance(data, Mapping) and data.get("path"):
+            found.append(f"data set {data['path']} ({data.get('kind')})")
+        if self.plan.get("budget"):
+            found.append(f"budget {self.plan['budget']}")
+        return found
+
     def best(self) -> Trial | None:
-        """Return the trial that `--ckpt best` stands for, or None while none is finished."""
+        """Return the trial that `--ckpt best` selects, or None while none is finished."""
         scored = [
             trial
             for trial in self.trials
@@ -175,22 +190,17 @@ class Sweep:
         ]
         return min(scored, key=lambda t: (-t["select_score"], t["trial"]), default=None)
 
-    def episodes_of(self, trial: Trial) -> pa.Table:
-        """Return a trial's episodes of all its checkpoints, failed ones too."""
-        none = table_schemas.SCHEMAS["episodes"].empty_table()
-        return self._all.get((trial["config_hash"], trial["train_seed"]), none)
-
     def group(self, name: str, trials: Sequence[Trial]) -> Group:
         """Return trials as a group, with the episodes of the finished ones."""
         keys = ((trial["config_hash"], trial["train_seed"]) for trial in trials)
-        tables = [self._episodes[key] for key in keys if key in self._episodes]
-        tables = tables or [table_schemas.SCHEMAS["episodes"].empty_table()]
-        return Group(name, tuple(trials), pa.concat_tables(tables))
+        parts = [self._episodes[key] for key in keys if key in self._episodes]
+        parts = parts or [table_schemas.SCHEMAS["episodes"].empty_table()]
+        return Group(name, tuple(trials), pa.concat_tables(parts))
 
     def arms(self) -> list[Arm]:
-        """Return every arm of every question, in the plan's order; a search's points by score."""
+        """Return every arm of every question in the plan's order; a search's trials by score."""
         found: list[Arm] = []
-        points: list[Arm] = []
+        searched: list[Arm] = []
         groups: dict[tuple[int, ...], Group] = {}  # the baseline is an arm of many questions
         for question in self._questions():
             first: Group | None = None
@@ -200,20 +210,16 @@ class Sweep:
                 if not trials or key not in groups:
                     groups[key] = self.group(entry["config_hash"], trials)
                 arm = _arm(question, entry["arm"], groups[key], first)
-                if self._asks(question):
+                # Of a search only the confirmation's arms are compared.
+                if not self.plan.get("search") or "train_seeds" in question:
                     first = first or arm.group
                     found.append(arm)
-                else:  # a search's points answer no question
-                    points.append(arm)
-        points.sort(key=_standing, reverse=True)
-        return found + points
-
-    def _asks(self, question: Mapping[str, Any]) -> bool:
-        """Return whether a question's arms are compared: a search's points are not."""
-        return not self.plan.get("search") or "train_seeds" in question
+                else:
+                    searched.append(arm)
+        return found + sorted(searched, key=_rank, reverse=True)
 
     def _of_arm(self, question: Mapping[str, Any], config_hash: str) -> list[Trial]:
-        """Return an arm's trials; in a search, those of the point itself or of its confirmation."""
+        """Return an arm's trials; in a search, either the search's own or its confirmation's."""
         trials: Sequence[Trial] = self._by_hash.get(config_hash, ())
         if "train_seeds" in question:
             return [trial for trial in trials if trial["train_seed"] in question["train_seeds"]]
@@ -240,7 +246,7 @@ class Sweep:
         return asked + list(names.values())
 
     def find_group(self, name: str) -> Group:
-        """Return what a name stands for: an arm, a config's hash, a trial; UserError if nothing."""
+        """Return the group that a name means: an arm, a config hash or a trial; else UserError."""
         found = [
             (entry["config_hash"], f"{question['question']} / {entry['arm']}", question)
             for question in self._questions()
@@ -253,9 +259,8 @@ class Sweep:
                 + "; ".join(sorted({title for _, title, _ in found}))
             )
         if found:
-            # The confirmation of a search's point comes before the point, whose score is too high.
-            trials = self._of_arm(found[0][2], found[0][0])
-            return self.group(name, trials)
+            # The confirmation comes first: the score that a search selected by is too high.
+            return self.group(name, self._of_arm(found[0][2], found[0][0]))
         trials = [trial for trial in self.trials if trial["config_hash"].startswith(name)]
         if len({trial["config_hash"] for trial in trials}) > 1 or not trials:
             trials = [trial for trial in self.trials if trial["trial"] == name]
@@ -267,36 +272,37 @@ class Sweep:
         return self.group(name, trials)
 
 
-def _standing(point: Arm) -> tuple[bool, float, float]:
-    """Return what a search's points are ranked by: finished ones first, by their score.
+def _rank(arm: Arm) -> tuple[bool, float, float]:
+    """Return the sort key of a search's trials: finished ones by score, the best highest.
 
-    Those that a halving stopped follow, the farther they came the sooner, then by score so far.
+    Those that halving stopped follow, by how many steps they were trained, then by score so far.
     """
-    if point.group.finished:
-        return True, float(np.nan_to_num(point.select.value, nan=-1.0)), 0.0
-    steps = [trial["step"] or 0 for trial in point.group.trials]
-    scores = [trial["select_score"] for trial in point.group.trials]
+    if arm.group.finished:
+        return True, float(np.nan_to_num(arm.select.value, nan=-1.0)), 0.0
+    steps = [trial["step"] or 0 for trial in arm.group.trials]
+    scores = [trial["select_score"] for trial in arm.group.trials]
     so_far = [score for score in scores if score is not None]
     return False, float(max(steps, default=0)), max(so_far, default=-1.0)
 
 
 def _arm(question: Mapping[str, Any], name: str, group: Group, first: Group | None) -> Arm:
-    difference = None
-    if first is not None:
-        difference = paired(group, first, "score", core_seeds.SELECT_SEEDS)
+    estimates = {
+        key: intervals.share_interval(group.grid(column, seeds).values)
+        for key, column, seeds in (
+            ("select", "score", SELECT_SEEDS),
+            ("success", "success", SELECT_SEEDS),
+            ("report", "score", REPORT_SEEDS),
+            ("report_success", "success", REPORT_SEEDS),
+        )
+    }
     return Arm(
         question=question["question"],
         text=question.get("text") or "",
         arm=name,
         config_hash=group.trials[0]["config_hash"] if group.trials else group.name,
         group=group,
-        select=intervals.share_interval(group.grid("score", core_seeds.SELECT_SEEDS).values),
-        difference=difference,
-        success=intervals.share_interval(group.grid("success", core_seeds.SELECT_SEEDS).values),
-        report=intervals.share_interval(group.grid("score", core_seeds.REPORT_SEEDS).values),
-        report_success=intervals.share_interval(
-            group.grid("success", core_seeds.REPORT_SEEDS).values
-        ),
+        difference=None if first is None else paired(group, first, "score", SELECT_SEEDS),
+        **estimates,
     )
 
 
@@ -304,7 +310,7 @@ def _arm(question: Mapping[str, Any], name: str, group: Group, first: Group | No
 class Comparison:
     """Two groups on the environment seeds that all their trials have, and the difference a - b.
 
-    dropped: environment seeds that some have and some have not.
+    dropped: how many environment seeds only some of them have.
     """
 
     column: str
@@ -340,8 +346,8 @@ def compare(a: Group, b: Group, column: str, seeds: range) -> Comparison:
 
 
 def evaluation_group(folder: Path) -> Group:
-    """Return the episodes of results/evaluations/<name> as a group of one."""
-    episodes = store.read(folder, "episodes")
+    """Return the episodes of results/evaluations/<name> as a group without trials."""
+    episodes = tables.read(folder, "episodes")
     episodes = episode_table.of_one_protocol(episodes.filter(pc.is_null(episodes["error"])))
     return Group(folder.name, (), episodes)
 

@@ -1,4 +1,4 @@
-"""Every question of a sweep answered in words that follow from the numbers by a stated rule."""
+"""The answer to every question of a sweep, derived from its numbers by a stated rule."""
 
 import math
 from collections.abc import Sequence
@@ -11,29 +11,24 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from harness.analysis.sweep_results import Arm, Sweep, estimate_columns, paired
-from harness.core import seeds as store
-from harness.stats import comparisons as evidence
-from harness.stats import intervals
+from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
+from harness.stats import comparisons, intervals
 from harness.stats.comparisons import Pair
 from harness.stats.intervals import Estimate
 from harness.storage import episode_table
 
-# Fewer starts than these say nothing of a difference that they do not show.
-FEWEST_STARTS = 20
-
-
-# Score points that nobody would change a recipe for.
-SMALL = 0.05
+MIN_STARTS = 20  # "no difference" needs at least so many
+SMALL = 0.05  # a difference in score too small to matter
 RULE = (
     "Rule: an arm **helps** or **hurts** when the 95 % interval of its paired difference in score "
-    "leaves 0 out; when the interval lies within "
-    f"{SMALL:g} of 0, on {FEWEST_STARTS} starts or more, there is **no difference larger than** "
-    "its farther end; otherwise, and wherever a side has one training seed only, there is **not "
-    "enough evidence**. The intervals are for other starts and other training seeds, and those of "
-    "a question's arms hold together (Bonferroni). Differences are on the selection's starts, "
-    "unless all arms were evaluated on report starts. *middle half*: the mean of the middle half "
-    "of the scores (interquartile mean); *better*: how often a training run of the arm beats one "
-    "of the first on a start, ties half; *seeds*: training seeds."
+    f"excludes 0. When the interval lies within {SMALL:g} of 0, with {MIN_STARTS} starts or more, "
+    "there is **no difference larger than** the interval's farther end. Otherwise, and wherever a "
+    "side has only one training seed, there is **not enough evidence**. The intervals are over "
+    "starts and training seeds, corrected for multiple comparisons (Bonferroni) within a "
+    "question. Differences are in test score if all arms were evaluated on report seeds, else in "
+    "validation score. *IQM*: interquartile mean of the scores. *P(better)*: probability that a "
+    "training run of the arm scores higher than one of the baseline on a start; ties count half. "
+    "*seeds*: training seeds. *starts*: environment seeds."
 )
 
 
@@ -42,7 +37,7 @@ class Verdict:
     """One arm against its question's baseline.
 
     word: "helps", "hurts", "no difference", "not enough evidence" or "nothing to compare"; text: a
-    sentence with the numbers. score and success are differences; n starts that both have.
+    sentence with the numbers. score and success are differences; n: starts that both have.
     """
 
     arm: str
@@ -57,24 +52,43 @@ class Verdict:
 
     @cached_property
     def pair(self) -> Pair:
-        """Interquartile means, how often the arm is better, what would be detectable."""
-        return evidence.pair(*self.grids, self.level)  # not everybody who asks for words needs it
+        """Interquartile means, probability of improvement, minimum detectable difference."""
+        return comparisons.pair(*self.grids, self.level)  # slow, so only where it is shown
 
     @property
     def shown(self) -> bool:
-        """Whether a difference is shown."""
+        """Whether there is a significant difference."""
         return self.word in ("helps", "hurts")
 
 
 @dataclass(frozen=True)
+class Row:
+    """One arm with its verdict; score and success rate are of the starts that verdicts are on.
+
+    seeds: training seeds; n: starts. The baseline has no verdict.
+    """
+
+    arm: Arm
+    verdict: Verdict | None
+    score: Estimate
+    success: Estimate
+    seeds: int
+    n: int
+
+
+@dataclass(frozen=True)
 class Answer:
-    """A question, its arms, and the verdict on each arm but the first."""
+    """A question, its arms, and the verdict on each arm but the first, the baseline."""
 
     question: str
     text: str
     arms: tuple[Arm, ...]
     verdicts: tuple[Verdict, ...]
-    reported: bool = False  # whether the differences are on report starts
+    reported: bool = False  # whether the differences are in test score
+
+    def rows(self) -> list[Row]:
+        """Return every arm with its verdict."""
+        return rows_of(self.arms, self.verdicts, reported=self.reported)
 
     @property
     def summary(self) -> str:
@@ -91,78 +105,94 @@ class Answer:
             names = [f"“{verdict.arm}”" for verdict in self.verdicts if verdict.word == word]
             if names:
                 s = "s" if len(names) == 1 else ""
-                parts.append(phrase.format(_in_words(names), s=s, base=base))
+                listed = names[0] if s else f"{', '.join(names[:-1])} and {names[-1]}"
+                parts.append(phrase.format(listed, s=s, base=base))
         if {verdict.word for verdict in self.verdicts} == {"not enough evidence"}:
             parts = ["not enough evidence for any arm"]
         text = "; ".join(parts)
         return f"{text[:1].upper()}{text[1:]}." if text else "There is nothing to compare."
 
 
+def rows_of(arms: Sequence[Arm], verdicts: Sequence[Verdict], *, reported: bool) -> list[Row]:
+    """Return arms with their verdicts; a search's trials have none."""
+    by_arm = {verdict.arm: verdict for verdict in verdicts}
+    found = []
+    for arm in arms:
+        verdict, (score, success) = by_arm.get(arm.arm), arm.scores(reported=reported)
+        grid = arm.group.grid("score", REPORT_SEEDS if reported else SELECT_SEEDS)
+        n = score.n if verdict is None else verdict.n
+        found.append(Row(arm, verdict, score, success, len(grid.train_seeds), n))
+    return found
+
+
 def answers(sweep: Sweep, arms: Sequence[Arm] | None = None) -> list[Answer]:
     """Return the answer to every question; of a search only that of its confirmation."""
     found = sweep.arms() if arms is None else arms
-    result = []
-    asked = {arm.question: None for arm in found}
-    if sweep.plan.get("search"):  # its points answer nothing; its winners trained anew do
+    asked = list(dict.fromkeys(arm.question for arm in found))
+    if sweep.plan.get("search"):
         planned = {question.get("question") for question in sweep.plan.get("questions") or []}
-        asked = {name: None for name in asked if name in planned}
+        asked = [name for name in asked if name in planned]
+    result = []
     for name in asked:
         of_question = tuple(arm for arm in found if arm.question == name)
-        first, others = of_question[0], of_question[1:]
-        others = tuple(arm for arm in others if arm.config_hash != first.config_hash)
-        seeds = _starts(of_question)
+        first = of_question[0]
+        others = [arm for arm in of_question[1:] if arm.config_hash != first.config_hash]
+        # Test scores if every arm has some: no checkpoint was selected on those starts.
+        reported = all(
+            episode_table.within(arm.group.episodes, REPORT_SEEDS).num_rows for arm in of_question
+        )
+        seeds = REPORT_SEEDS if reported else SELECT_SEEDS
         verdicts = tuple(_judge(arm, first, len(others), seeds) for arm in others)
-        reported = seeds == store.REPORT_SEEDS
         result.append(Answer(name, first.text, of_question, verdicts, reported))
     return result
 
 
-def _starts(arms: Sequence[Arm]) -> range:
-    """Return the report starts if every arm has some, so that nothing was chosen on them."""
-    reported = all(
-        episode_table.within(a.group.episodes, store.REPORT_SEEDS).num_rows for a in arms
+def _judge(arm: Arm, first: Arm, count: int, seeds: range) -> Verdict:
+    level = comparisons.shared_level(count)
+    a, b = intervals.common(arm.group.grid("score", seeds), first.group.grid("score", seeds))
+    score = intervals.paired_difference(a.values, b.values, level)
+    word, text = _words(score, a.values, b.values, level)
+    return Verdict(
+        arm=arm.arm,
+        word=word,
+        text=text,
+        score=score,
+        success=paired(arm.group, first.group, "success", seeds),
+        train_seeds=min(len(a.train_seeds), len(b.train_seeds)),
+        n=score.n,
+        grids=(a.values, b.values),
+        level=level,
     )
-    return store.REPORT_SEEDS if reported else store.SELECT_SEEDS
-
-
-def _judge(arm: Arm, first: Arm, comparisons: int, seeds: range) -> Verdict:
-    level = evidence.shared_level(comparisons)
-    grids = intervals.common(arm.group.grid("score", seeds), first.group.grid("score", seeds))
-    score = intervals.paired_difference(grids[0].values, grids[1].values, level)
-    success = paired(arm.group, first.group, "success", seeds)
-    train_seeds = min(len(grid.train_seeds) for grid in grids)
-    word, text = _words(score, grids[0].values, grids[1].values, level)
-    values = grids[0].values, grids[1].values
-    return Verdict(arm.arm, word, text, score, success, train_seeds, score.n, values, level)
 
 
 def _words(
     score: Estimate, a: NDArray[np.float64], b: NDArray[np.float64], level: float
 ) -> tuple[str, str]:
+    """Return the verdict's word and its sentence; scores a (S_a, E), b (S_b, E)."""
     if math.isnan(score.value):
-        return "nothing to compare", "no start is finished in both"
+        return "nothing to compare", "not evaluated yet"
     if math.isnan(score.low):
-        return "not enough evidence", "one start says nothing of others"
+        return "not enough evidence", "only one start, which gives no interval"
     shown = f"{score.value:+.3f} [{score.low:+.3f}, {score.high:+.3f}]"
     if min(len(a), len(b)) < 2:
-        text = f"not enough evidence: {shown} for these very checkpoints"
-        return "not enough evidence", f"{text}; three training seeds would be a start"
+        text = f"not enough evidence: {shown} for these checkpoints only"
+        return "not enough evidence", f"{text}; train at least 3 seeds"
     if score.low > 0:
         return "helps", f"helps: {shown}"
     if score.high < 0:
         return "hurts", f"hurts: {shown}"
     farthest = max(-score.low, score.high, 0.0)
-    if farthest <= SMALL and score.n >= FEWEST_STARTS:
+    if farthest <= SMALL and score.n >= MIN_STARTS:
         return "no difference", f"no difference larger than {farthest:.3f}: {shown}"
-    text = f"not enough evidence: {shown}"
-    needed = evidence.spread(a, b).needed(SMALL, a.shape[1], level)
+    needed = comparisons.spread(a, b).needed(SMALL, a.shape[1], level)
     if needed is None:
-        more = "more seeds than anybody trains"
+        more = f"more than {comparisons.MOST_SEEDS} training seeds"
     else:
         more = f"about {needed[0]} training seeds"
         if needed[1] > a.shape[1]:
             more += f" on {needed[1]:,} starts"
-    return "not enough evidence", f"{text}; {more} would tell a difference of {SMALL:g}"
+    text = f"not enough evidence: {shown}; {more} needed to detect a difference of {SMALL:g}"
+    return "not enough evidence", text
 
 
 def rows(found: Sequence[Answer]) -> list[dict[str, Any]]:
@@ -185,13 +215,7 @@ def rows(found: Sequence[Answer]) -> list[dict[str, Any]]:
 
 
 def table(found: Sequence[Answer]) -> pa.Table:
-    """Return all verdicts as a table; of questions with one arm only, its first columns."""
+    """Return all verdicts as a table; without any, only its first columns."""
     empty = pa.table({name: pa.array([], pa.string()) for name in ("question", "arm", "verdict")})
     plain = rows(found)
     return pa.Table.from_pylist(plain) if plain else empty
-
-
-def _in_words(names: Sequence[str]) -> str:
-    if len(names) < 2:
-        return "".join(names)
-    return f"{', '.join(names[:-1])} and {names[-1]}"

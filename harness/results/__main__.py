@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     given.uri = given.results if paths.is_uri(given.results) else None
     given.results = _folder(given)
+    if arguments is None:  # a process of its own, in which nothing needs pandas
+        imports.keep_pandas_out()
     done = imports.load(f"harness.results.{COMMANDS[given.command][0]}")(given)
     if isinstance(done, int):  # it has printed everything itself
         return done
@@ -70,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
         elif name != "list":
             made[name].add_argument("sweep", nargs="?", metavar="SWEEP", help="(the newest)")
     for name in ("trials", "episodes", "sql"):
-        made[name].add_argument("--limit", type=_count, default=50, metavar="N", help="(50; 0: all)")
+        made[name].add_argument(
+            "--limit", type=_count, default=50, metavar="N", help="(50; 0: all)"
+        )
     made["episodes"].add_argument("--trial", metavar="TRIAL", help="only this trial (or prefix)")
     made["compare"].add_argument("a", help="an arm, a config hash, a trial, or SWEEP:NAME")
     made["compare"].add_argument("b", help="what to compare it with")
@@ -85,7 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     made["export"].add_argument("--format", choices=tuple(SUFFIXES), default="csv", help="(csv)")
     made["export"].add_argument("--table", choices=TABLES, help="only this table")
     made["export"].add_argument("--force", action="store_true", help="replace existing files")
-    made["report"].add_argument("--out", type=Path, metavar="FILE", help="(the sweep's report.html)")
+    made["report"].add_argument(
+        "--out", type=Path, metavar="FILE", help="(the sweep's report.html)"
+    )
     made["pictures"].add_argument(
         "--trial", action="append", metavar="TRIAL", help="only these trials; repeatable"
     )
@@ -114,5 +120,4 @@ def _seconds(text: str) -> float:
 
 
 if __name__ == "__main__":
-    imports.keep_pandas_out()
     sys.exit(errors.run(main))

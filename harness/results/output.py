@@ -1,47 +1,53 @@
-"""How a command's answer leaves the program: for people, as JSON, as comma-separated values."""
+"""What a command prints: text for a terminal, JSON, or comma-separated values."""
 
 import json
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from harness.core.text import one_line
+from harness.terminal.formatting import plain
 
 _PIPE_WIDTH = 160
+_FORMULA = ("=", "+", "-", "@")  # a spreadsheet evaluates a text that begins so
+Answer = tuple[pa.Table, RenderableType]  # the rows, and what a terminal shows
 
 
-# A spreadsheet takes a text that begins so for a formula and computes it.
-_FORMULA = ("=", "+", "-", "@")
-Answer = tuple[pa.Table, RenderableType]
+def files_written(paths: Sequence[Path]) -> Answer:
+    """Return which files a command has written, with their sizes."""
+    rows = [{"file": str(path), "bytes": path.stat().st_size} for path in paths]
+    lines = [plain(f"wrote {row['file']} ({row['bytes']:,} bytes)") for row in rows]
+    return pa.Table.from_pylist(rows), Group(*lines)
 
 
 def put(content: pa.Table, shown: RenderableType, *, as_json: bool, as_csv: bool) -> None:
-    """Print an answer: what is shown to people, or its content."""
+    """Print a command's answer in the chosen form."""
     if as_json:
         print(json.dumps(plain_rows(content), indent=1, ensure_ascii=True))
     elif as_csv:
         pyarrow.csv.write_csv(for_csv(content), sys.stdout.buffer)
         sys.stdout.buffer.flush()
     else:
-        # A text alone is a file's content: its lines stay lines.
+        # A text alone is a file's content: its lines are not wrapped.
         console().print(shown, soft_wrap=isinstance(shown, Text))
 
 
 def console() -> Console:
-    """Return a console as wide as the terminal; into a pipe 160 columns, so that nothing is cut."""
+    """Return a console as wide as the terminal; 160 columns into a pipe, so nothing is cut."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
     return Console(width=width, highlight=False, emoji=False)
 
 
 def plain_rows(content: pa.Table) -> list[dict[str, Any]]:
-    """Return a table's rows as values that JSON has; NaN and infinity become None."""
+    """Return a table's rows as JSON values; NaN and infinity become None."""
     return [{name: _plain(value) for name, value in row.items()} for row in content.to_pylist()]
 
 
@@ -54,14 +60,14 @@ def _plain(value: Any) -> Any:
         return {str(name): _plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
-    return str(value)  # dates, decimals, bytes: only a query can bring them
+    return str(value)  # dates, decimals, bytes: from a query only
 
 
 def for_csv(content: pa.Table) -> pa.Table:
-    """Return a table whose texts are one harmless line each, for terminals and spreadsheets.
+    """Return a table that is safe in terminals and spreadsheets: each text is one line.
 
     Control characters are escaped, nested values become JSON, and a text that a spreadsheet would
-    compute (it begins with = + - or @) gets an apostrophe in front.
+    evaluate as a formula (it begins with = + - or @) gets an apostrophe in front.
     """
     for index, field in enumerate(content.schema):
         if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):

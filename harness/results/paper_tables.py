@@ -1,14 +1,12 @@
-"""A table of a sweep's arms that goes into a paper as it is: LaTeX (booktabs) or Markdown."""
+"""A table of a sweep's arms for a paper: LaTeX (booktabs) or Markdown."""
 
-import math
 from collections.abc import Sequence
 
-from harness.analysis.sweep_results import Arm, Sweep
-from harness.analysis.verdicts import Answer, Verdict
+from harness.analysis.sweep_results import Sweep
+from harness.analysis.verdicts import Answer, Row, rows_of
 from harness.core.text import one_line
-from harness.stats.intervals import Estimate
-from harness.terminal import answers_markdown
-from harness.terminal.formatting import number, percent
+from harness.terminal.answers_markdown import safe
+from harness.terminal.formatting import difference, number, percent
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -35,7 +33,7 @@ _HEAD = ("arm", "score", "success rate", "difference", "seeds", "starts")
 def latex(sweep: Sweep, answers: Sequence[Answer]) -> str:
     """Return a booktabs table of every question's arms; it needs \\usepackage{booktabs,textcomp}.
 
-    A search has no questions: its points stand there by score.
+    A search has no questions: its trials are listed by score.
     """
     lines = [
         r"% needs \usepackage{booktabs,textcomp}",
@@ -57,70 +55,58 @@ def latex(sweep: Sweep, answers: Sequence[Answer]) -> str:
 
 def markdown(sweep: Sweep, answers: Sequence[Answer]) -> str:
     """Return the same table in Markdown."""
-    lines = [answers_markdown.safe(caption(sweep, answers)), ""]
+    lines = [safe(caption(sweep, answers)), ""]
     for title, rows in _questions(sweep, answers):
-        lines += [f"**{answers_markdown.safe(title)}**", "", f"| {' | '.join(_HEAD)} |"]
+        lines += [f"**{safe(title)}**", "", f"| {' | '.join(_HEAD)} |"]
         lines += ["|---|---|---|---|--:|--:|"]
-        lines += [f"| {' | '.join(answers_markdown.safe(cell) for cell in row)} |" for row in rows]
+        lines += [f"| {' | '.join(safe(cell) for cell in row)} |" for row in rows]
         lines.append("")
     return "\n".join(lines)
 
 
 def caption(sweep: Sweep, answers: Sequence[Answer]) -> str:
-    """Return how the numbers were made."""
+    """Return how the numbers were computed."""
     reported = [answer.reported for answer in answers]
-    starts = "the starts that checkpoints were chosen on"
+    starts = "the starts that checkpoints were selected on"
     if reported and all(reported):
-        starts = "starts that nothing was chosen on"
+        starts = "held-out starts"
     elif any(reported):
-        starts += ", or others where all arms have them"
+        starts += ", or held-out starts where all arms were evaluated on them"
     text = (
         f"Sweep {sweep.folder.name}: mean over training seeds and {starts}, with 95 % intervals "
-        "for other training seeds and other starts; with one training seed they are for other "
-        "starts only. Score is the best coverage over 0.95, at most 1; success is a coverage "
-        "above 0.95."
+        "over training seeds and starts; with one training seed over starts only. Score is the "
+        "maximum coverage divided by 0.95, at most 1; success is a coverage above 0.95."
     )
     if answers:
         text += (
-            " Differences are in score, to the first arm of each question, paired by start; the "
-            "intervals of a question's differences hold together (Bonferroni)."
+            " Differences are in score, to the first arm of each question, paired by start; their "
+            "intervals are corrected for multiple comparisons within a question (Bonferroni)."
         )
     return text
 
 
 def _questions(sweep: Sweep, answers: Sequence[Answer]) -> list[tuple[str, list[tuple[str, ...]]]]:
-    found = []
-    for answer in answers:
-        by_arm = {verdict.arm: verdict for verdict in answer.verdicts}
-        rows = [_row(arm, by_arm.get(arm.arm), answer.reported) for arm in answer.arms]
-        title = f"{answer.question}: {answer.text}" if answer.text else answer.question
-        found.append((title, rows))
-    if not found:
-        points = [_row(arm, None, reported=False) for arm in sweep.arms()]
-        found.append(("points of the search", points))
-    return found
+    if not answers:
+        searched = rows_of(sweep.arms(), (), reported=False)
+        return [("trials of the search", [_cells(row) for row in searched])]
+    return [
+        (
+            f"{answer.question}: {answer.text}" if answer.text else answer.question,
+            [_cells(row) for row in answer.rows()],
+        )
+        for answer in answers
+    ]
 
 
-def _row(arm: Arm, verdict: Verdict | None, reported: bool) -> tuple[str, ...]:
-    score, success = (arm.report, arm.report_success) if reported else (arm.select, arm.success)
-    n = score.n if verdict is None else verdict.n
-    seeds = arm.group.finished
+def _cells(row: Row) -> tuple[str, ...]:
     return (
-        one_line(arm.arm),
-        number(score),
-        percent(success),
-        "" if verdict is None else _signed(verdict.score),
-        str(seeds),
-        str(n),
+        one_line(row.arm.arm),
+        number(row.score),
+        percent(row.success),
+        difference(row.verdict.score, ends=3) if row.verdict else "",
+        str(row.seeds),
+        str(row.n),
     )
-
-
-def _signed(estimate: Estimate) -> str:
-    if math.isnan(estimate.value):
-        return ""
-    if math.isnan(estimate.low):
-        return f"{estimate.value:+.3f}"
-    return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
 
 
 def _tex(row: Sequence[str]) -> list[str]:
@@ -129,9 +115,9 @@ def _tex(row: Sequence[str]) -> list[str]:
 
 
 def escaped(text: str) -> str:
-    """Return text from anywhere as LaTeX that prints it and does nothing else.
+    """Return any text as LaTeX that prints it and runs no command.
 
-    What pdfTeX's usual fonts lack stands there as its code point.
+    Characters that pdfTeX's usual fonts lack become "U+" and their code point.
     """
     return "".join(_escaped(sign) for sign in one_line(text))
 

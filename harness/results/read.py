@@ -1,6 +1,7 @@
 """The commands that read results: list, show, answers, trials, episodes, compare, best."""
 
 import argparse
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,22 @@ from rich.text import Text
 from harness.analysis import learning_curves, sweep_results, verdicts
 from harness.analysis.sweep_results import Group, Sweep
 from harness.core import paths
-from harness.core import seeds as store
 from harness.core.errors import UserError
+from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
 from harness.results.output import Answer, console
 from harness.stats import comparisons, intervals
 from harness.storage import lookup, tables
 from harness.terminal import answer_tables, answers_markdown, evaluation_tables, sweep_tables
 
+# What `--on` takes: the seeds and how the comparison names them.
+STARTS = {
+    "report": (REPORT_SEEDS, "test starts (report seeds, 300000 and above)"),
+    "select": (SELECT_SEEDS, "validation starts (selection seeds, 200000 to 299999)"),
+}
+
 
 def sweeps(given: argparse.Namespace) -> Answer:
-    """Every sweep and every evaluation of a policy from elsewhere."""
+    """List every sweep and every evaluation of a policy from elsewhere."""
     rows = [_of_sweep(folder) for folder in lookup.sweeps(given.results)]
     rows += [_of_evaluation(folder) for folder in _evaluations(given.results)]
     if not rows:
@@ -39,9 +46,6 @@ def sweeps(given: argparse.Namespace) -> Answer:
 
 def _of_sweep(folder: Path) -> dict[str, Any]:
     trials = tables.read(folder, "trials").to_pylist()
-    counts: dict[str, int] = {}
-    for trial in trials:
-        counts[trial["status"]] = counts.get(trial["status"], 0) + 1
     best = {
         name: max(
             (sweep_results.of_row(trial, name) for trial in trials if trial[name] is not None),
@@ -53,7 +57,7 @@ def _of_sweep(folder: Path) -> dict[str, Any]:
     return {
         "name": folder.name,
         "trials": len(trials),
-        "state": sweep_tables.states(counts) or "empty",
+        "state": sweep_results.counted(Counter(trial["status"] for trial in trials)) or "empty",
         "select": best["select_score"],
         "report": best["report_score"],
     }
@@ -74,50 +78,47 @@ def _evaluations(results: Path) -> list[Path]:
     return sorted(path.parent for path in (results / "evaluations").glob("*/episodes"))
 
 
-def chosen(given: argparse.Namespace) -> Path:
-    """Return the folder of the sweep that a command names."""
-    return lookup.sweep_dir(given.results, given.sweep)
-
-
 def show(given: argparse.Namespace) -> Answer:
-    """A sweep's arms by question; for a search, which settings mattered."""
-    sweep = Sweep(chosen(given))
+    """Show a sweep's arms by question; for a search, which settings mattered."""
+    sweep = Sweep(lookup.sweep_dir(given.results, given.sweep))
     arms = sweep.arms()
     rows = [arm.as_row() for arm in arms]
     return pa.Table.from_pylist(rows), sweep_tables.sweep(sweep, arms, console().width)
 
 
 def answers(given: argparse.Namespace) -> Answer:
-    """What a sweep says to its questions."""
-    sweep = Sweep(chosen(given))
+    """Show a sweep's answer to each of its questions; into a pipe as answers.md."""
+    sweep = Sweep(lookup.sweep_dir(given.results, given.sweep))
     found = verdicts.answers(sweep)
     if not found:
         what = "is a search and asks no question" if sweep.plan.get("search") else "has no arms"
         raise UserError(f"{sweep.folder.name} {what}; see `show`")
     screen = console()
-    shown: RenderableType = Text(answers_markdown.markdown(sweep, found))  # into a pipe, answers.md
+    shown: RenderableType = Text(answers_markdown.markdown(sweep, found))
     if screen.is_terminal:
         shown = answer_tables.answers(sweep.folder.name, found, screen.width)
     return verdicts.table(found), shown
 
 
 def trials(given: argparse.Namespace) -> Answer:
-    """A sweep's trials, the best select score first."""
-    folder = chosen(given)
+    """Show a sweep's trials, the highest validation score first."""
+    folder = lookup.sweep_dir(given.results, given.sweep)
     content = tables.read(folder, "trials").sort_by(
         [("select_score", "descending"), ("trial", "ascending")]
     )
     rows = content.slice(0, given.limit or None).to_pylist()
-    lines = learning_curves.lines(folder, rows)
-    shown = sweep_tables.trials(rows, console().width, lines)
+    curves = learning_curves.by_trial(folder, rows)
+    shown = sweep_tables.trials(rows, console().width, curves)
     return content, sweep_tables.cut(shown, len(rows), content.num_rows)
 
 
 def episodes(given: argparse.Namespace) -> Answer:
-    """Episode rows, the worst first."""
+    """Show episodes, the lowest score first."""
     name = given.sweep or ""
-    elsewhere = name.startswith("evaluations/")
-    folder = _evaluation(given.results, name) if elsewhere else chosen(given)
+    if name.startswith("evaluations/"):
+        folder = _evaluation(given.results, name)
+    else:
+        folder = lookup.sweep_dir(given.results, given.sweep)
     content = tables.read(folder, "episodes")
     if given.trial is not None:
         config_hash, _, seed = given.trial.partition("-s")
@@ -142,7 +143,7 @@ def _evaluation(results: Path, name: str) -> Path:
 
 
 def best(given: argparse.Namespace) -> Answer:
-    """The trial that `--ckpt best` stands for."""
+    """Show the trial that `--ckpt best` selects."""
     found = lookup.resolve("best", given.results, given.sweep)
     assert found.trial_dir is not None
     content = tables.read(found.trial_dir.parent.parent, "trials")
@@ -151,26 +152,21 @@ def best(given: argparse.Namespace) -> Answer:
 
 
 def compare(given: argparse.Namespace) -> Answer:
-    """Two arms, trials or evaluations, paired by start."""
+    """Compare two arms, trials or evaluations, paired by start."""
     read: dict[Path, Sweep] = {}  # both sides may be of one sweep, which is read once
-    groups = [_named(given, name, read) for name in (given.a, given.b)]
-    choices = {
-        "report": (store.REPORT_SEEDS, "report starts (seeds 300000 and above)"),
-        "select": (store.SELECT_SEEDS, "selection starts (seeds 200000 to 299999)"),
-    }
-    for which in [given.on] if given.on else ["report", "select"]:
-        seeds, what = choices[which]
+    a, b = (_group(given, name, read) for name in (given.a, given.b))
+    for which in [given.on] if given.on else STARTS:
+        seeds, what = STARTS[which]
         found = [
-            sweep_results.compare(groups[0], groups[1], column, seeds)
+            sweep_results.compare(a, b, column, seeds)
             for column in ("score", "success", "final_coverage")
         ]
         if found[0].difference.n:
-            grids = intervals.common(*(group.grid("score", seeds) for group in groups))
+            grids = intervals.common(a.grid("score", seeds), b.grid("score", seeds))
             more = comparisons.pair(grids[0].values, grids[1].values)
             rows = [sweep_results.comparison_row(c, given.a, given.b, which) for c in found]
             rows[0] |= more.columns()
-            names = groups[0].name, groups[1].name
-            shown = answer_tables.comparison(found, more, names, what)
+            shown = answer_tables.comparison(found, more, (a.name, b.name), what)
             return pa.Table.from_pylist(rows), shown
     raise UserError(
         f"a comparison needs starts that both were evaluated on, and {given.a[:60]!r} and "
@@ -178,7 +174,7 @@ def compare(given: argparse.Namespace) -> Answer:
     )
 
 
-def _named(given: argparse.Namespace, name: str, read: dict[Path, Sweep]) -> Group:
+def _group(given: argparse.Namespace, name: str, read: dict[Path, Sweep]) -> Group:
     if name.startswith("evaluations/"):
         return sweep_results.evaluation_group(_evaluation(given.results, name))
     sweep, _, inner = name.rpartition(":")

@@ -1,6 +1,6 @@
-"""Questions in SQL: DuckDB over a sweep's tables, shut off from files and the network.
+"""SQL queries with DuckDB over a sweep's tables, without access to files and the network.
 
-A query may come from a stranger's page. It sees the three tables and nothing else.
+A query may come from an untrusted page, so it can read the three tables and nothing else.
 """
 
 import argparse
@@ -16,15 +16,13 @@ from harness.core.errors import UserError
 from harness.core.text import one_line
 from harness.results.output import Answer
 from harness.storage import lookup, table_schemas
-from harness.storage import tables as store
+from harness.storage.tables import read
 from harness.terminal import sweep_tables
 from harness.terminal.formatting import plain, table
 
 KINDS: tuple[table_schemas.Kind, ...] = ("trials", "curves", "episodes")
-
-
-# Each is set before the lock; no query can set one back.
-_SHUT = (
+# The last one locks them, so that no query can undo one.
+_RESTRICTIONS = (
     "SET enable_external_access = false",
     "SET python_enable_replacements = false",
     "SET autoinstall_known_extensions = false",
@@ -34,7 +32,7 @@ _SHUT = (
 
 
 def command(given: argparse.Namespace) -> Answer:
-    """Answer a query, or print what can be asked."""
+    """Run a query, or list the tables and their columns."""
     folders = _folders(given)
     if given.query is None:
         return _tables(folders)
@@ -57,17 +55,17 @@ def _folders(given: argparse.Namespace) -> list[Path]:
 def ask(folders: Sequence[Path], query: str) -> pa.Table:
     """Return the rows of a query over these sweeps' trials, curves and episodes.
 
-    UserError with DuckDB's own words for a query that is wrong or returns nothing.
+    UserError with DuckDB's message for a query that fails or is no SELECT.
     """
     import duckdb  # a quarter of a second that the other commands do not need
 
     named = query.casefold()
     with duckdb.connect(":memory:") as connection:
-        # Only what the query can be about is read: a million episodes take a while.
+        # Only tables whose names occur in the query: a million episodes take a while to read.
         for kind in KINDS:
             if kind in named:
                 connection.register(kind, tables(folders, kind))
-        for setting in _SHUT:
+        for setting in _RESTRICTIONS:
             connection.execute(setting)
         try:
             statements = connection.extract_statements(query)
@@ -79,8 +77,8 @@ def ask(folders: Sequence[Path], query: str) -> pa.Table:
 
 
 def tables(folders: Sequence[Path], kind: table_schemas.Kind) -> pa.Table:
-    """Return a kind's rows of several sweeps, told apart by `sweep` and `trial`."""
-    parts = [_named(store.read(folder, kind), folder.name) for folder in folders]
+    """Return a kind's rows of several sweeps, with columns `sweep` and `trial`."""
+    parts = [_named(read(folder, kind), folder.name) for folder in folders]
     return parts[0] if len(parts) == 1 else _together(parts)
 
 
@@ -97,7 +95,7 @@ def _named(content: pa.Table, sweep: str) -> pa.Table:
 
 
 def _together(parts: list[pa.Table]) -> pa.Table:
-    """Return tables below each other; a setting that is text in one is text in all."""
+    """Concatenate tables; a setting that is text in one becomes text in all."""
     types: dict[str, set[pa.DataType]] = {}
     for part in parts:
         for field in part.schema:

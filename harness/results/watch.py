@@ -1,4 +1,4 @@
-"""`python -m harness.results watch`: a running sweep on a terminal, or as plain lines."""
+"""`python -m harness.results watch`: a running sweep's progress, live or as lines of a log."""
 
 import argparse
 import sys
@@ -9,20 +9,20 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from harness.analysis.sweep_results import counted
 from harness.core.errors import INTERRUPTED, OK
 from harness.core.text import duration, one_line
 from harness.results import output
 from harness.results.output import console
 from harness.results.watcher import State, Watcher
 from harness.storage import lookup
-from harness.terminal import sweep_tables
 from harness.terminal.formatting import WIDE, plain, sparkline, table
 
 HEARTBEAT_SECONDS = 60.0
 
 
 def command(given: argparse.Namespace) -> int:
-    """Watch until the sweep ends; --once, --json and --csv: how it stands now."""
+    """Show progress until the sweep ends; with --once, --json or --csv its state now."""
     watcher = Watcher(lookup.sweep_dir(given.results, given.sweep))
     state = watcher.look()
     if given.json or given.csv:
@@ -30,13 +30,13 @@ def command(given: argparse.Namespace) -> int:
         return OK
     screen = console()
     try:
-        if given.once or given.uri or not state.alive:  # a store's lock is not ours to ask
+        if given.once or given.uri or not state.alive:  # an object store's lock cannot be read
             screen.print(shown(state, screen.width))
         elif sys.stdout.isatty() and not screen.is_dumb_terminal:
             _live(watcher, state, screen, given.every)
         else:
             _lines(watcher, state, screen, given.every)
-    except KeyboardInterrupt:  # watching is over, the sweep is not: nothing to say
+    except KeyboardInterrupt:  # only the watching ends, not the sweep: print nothing
         return INTERRUPTED
     return OK
 
@@ -50,18 +50,18 @@ def _live(watcher: Watcher, state: State, screen: Console, every: float) -> None
 
 
 def _lines(watcher: Watcher, state: State, screen: Console, every: float) -> None:
-    """Print a line for every trial that begins or ends, and now and then how all stands."""
+    """Print a line for every trial that begins or ends, and the sweep's state once a minute."""
     _say(screen, head(state))
-    spoke = time.monotonic()
+    printed = time.monotonic()
     while state.alive:
         time.sleep(every)
         before, state = state, watcher.look()
         for line in _changes(before, state):
             _say(screen, line)
-            spoke = time.monotonic()
-        if time.monotonic() - spoke > HEARTBEAT_SECONDS:
+            printed = time.monotonic()
+        if time.monotonic() - printed > HEARTBEAT_SECONDS:
             _say(screen, head(state))
-            spoke = time.monotonic()
+            printed = time.monotonic()
     _say(screen, head(state))
 
 
@@ -78,7 +78,7 @@ def _changes(before: State, now: State) -> list[Text]:
             continue
         text = f"{status:<9} {now.names.get(trial, trial)}"
         if status in ("finished", "stopped") and trial in now.scores:
-            text += f": select score {now.scores[trial]:.3f}"
+            text += f": validation score {now.scores[trial]:.3f}"
         elif trial in errors:
             text += f": {errors[trial]}"
         found.append(plain(text, "red" if status == "failed" else ""))
@@ -86,9 +86,9 @@ def _changes(before: State, now: State) -> list[Text]:
 
 
 def head(state: State) -> Text:
-    """Return a line on the whole sweep."""
+    """Return one line: the sweep's trials by status and the time left."""
     line = Text.assemble("sweep ", (one_line(state.sweep), "bold"))
-    line.append(f": {sweep_tables.states(state.counts) or 'no trials yet'}")
+    line.append(f": {counted(state.counts) or 'no trials yet'}")
     if not state.alive:
         line.append("; no process is running it")
     elif state.left is not None:
@@ -97,7 +97,7 @@ def head(state: State) -> Text:
 
 
 def shown(state: State, width: int) -> RenderableType:
-    """Return a sweep at one instant: a line on all, the trials that run, the newest errors."""
+    """Return a sweep's state: its head, the running trials, the newest errors."""
     parts: list[RenderableType] = [head(state)]
     if state.running:
         wide = width >= WIDE

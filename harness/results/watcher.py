@@ -1,4 +1,4 @@
-"""How a running sweep stands, read from its files alone: nothing is locked, nothing is written."""
+"""A running sweep's state, read from its files: nothing is locked or written."""
 
 import os
 import platform
@@ -16,12 +16,12 @@ from harness.core import files
 from harness.storage import table_schemas
 
 _HOLDER = re.compile(r"process (\d{1,9}) on (.+)")
-MOST_ERRORS = 3
+MAX_ERRORS = 3
 
 
 @dataclass(frozen=True)
 class Running:
-    """A trial under way; loss: by epoch; rate: samples a second; left: seconds, None unknown."""
+    """A running trial; loss: by epoch; rate: samples/s; left: seconds, None if unknown."""
 
     trial: str
     name: str
@@ -34,10 +34,10 @@ class Running:
 
 @dataclass(frozen=True)
 class State:
-    """A sweep at one instant.
+    """A sweep's state.
 
-    statuses: of every trial, by its id; errors: of failed trials, the newest first, (id, line).
-    left: seconds for all, None while nothing tells. alive: whether a process runs it.
+    statuses, names, scores: by trial id; errors: (id, message), the newest first; left: seconds
+    for all trials, None if unknown; alive: whether a process runs it.
     """
 
     sweep: str
@@ -56,14 +56,14 @@ class State:
 
 
 class Watcher:
-    """Reads a sweep's folder again and again; files that have not changed are read once."""
+    """Reads a sweep's folder repeatedly; a file that has not changed is read once."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._kept: dict[Path, tuple[tuple[int, int], Any]] = {}
 
     def look(self) -> State:
-        """Return how the sweep stands now; a file that is missing or torn says nothing."""
+        """Return the sweep's state now; files that are missing or truncated are ignored."""
         alive = is_run(self.folder)
         plan = self._json(self.folder / "plan.json")
         names = {}
@@ -93,13 +93,13 @@ class Watcher:
             names,
             scores,
             running,
-            tuple((name, str(found[name].get("error"))) for name in failed[:MOST_ERRORS]),
+            tuple((name, str(found[name].get("error"))) for name in failed[:MAX_ERRORS]),
             _left(statuses, found, running),
             alive,
         )
 
     def _others(self, planned: Mapping[str, str]) -> list[str]:
-        """Return trials that a search has made since the plan was written."""
+        """Return trials that a search has added since the plan was written."""
         folder = self.folder / "trials"
         try:
             entries = [path for path in folder.iterdir() if path.name not in planned]
@@ -141,7 +141,7 @@ class Watcher:
             if kept is None or kept[0] != key:
                 self._kept[path] = kept = key, reader(path)
             return kept[1]
-        except (OSError, ValueError):  # gone, torn, or not ours: it says nothing
+        except (OSError, ValueError):  # removed, truncated or no such file
             return None
 
 
@@ -164,7 +164,7 @@ def _left(
     found: Mapping[str, Mapping[str, Any]],
     running: tuple[Running, ...],
 ) -> float | None:
-    """Return seconds for all that is left, each waiting trial like those finished so far."""
+    """Return seconds for all trials left; pending ones take the mean time of finished ones."""
     took = [
         _number(found[name].get("train_seconds"), 0.0)
         + _number(found[name].get("select_seconds"), 0.0)
@@ -180,9 +180,9 @@ def _left(
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a process runs the sweep: its lock names one, and here that process lives.
+    """Whether a process runs the sweep: its lock names one that exists.
 
-    One on another machine is believed.
+    A process on another machine cannot be checked and counts as running.
     """
     try:
         text = (folder / ".lock").read_text("utf-8", "replace")[:300]

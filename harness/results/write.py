@@ -1,65 +1,134 @@
-"""The commands that write: export, rebuild, report, pictures, landscape."""
+"""The commands that write files from a sweep's tables: export, rebuild, report."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import pyarrow as pa
+import pyarrow.csv
+import pyarrow.feather
+import pyarrow.parquet as pq
 from rich.console import Group
 from rich.text import Text
 
+from harness.analysis import verdicts
+from harness.analysis.sweep_results import Sweep
 from harness.core import files
 from harness.core.errors import UserError
-from harness.results import export as exports
-from harness.results.output import Answer
-from harness.results.sql import KINDS
+from harness.page import document
+from harness.results import SUFFIXES, TABLES, paper_tables, sql
+from harness.results.output import Answer, files_written, for_csv
 from harness.storage import lookup, table_schemas, tables
 from harness.terminal.formatting import plain
+
+_FOR_PAPERS = {"latex": paper_tables.latex, "markdown": paper_tables.markdown}
 
 
 def export(given: argparse.Namespace) -> Answer:
     """Write a sweep's tables for other tools, or one for a paper."""
     folder = lookup.sweep_dir(given.results, given.sweep)
-    paths = exports.write(
-        folder, given.to.expanduser(), given.format, given.table, force=given.force
-    )
-    rows = [{"file": str(path), "bytes": path.stat().st_size} for path in paths]
-    lines = [plain(f"wrote {row['file']} ({row['bytes']:,} bytes)") for row in rows]
-    return pa.Table.from_pylist(rows), Group(*lines)
+    to = given.to.expanduser()
+    return files_written(write_tables(folder, to, given.format, given.table, force=given.force))
+
+
+def write_tables(
+    folder: Path, to: Path, form: str, table: str | None, *, force: bool
+) -> list[Path]:
+    """Write a sweep's tables to a folder, or one to a file; return the files.
+
+    to: a file where the name has the format's suffix, else a folder. A format for papers has one
+    table, of the arms by question. UserError when a file exists and force is not given, or the
+    place is not writable.
+    """
+    if form in _FOR_PAPERS and table not in (None, "arms"):
+        raise UserError(f"--format {form} takes the table of arms, given --table {table}")
+    names = ["arms"] if form in _FOR_PAPERS else [table] if table else list(TABLES)
+    suffix = SUFFIXES[form]
+    if to.suffix == suffix and not to.is_dir():
+        if len(names) > 1:
+            raise UserError(f"one file holds one table: give --table or a folder, given {to}")
+        paths = {names[0]: to}
+    else:
+        paths = {name: to / f"{name}{suffix}" for name in names}
+    for path in paths.values():
+        if path.is_dir() or (path.exists() and not force):
+            raise UserError(f"{path} exists already; --force replaces files")
+    try:
+        return _write(Sweep(folder), paths, form)
+    except OSError as error:
+        raise UserError(f"{to} must be a place to write to: {error.strerror}") from None
+
+
+def _write(sweep: Sweep, paths: Mapping[str, Path], form: str) -> list[Path]:
+    written = []
+    for name, path in paths.items():
+        if form in _FOR_PAPERS:
+            content = _FOR_PAPERS[form](sweep, verdicts.answers(sweep)).encode()
+            with files.atomic(path) as file:
+                file.write(content)
+        else:
+            rows = _rows(sweep, name)
+            if rows.num_columns == 0:
+                continue  # no trial has begun: write no empty file
+            with files.atomic(path) as file:
+                _write_rows(rows, file, form)
+        written.append(path)
+    if not written:
+        raise UserError(f"sweep {sweep.folder.name} has nothing to write in {', '.join(paths)}")
+    return written
+
+
+def _rows(sweep: Sweep, name: str) -> pa.Table:
+    if name == "arms":
+        return pa.Table.from_pylist([arm.as_row() for arm in sweep.arms()])
+    if name == "answers":
+        return verdicts.table(verdicts.answers(sweep))
+    return sql.tables([sweep.folder], next(kind for kind in sql.KINDS if kind == name))
+
+
+def _write_rows(rows: pa.Table, file: IO[bytes], form: str) -> None:
+    if form == "csv":
+        pyarrow.csv.write_csv(for_csv(rows), file)
+    elif form == "arrow":
+        pyarrow.feather.write_feather(rows, file, compression="uncompressed")
+    else:
+        pq.write_table(rows, file, compression="zstd")
 
 
 def rebuild(given: argparse.Namespace) -> Answer:
-    """Derive the tables again and say what changed."""
+    """Derive the tables again and show what changed."""
     folder = lookup.sweep_dir(given.results, given.sweep)
-    before = {kind: _stored(folder, kind) for kind in KINDS}
+    before = {kind: _stored(folder, kind) for kind in sql.KINDS}
     torn = _torn(folder)
     try:
         tables.rebuild(folder)
     except OSError as error:
         raise UserError(f"{folder} must be writable: {error.strerror}") from None
     rows, lines = [], []
-    for kind in KINDS:
-        now = table_schemas.read_file(folder / "tables" / f"{kind}.parquet", kind)
+    for kind in sql.KINDS:
+        now = table_schemas.read_file(_path(folder, kind), kind)
         was = before[kind]
         change = "new" if was is None else "unchanged" if was.equals(now) else "changed"
         count = None if was is None else was.num_rows
         rows.append({"table": kind, "rows": now.num_rows, "rows_before": count, "change": change})
         text = f"{kind}: {now.num_rows:,} rows, {change}"
         lines.append(Text(text if count in (None, now.num_rows) else f"{text} (were {count:,})"))
-    aside = sorted(_torn(folder) - torn)
-    for path in aside:
+    for path in sorted(_torn(folder) - torn):
         rows.append({"table": path, "rows": None, "rows_before": None, "change": "set aside"})
-        lines.append(plain(f"torn and set aside: {path}", "yellow"))
-    old = len(torn)
-    if old:
-        lines.append(Text(f"{old} torn files lie there from earlier", style="dim"))
+        lines.append(plain(f"truncated, set aside: {path}", "yellow"))
+    if torn:
+        lines.append(Text(f"{len(torn)} truncated files were set aside earlier", style="dim"))
     return pa.Table.from_pylist(rows), Group(*lines)
+
+
+def _path(folder: Path, kind: str) -> Path:
+    return folder / "tables" / f"{kind}.parquet"
 
 
 def _stored(folder: Path, kind: table_schemas.Kind) -> pa.Table | None:
     try:
-        path = folder / "tables" / f"{kind}.parquet"
-        return files.read_or(None, table_schemas.read_file, path, kind)
+        return files.read_or(None, table_schemas.read_file, _path(folder, kind), kind)
     except pa.ArrowException:
         return None
 
@@ -69,49 +138,7 @@ def _torn(folder: Path) -> set[str]:
 
 
 def report(given: argparse.Namespace) -> Answer:
-    """Write the sweep's page."""
-    from harness.page import document  # the other commands start without it
-
+    """Write the sweep's HTML report."""
     folder = lookup.sweep_dir(given.results, given.sweep)
-    path = (
-        document.write(folder)
-        if given.out is None
-        else document.write(folder, given.out.expanduser())
-    )
-    return _files([path])
-
-
-def pictures(given: argparse.Namespace) -> Answer:
-    """Roll the best trials' episodes out again and animate them."""
-    from harness.page import gallery  # brings torch and the world along
-
-    folder = lookup.sweep_dir(given.results, given.sweep)
-    entries = gallery.make(folder, given.trial or ())
-    return _files(folder / gallery.FOLDER / entry["file"] for entry in entries)
-
-
-def landscape_options(parser: argparse.ArgumentParser) -> None:
-    """Declare what `landscape` takes."""
-    parser.add_argument("which", nargs="*", metavar="TRIAL|PATH", help="checkpoints (the best)")
-    parser.add_argument("--sweep", metavar="SWEEP", help="where trials are looked for (newest)")
-    parser.add_argument("--seed", type=int, default=300_000, metavar="S", help="start (300000)")
-    parser.add_argument("--step", type=int, default=0, metavar="K", help="of the demonstrator (0)")
-    parser.add_argument("--out", type=Path, metavar="FILE.png", help="(in the sweep's pictures/)")
-
-
-def landscape(given: argparse.Namespace) -> Answer:
-    """Draw one state's energy over the board for several checkpoints."""
-    from harness.media import landscape as media_landscape
-
     out = None if given.out is None else given.out.expanduser()
-    return _files(
-        [media_landscape.draw(given.results, given.sweep, given.which, given.seed, given.step, out)]
-    )
-
-
-def _files(paths: Any) -> Answer:
-    rows = [{"file": str(path), "bytes": path.stat().st_size} for path in paths]
-    if not rows:
-        raise UserError("nothing to draw: no trial has a checkpoint and episodes yet")
-    lines = [plain(f"wrote {row['file']} ({row['bytes']:,} bytes)") for row in rows]
-    return pa.Table.from_pylist(rows), Group(*lines)
+    return files_written([document.write(folder, out)])

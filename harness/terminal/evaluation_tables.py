@@ -17,18 +17,19 @@ from harness.terminal.formatting import (
     WIDE,
     bar,
     number,
+    or_blank,
     percent,
     percent_of,
     plain,
     table,
 )
 
-_SPLIT = {"inference": "policy_ms", "world": "env_ms", "rendering": "render_ms"}
+_TIMED = {"inference": "policy_ms", "simulation": "env_ms", "rendering": "render_ms"}
 
 
 @dataclass(frozen=True)
 class TimeSpent:
-    """Wall time of a run in seconds, on how many workers, for how many fresh episodes."""
+    """Wall time in seconds, the number of workers, and how many episodes were run."""
 
     wall: float
     workers: int
@@ -38,7 +39,6 @@ class TimeSpent:
 def evaluation(episodes: pa.Table, spent: TimeSpent, width: int) -> RenderableType:
     """Return the result of evaluating one policy: score, success by threshold, time."""
     good = episodes.filter(pc.is_null(episodes["error"]))
-    n = good.num_rows
     made = table("", "mean", "95 % interval", "n", right=("mean", "n"))
     if width >= WIDE:
         made.add_column(BAR_HEAD, no_wrap=True)
@@ -55,7 +55,7 @@ def evaluation(episodes: pa.Table, spent: TimeSpent, width: int) -> RenderableTy
     line("score", intervals.share_interval(good["score"].to_numpy()), share=False)
     for threshold in THRESHOLDS:
         k = int(pc.sum(pc.greater(good["max_coverage"], threshold)).as_py() or 0)
-        line(f"success, coverage > {threshold:.2f}", intervals.wilson(k, n), share=True)
+        line(f"success, coverage > {threshold:.2f}", intervals.wilson(k, good.num_rows), share=True)
     line("final coverage", intervals.share_interval(good["final_coverage"].to_numpy()), share=False)
     parts: list[RenderableType] = [Text(""), made, Text("")]
     parts += [plain(text) for text in _remarks(good)]
@@ -65,7 +65,7 @@ def evaluation(episodes: pa.Table, spent: TimeSpent, width: int) -> RenderableTy
 
 
 def evaluations(results: Sequence[tuple[str, pa.Table]], spent: TimeSpent) -> RenderableType:
-    """Return the results of several policies on the same seeds: a row each, the best first."""
+    """Return the results of several policies on the same seeds, the highest score first."""
     made = table("policy", "score", "success", "n", fold=("policy",), right=("n",))
     rows = []
     remarks: list[RenderableType] = []
@@ -77,13 +77,9 @@ def evaluations(results: Sequence[tuple[str, pa.Table]], spent: TimeSpent) -> Re
         remarks += [plain(f"{title}: {text}", "red") for text in _failures(episodes)]
     for score, title, rate in sorted(rows, key=lambda row: _last_if_nan(row[0].value)):
         made.add_row(plain(title), number(score), percent(rate), str(score.n))
-    note = "chosen here, the best row's score is too high: evaluate it alone on other seeds"
+    note = "the best of several scores is biased upwards: evaluate that policy on other seeds"
     parts: list[RenderableType] = [Text(""), made, Text(""), plain(note), *remarks]
-    total = sum(episodes.num_rows for _, episodes in results)
-    if spent.episodes == 0:
-        parts.append(plain(f"nothing was run: all {total} episodes were stored already"))
-    else:
-        parts.append(plain(_rate(spent)))
+    parts.append(plain(_rate(spent, sum(episodes.num_rows for _, episodes in results))))
     return Group(*parts)
 
 
@@ -103,7 +99,7 @@ def _remarks(good: pa.Table) -> list[str]:
     if jerk is not None:
         text += f"; action jerk {jerk:.1f} px"
     solved = pc.sum(good["success_at_reset"]).as_py()
-    return [text, f"starts solved before the first step: {solved}"] if solved else [text]
+    return [text, f"starts already solved at reset: {solved}"] if solved else [text]
 
 
 def _failures(episodes: pa.Table) -> list[str]:
@@ -112,29 +108,31 @@ def _failures(episodes: pa.Table) -> list[str]:
         return []
     seed, error = failed["env_seed"][0].as_py(), failed["error"][0].as_py()
     return [
-        f"{failed.num_rows} of {episodes.num_rows} episodes failed and are in no number above; "
+        f"{failed.num_rows} of {episodes.num_rows} episodes failed and are not counted above; "
         f"the first, seed {seed}: {error}"
     ]
 
 
 def _time(episodes: pa.Table, spent: TimeSpent) -> str:
+    text = _rate(spent, episodes.num_rows)
     if spent.episodes == 0:
-        return f"nothing was run: all {episodes.num_rows} episodes were stored already"
-    text = _rate(spent)
+        return text
     if spent.episodes < episodes.num_rows:
-        return text + f"; {episodes.num_rows - spent.episodes} were stored already"
+        return f"{text}; {episodes.num_rows - spent.episodes} were stored already"
     total = spent.wall * spent.workers * 1e3
-    spent_ms = {name: pc.sum(episodes[column]).as_py() or 0.0 for name, column in _SPLIT.items()}
-    shares = {name: milliseconds / total for name, milliseconds in spent_ms.items()}
-    rest = max(0.0, 1 - sum(shares.values()))
-    split = ", ".join(f"{name} {percent_of(share)}" for name, share in shares.items())
-    return f"{text}: {split}, start and waiting {percent_of(rest)}"
+    shares = {
+        name: (pc.sum(episodes[column]).as_py() or 0.0) / total for name, column in _TIMED.items()
+    }
+    shares["start-up and idle"] = max(0.0, 1 - sum(shares.values()))
+    return f"{text}: {', '.join(f'{name} {percent_of(x)}' for name, x in shares.items())}"
 
 
-def _rate(spent: TimeSpent) -> str:
+def _rate(spent: TimeSpent, total: int) -> str:
+    if spent.episodes == 0:
+        return f"nothing to run: all {total} episodes are stored already"
     return (
         f"{spent.episodes} episodes in {spent.wall:.1f} s on {spent.workers} "
-        f"worker{'s' if spent.workers > 1 else ''}, {spent.episodes / spent.wall:.1f} a second"
+        f"worker{'s' if spent.workers > 1 else ''}, {spent.episodes / spent.wall:.1f} per second"
     )
 
 
@@ -142,7 +140,7 @@ def episodes(content: pa.Table, width: int) -> RenderableType:
     """Return a line for each episode."""
     columns = ["trial", "seed", "score", "coverage", "final", "success", "steps", "idle", "jerk"]
     if width >= WIDE:
-        columns += ["step", "inference ms", "world ms", "protocol"]
+        columns += ["step", "inference ms", "simulation ms", "protocol"]
     columns += ["error"]
     right = [name for name in columns if name not in ("trial", "error")]
     made = table(*columns, right=right, fold=("error",))
@@ -151,23 +149,19 @@ def episodes(content: pa.Table, width: int) -> RenderableType:
         seed = "" if row["train_seed"] is None else f"-s{row['train_seed']}"
         cells = {
             "trial": plain(f"{(row['config_hash'] or '')[: 24 if width >= WIDE else 6]}{seed}"),
-            "step": plain(_or_blank(row["checkpoint_step"], "d")),
+            "step": plain(or_blank(row["checkpoint_step"], "d")),
             "seed": plain(row["env_seed"]),
-            "score": plain(_or_blank(row["score"], ".3f")),
-            "coverage": plain(_or_blank(row["max_coverage"], ".3f")),
-            "final": plain(_or_blank(row["final_coverage"], ".3f")),
+            "score": plain(or_blank(row["score"], ".3f")),
+            "coverage": plain(or_blank(row["max_coverage"], ".3f")),
+            "final": plain(or_blank(row["final_coverage"], ".3f")),
             "success": plain({True: "yes", False: "no", None: ""}[row["success"]]),
-            "steps": plain(_or_blank(row["length"], "d")),
-            "idle": plain(_or_blank(row["idle_share"], ".0%").replace("%", " %")),
-            "jerk": plain(_or_blank(row["action_jerk"], ".1f")),
-            "inference ms": plain(_or_blank(row["policy_ms"], ".0f")),
-            "world ms": plain(_or_blank(row["env_ms"], ".0f")),
+            "steps": plain(or_blank(row["length"], "d")),
+            "idle": plain(or_blank(row["idle_share"], ".0%").replace("%", " %")),
+            "jerk": plain(or_blank(row["action_jerk"], ".1f")),
+            "inference ms": plain(or_blank(row["policy_ms"], ".0f")),
+            "simulation ms": plain(or_blank(row["env_ms"], ".0f")),
             "protocol": plain(row["protocol_hash"] or ""),
             "error": plain(row["error"] or "", "red"),
         }
         made.add_row(*(cells[name] for name in columns))
     return made
-
-
-def _or_blank(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)

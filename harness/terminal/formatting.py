@@ -1,6 +1,6 @@
-"""What a table's cell looks like on a terminal: estimates, differences, bars, foreign text.
+"""Cells of terminal tables: estimates, differences, bars, sparklines, text.
 
-Text from files is never markup here: it becomes rich Text with control characters escaped.
+Text from files is never taken for markup: control characters are escaped.
 """
 
 import math
@@ -19,18 +19,23 @@ BAR_HEAD = "0" + " " * (BAR - 2) + "1"
 
 
 def plain(text: object, style: str = "") -> Text:
-    """Return text from anywhere as one harmless line."""
+    """Return any text as one line with control characters escaped."""
     return Text(one_line(text), style=style)
 
 
 def number(estimate: Estimate | None, digits: int = 3) -> str:
-    """Return "0.612 [0.58, 0.64]"; without an interval the bare number, for NaN nothing."""
+    """Return "0.612 [0.58, 0.64]"; without an interval the number alone, for NaN ""."""
     if estimate is None or math.isnan(estimate.value):
         return ""
     value = f"{estimate.value:.{digits}f}"
     if math.isnan(estimate.low):
         return value
     return f"{value} [{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
+def or_blank(value: float | None, form: str) -> str:
+    """Return a number in a format, "" for None."""
+    return "" if value is None else format(value, form)
 
 
 def percent_of(share: float, digits: int = 0) -> str:
@@ -48,19 +53,25 @@ def percent(estimate: Estimate | None) -> str:
     return f"{value} [{estimate.low * 100:.0f}, {estimate.high * 100:.0f}]"
 
 
-def signed(estimate: Estimate | None) -> Text:
-    """Return "+0.05 [+0.01, +0.09]", green or red where the interval leaves zero out."""
+def difference(estimate: Estimate | None, digits: int = 3, ends: int = 2) -> str:
+    """Return "+0.050 [+0.01, +0.09]"."""
     if estimate is None or math.isnan(estimate.value):
-        return Text("")
+        return ""
+    value = f"{estimate.value:+.{digits}f}"
     if math.isnan(estimate.low):
-        return Text(f"{estimate.value:+.3f}")
-    style = "green" if estimate.low > 0 else "red" if estimate.high < 0 else ""
-    text = f"{estimate.value:+.3f} [{estimate.low:+.2f}, {estimate.high:+.2f}]"
-    return Text(text, style=style)
+        return value
+    return f"{value} [{estimate.low:+.{ends}f}, {estimate.high:+.{ends}f}]"
+
+
+def signed(estimate: Estimate | None) -> Text:
+    """Return a difference, green or red where its interval excludes 0."""
+    found = estimate or Estimate(math.nan, math.nan, math.nan, 0)
+    style = "green" if found.low > 0 else "red" if found.high < 0 else ""
+    return Text(difference(estimate), style=style)
 
 
 def bar(estimate: Estimate, width: int = BAR) -> Text:
-    """Return 0 to 1 as a line of dots with the interval and the value drawn on it."""
+    """Return the interval and the value drawn on a line from 0 to 1."""
     if math.isnan(estimate.value):
         return Text("")
     low = estimate.value if math.isnan(estimate.low) else estimate.low
@@ -78,9 +89,9 @@ _LEVELS = "▁▂▃▄▅▆▇█"
 
 
 def sparkline(values: Sequence[float], width: int) -> Text:
-    """Return values as a line of at most `width` bars between their own lowest and highest.
+    """Return values as at most `width` bars, scaled from their minimum to their maximum.
 
-    More values than bars are averaged; one that is not finite is a `×`.
+    More values than bars are averaged; one that is not finite is drawn as `×`.
     """
     if not values or width < 1:
         return Text("")

@@ -1,4 +1,4 @@
-"""What is printed of sweeps, trials, episodes and comparisons: 80 columns wide or as many more."""
+"""Sweeps, arms and trials as terminal tables, for 80 columns or more."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,9 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis import verdicts
-from harness.analysis.sweep_results import Arm, Sweep, arm_name, of_row, paired
+from harness.analysis.importance import importances
+from harness.analysis.sweep_results import Arm, Sweep, arm_name, counted, of_row, paired
 from harness.analysis.verdicts import Answer
-from harness.core import seeds
+from harness.core.seeds import REPORT_SEEDS
 from harness.core.text import duration, one_line
 from harness.stats.intervals import Estimate
 from harness.storage.lookup import Checkpoint
@@ -22,6 +23,7 @@ from harness.terminal.formatting import (
     WIDE,
     bar,
     number,
+    or_blank,
     percent,
     plain,
     signed,
@@ -31,32 +33,20 @@ from harness.terminal.formatting import (
 
 
 def sweep_head(sweep: Sweep) -> RenderableType:
-    """Return what a sweep is and how far it is."""
-    found = states(sweep.counts()) or "no trials yet"
-    line = Text.assemble(("sweep ", ""), (one_line(sweep.folder.name), "bold"), f": {found}")
-    details = []
-    data = sweep.plan.get("dataset")
-    if isinstance(data, Mapping):
-        details.append(f"demonstrations {data.get('kind')}: {data.get('path')}")
-    if sweep.plan.get("budget"):
-        details.append(f"budget {sweep.plan['budget']}")
+    """Return a sweep's name, progress, data set and budget."""
+    found = counted(sweep.counts()) or "no trials yet"
+    line = Text.assemble("sweep ", (one_line(sweep.folder.name), "bold"), f": {found}")
+    details = sweep.settings()
     return Group(line, *([plain("; ".join(details), "dim")] if details else []))
-
-
-def states(counts: Mapping[str, int]) -> str:
-    """Return "3 finished, 1 pending": how many trials have each status."""
-    known = ("finished", "running", "stopped", "failed", "pending")
-    names = [*known, *sorted(set(counts) - set(known))]
-    return ", ".join(f"{counts[name]} {one_line(name)}" for name in names if counts.get(name))
 
 
 def arms(
     found: Sequence[Arm], width: int, answers: Mapping[str, Answer] | None = None
 ) -> RenderableType:
-    """Return a table for each question, its first arm the one that the others are compared with.
+    """Return a table for each question, its first arm the baseline.
 
-    answers: by question; their sentences stand under the tables, and only what they call a help
-    or a hurt is coloured: a table's own intervals stand each alone.
+    answers: by question; only differences that their verdicts call significant are coloured, as
+    the table's own intervals are not corrected for multiple comparisons.
     """
     answers = answers or {}
     blocks: list[RenderableType] = []
@@ -71,32 +61,31 @@ def arms(
 
 
 def _question(found: Sequence[Arm], answer: Answer | None, width: int) -> Table:
-    wide, first = width >= WIDE, found[0]
-    # The starts that a verdict is on; each arm's other score stands beside it where there is room.
+    first = found[0]
+    # The score that verdicts are on; where there is room, the other stands beside it.
     reported = answer is not None and answer.reported
     shown = {verdict.arm for verdict in answer.verdicts if verdict.shown} if answer else set()
-    main, other = ("report", "select") if reported else ("select", "report")
-    against = f"against {one_line(first.arm)[:16]}"
-    columns = ["arm", "done", f"{main} score", against, "health"]
+    main, other = ("test", "validation") if reported else ("validation", "test")
+    versus = f"vs {one_line(first.arm)[:16]}"
+    columns = ["arm", "done", f"{main} score", versus, "health"]
     if all(arm.difference is None for arm in found):
-        columns.remove(against)
-    if wide:
+        columns.remove(versus)
+    if width >= WIDE:
         columns[3:3] = [BAR_HEAD]
         columns[-1:-1] = [f"{main} success"]
-        if reported or any(not math.isnan(arm.report.value) for arm in found):
+        if reported or any(arm.tested for arm in found):
             columns[-1:-1] = [f"{other} score"]
     made = table(*columns, fold=("arm", "health"))
     made.columns[0].min_width = 12
     for arm in found:
-        scores = {"select": arm.select, "report": arm.report}
-        success = arm.report_success if reported else arm.success
+        score, success = arm.scores(reported=reported)
         cells: dict[str, RenderableType] = {
             "arm": plain(arm.arm),
             "done": Text(f"{arm.group.finished}/{len(arm.group.trials)}"),
-            "select score": _selected(arm),
-            "report score": Text(number(arm.report)),
-            BAR_HEAD: bar(scores[main]),
-            against: _difference(arm, first, reported=reported, coloured=arm.arm in shown),
+            "validation score": _validation(arm),
+            "test score": Text(number(arm.report)),
+            BAR_HEAD: bar(score),
+            versus: _difference(arm, first, reported=reported, coloured=arm.arm in shown),
             f"{main} success": Text(percent(success)),
             "health": _health(arm),
         }
@@ -104,8 +93,8 @@ def _question(found: Sequence[Arm], answer: Answer | None, width: int) -> Table:
     return made
 
 
-def _selected(arm: Arm) -> Text:
-    """Return an arm's select score; of a point that a search stopped, the best so far."""
+def _validation(arm: Arm) -> Text:
+    """Return an arm's validation score; of a trial that was stopped early, its best so far."""
     stopped = [trial for trial in arm.group.trials if trial["status"] == "stopped"]
     if math.isnan(arm.select.value) and len(stopped) == len(arm.group.trials) == 1:
         so_far = number(of_row(stopped[0], "select_score"))
@@ -114,12 +103,12 @@ def _selected(arm: Arm) -> Text:
 
 
 def _difference(arm: Arm, first: Arm, *, reported: bool, coloured: bool) -> Text:
-    """Return the difference to a question's first arm; the same config under two names has none."""
+    """Return the difference to the baseline; "= NAME" for the baseline's config again."""
     if arm is not first and arm.config_hash == first.config_hash:
         return plain(f"= {one_line(first.arm)[:16]}", "dim")
     difference = arm.difference
     if reported and difference is not None:
-        difference = paired(arm.group, first.group, "score", seeds.REPORT_SEEDS)
+        difference = paired(arm.group, first.group, "score", REPORT_SEEDS)
     text = signed(difference)
     return text if coloured else Text(text.plain)
 
@@ -133,13 +122,13 @@ def _health(arm: Arm) -> Text:
 
 
 def legend(sweep: Sweep) -> Text:
-    """Return how the sweep's numbers are to be read."""
+    """Return how to read the sweep's numbers."""
     episodes = max((trial["select_n"] or 0 for trial in sweep.trials), default=0)
     return Text(
-        "mean [95 % interval] over training seeds and the selection's "
-        f"{episodes} starts (report score: on starts that chose nothing); differences are paired "
-        "by start, each interval for itself: `answers` has those that hold together, and the "
-        "verdicts. A single training seed says nothing of others.",
+        f"mean [95 % interval] over training seeds and {episodes} selection seeds (test score: "
+        "held-out report seeds). Differences are paired by start; their intervals are not "
+        "corrected for multiple comparisons, those of `answers` are. One training seed gives no "
+        "interval over training seeds.",
         style="dim",
     )
 
@@ -147,47 +136,43 @@ def legend(sweep: Sweep) -> Text:
 def trials(
     rows: Sequence[Mapping[str, Any]],
     width: int,
-    lines: Mapping[str, tuple[str, Sequence[float]]] | None = None,
+    curves: Mapping[str, tuple[str, Sequence[float]]] | None = None,
 ) -> RenderableType:
-    """Return a line for each trial, the best select score first."""
-    lines = lines or {}
-    kinds = {kind for kind, _ in lines.values()}
-    by_step = "by step" if len(kinds) > 1 else next(iter(kinds), "by step")
-    bars = 16 if width >= WIDE else 8
-    if width >= WIDE:
-        columns = ["trial", "arm", "status", "select score", "report score", "report success"]
-        columns += [by_step, "step", "time", "samples/s", "tries", "health or error"]
+    """Return a line for each trial; curves: by trial, see `learning_curves.by_trial`."""
+    curves, wide = curves or {}, width >= WIDE
+    kinds = {kind for kind, _ in curves.values()}
+    by_step = kinds.pop() if wide and len(kinds) == 1 else "by step"
+    if wide:
+        columns = ["trial", "arm", "status", "validation score", "test score", "test success"]
+        columns += [by_step, "step", "time", "samples/s", "attempts", "health or error"]
     else:
-        by_step = "by step"
-        columns = ["trial", "arm", "select score", by_step, "report", "health or error"]
-    right, fold = ("step", "time", "samples/s", "tries"), ("arm", "health or error")
-    empty = {by_step} if not lines else set()
+        columns = ["trial", "arm", "validation score", by_step, "test", "health or error"]
+    empty = set() if curves else {by_step}
     if all(row["report_score"] is None for row in rows):
-        empty |= {"report", "report score", "report success"}
+        empty |= {"test", "test score", "test success"}
     columns = [name for name in columns if name not in empty]
-    made = table(*columns, right=right, fold=fold)
-    made.columns[1].min_width = 16 if width >= WIDE else 10
+    right = ("step", "time", "samples/s", "attempts")
+    made = table(*columns, right=right, fold=("arm", "health or error"))
+    made.columns[1].min_width = 16 if wide else 10
     for row in rows:
-        wide, score = width >= WIDE, number(of_row(row, "select_score"))
-        report = of_row(row, "report_score")
-        error = row["error"] if row["status"] == "failed" else None
-        failed = "red" if row["status"] == "failed" else ""
+        score, test = number(of_row(row, "select_score")), of_row(row, "report_score")
+        failed = row["status"] == "failed"
+        error = row["error"] if failed else None
+        status = plain(row["status"], "red" if failed else "")
         cells = {
             "trial": plain(row["trial"]),
             "arm": plain(arm_name(row) if wide else row["arm"] or ""),
-            "status": plain(row["status"], failed),
-            "select score": Text(score) if score or wide else plain(row["status"], failed),
-            "report score": Text(number(report)),
-            by_step: sparkline(lines.get(row["trial"], ("", ()))[1], bars),
-            "report": Text("" if math.isnan(report.value) else f"{report.value:.3f}"),
-            "report success": Text(percent(of_row(row, "report_success_rate"))),
-            "step": Text("" if row["step"] is None else str(row["step"])),
+            "status": status,
+            "validation score": Text(score) if score or wide else status,
+            "test score": Text(number(test)),
+            by_step: sparkline(curves.get(row["trial"], ("", ()))[1], 16 if wide else 8),
+            "test": Text(or_blank(row["report_score"], ".3f")),
+            "test success": Text(percent(of_row(row, "report_success_rate"))),
+            "step": Text(or_blank(row["step"], "d")),
             "time": Text("" if row["train_seconds"] is None else duration(row["train_seconds"])),
-            "samples/s": Text(
-                "" if row["samples_per_second"] is None else f"{row['samples_per_second']:,.0f}"
-            ),
-            "tries": Text(str(row["attempts"] or "")),
-            "health or error": plain(error or row["health"] or "", failed),
+            "samples/s": Text(or_blank(row["samples_per_second"], ",.0f")),
+            "attempts": Text(str(row["attempts"] or "")),
+            "health or error": plain(error or row["health"] or "", "red" if failed else ""),
         }
         made.add_row(*(cells[name] for name in columns))
     return made
@@ -195,7 +180,7 @@ def trials(
 
 def sweeps(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Return a line for each sweep and each evaluation of a policy from elsewhere."""
-    made = table("name", "trials", "state", "best select", "best report", fold=("state", "name"))
+    made = table("name", "trials", "state", "best validation", "best test", fold=("state", "name"))
     for row in rows:
         made.add_row(
             plain(row["name"], "bold"),
@@ -208,20 +193,20 @@ def sweeps(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
 
 
 def best(found: Checkpoint, row: Mapping[str, Any]) -> RenderableType:
-    """Return which trial is a sweep's best, and how to evaluate it."""
+    """Return a sweep's best trial and how to evaluate it."""
     made = table("", "")
     made.show_header = False
     for name, value in (
         ("trial", f"{row['trial']} of {row['sweep']}"),
         ("arm", arm_name(row)),
-        ("chosen as", found.note),
-        ("select score", number(of_row(row, "select_score"))),
-        ("report score", number(of_row(row, "report_score")) or "not evaluated yet"),
-        ("report success", percent(of_row(row, "report_success_rate"))),
+        ("selected by", found.note),
+        ("validation score", number(of_row(row, "select_score"))),
+        ("test score", number(of_row(row, "report_score")) or "not evaluated yet"),
+        ("test success", percent(of_row(row, "report_success_rate"))),
         ("step", row["best_step"]),
         ("health", row["health"] or ""),
         ("checkpoint", found.path),
-        ("evaluate it", f"python run_eval.py --ckpt best --sweep {row['sweep']} --seeds 500"),
+        ("evaluate it", _evaluate(row["sweep"])),
     ):
         if value not in ("", None):
             made.add_row(Text(name), Text(one_line(value), overflow="fold"))
@@ -231,11 +216,15 @@ def best(found: Checkpoint, row: Mapping[str, Any]) -> RenderableType:
 
 
 def cut(shown: RenderableType, lines: int, total: int) -> RenderableType:
-    """Return a table with a word on the lines that were left out."""
+    """Return a table with the number of lines that were left out."""
     if lines == total:
         return shown
     left = total - lines
     return Group(shown, Text(f"... and {left:,} more; --limit 0 shows all", style="dim"))
+
+
+def _evaluate(sweep: str) -> str:
+    return f"python run_eval.py --ckpt best --sweep {sweep} --seeds 500"
 
 
 def sweep(of: Sweep, found: Sequence[Arm], width: int) -> RenderableType:
@@ -245,29 +234,23 @@ def sweep(of: Sweep, found: Sequence[Arm], width: int) -> RenderableType:
     best = of.best()
     if best is not None:
         score = number(of_row(best, "select_score"))
-        text = f"best trial: {best['trial']} ({arm_name(best)}), select score {score}"
-        evaluate = (
-            f"evaluate it: python run_eval.py --ckpt best --sweep {of.folder.name} --seeds 500"
-        )
-        parts += [Text(""), plain(text), plain(evaluate)]
+        text = f"best trial: {best['trial']} ({arm_name(best)}), validation score {score}"
+        parts += [Text(""), plain(text), plain(f"evaluate it: {_evaluate(of.folder.name)}")]
     return Group(*parts)
 
 
 def _importances(of: Sweep) -> list[RenderableType]:
-    """Return which settings of a search mattered; nothing for other sweeps."""
-    search = of.plan.get("search")
-    if not search or not search.get("axes") or "train_seeds" not in of.plan:
+    """Return the importance of a search's settings; nothing for other sweeps."""
+    if "train_seeds" not in of.plan:
         return []
-    from harness.analysis.importance import (
-        importances,  # Optuna takes a second that others need not wait
-    )
-
     found = importances(of.folder)
-    made = table("setting", "share of importance", BAR_HEAD, fold=("setting",))
+    if not found.note:
+        return []
+    made = table("setting", "importance", BAR_HEAD, fold=("setting",))
     for row in found.rows:
         share = Estimate(row.value, row.low, row.high, row.n)
         made.add_row(plain(row.key), percent(share), bar(share))
-    head = [Text(""), Text("which settings mattered", "bold")]
+    head = [Text(""), Text("importance of settings", "bold")]
     return [*head, *([made] if found.rows else []), plain(found.note, "dim")]
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from harness.analysis.importance import MIN_POINTS, importances
+from harness.analysis.importance import MIN_TRIALS, importances
 from harness.config import plan as space
 from harness.core import files
 from harness.scheduling.search_history import make_job
@@ -80,24 +80,21 @@ def test_what_decides_the_score_is_named_with_an_interval(write):
         "policy.encoder.channels",
     }
     assert {row.n for row in found.rows} == {found.n} == {60}
-    assert found.note.startswith("share of what sets the best 6 of 60 points apart")
+    assert found.note.startswith("PED-ANOVA: the best 6 of 60 trials against all")
 
 
-def test_stopped_points_are_compared_where_all_of_them_came(write):
+def test_stopped_trials_are_compared_at_the_first_rung(write):
     halved = SPACE.replace("sampler: random", "sampler: random\n  halving: {first: 100}")
     found = importances(write(40, halved, halved=True))
     assert found.rows[0].key == "train.learning_rate"
     assert found.rows[0].value > 0.5
-    assert "of 40 points at step 100 apart" in found.note
+    assert "of 40 trials at step 100 against all" in found.note
 
 
-def test_too_little_is_said_in_a_word(write, tiny_results):
-    found = importances(write(MIN_POINTS - 1))
+def test_too_few_trials_give_a_reason(write, tiny_results):
+    found = importances(write(MIN_TRIALS - 1))
     assert found.rows == ()
-    assert (
-        found.note
-        == f"too few points: importance wants {MIN_POINTS} that have a score, there are 19"
-    )
+    assert found.note == f"importance needs at least {MIN_TRIALS} trials with a score, there are 19"
     assert importances(tiny_results / "tiny").note == ""
 
 

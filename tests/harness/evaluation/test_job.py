@@ -70,7 +70,7 @@ def test_what_is_stored_is_not_run_again(tiny_results: Path) -> None:
     assert "stored      25 of them already, and kept; --redo runs them again" in text
     assert "5 episodes in" in text
     _, text = run(ckpt="best", seeds="25", results=tiny_results)
-    assert "nothing was run: all 25 episodes were stored already" in text
+    assert "nothing to run: all 25 episodes are stored already" in text
     episodes = lookup.resolve("best", tiny_results).trial_dir
     assert episodes is not None
     assert len(list((episodes / "episodes").glob("eval-*"))) == 2
@@ -151,7 +151,7 @@ def test_a_checkpoint_from_elsewhere_has_its_own_folder(
     assert tables.read(folder, "episodes").num_rows == 10
     assert "git_revision" in files.read_json(folder / "evaluation.json")
     _, text = run(ckpt=str(path), seeds="10", results=tiny_results)
-    assert "nothing was run" in text
+    assert "nothing to run" in text
 
 
 POLICIES = """
@@ -187,7 +187,7 @@ def test_any_object_is_evaluated(
     code, text = run(policy="peers:failing", seeds="30", results=tiny_results)
     assert code == 1
     flat = " ".join(text.split())
-    assert "25 of 30 episodes failed and are in no number above; the first, seed 300000" in flat
+    assert "25 of 30 episodes failed and are not counted above; the first, seed 300000" in flat
     assert "RuntimeError: only small batches" in flat
     # Code has no hash, so nothing stored is taken for this policy's: it runs again.
     _, text = run(policy="peers:fixed", seeds="30", results=tiny_results)

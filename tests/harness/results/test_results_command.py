@@ -79,7 +79,7 @@ def test_show_gives_each_arm_its_interval_and_difference(
     assert "2/2" in lines["energy"]
     assert "1/2" in lines["explicit"]
     assert f"{means['explicit'] - means['energy']:+.3f} [" in lines["explicit"]
-    assert "against energy" in text
+    assert "vs energy" in text
     assert "python run_eval.py --ckpt best --sweep tiny --seeds 500" in text
 
 
@@ -119,10 +119,10 @@ def test_episodes_of_a_trial_the_worst_first(command: Command, evaluated_results
 def test_compare_pairs_by_start(command: Command, evaluated_results: Path) -> None:
     on_select = ("compare", "explicit", "energy", "--on", "select")
     text = " ".join(command(*on_select).split())
-    assert "paired on 25 selection starts" in text
+    assert "paired on 25 validation starts" in text
     assert "a = explicit, training seeds: 1" in text
     assert "b = energy, training seeds: 2" in text
-    assert "one training seed says nothing of others" in text
+    assert "train at least 3 seeds" in text
     rows = json.loads(command("compare", "loss / explicit", "energy", "--json"))
     assert [row["column"] for row in rows] == ["score", "success", "final_coverage"]
     assert (rows[0]["on"], rows[0]["difference_n"]) == ("report", 25)
@@ -144,8 +144,8 @@ def test_compare_takes_the_common_starts_and_says_so(
         console = Console(file=io.StringIO())
         evaluate(Options(ckpt=name, seeds=seeds, results=evaluated_results, workers=1), console)
     text = " ".join(command("compare", names[0], names[1]).split())
-    assert "paired on 27 report starts" in text
-    assert "6 starts that not all of them have are left out" in text
+    assert "paired on 27 test starts" in text
+    assert "6 starts that only some of them have are left out" in text
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_a_search_is_listed_best_first(command: Command, evaluated_results: Path
     rows = json.loads(command("show", "--json"))
     assert rows[0]["select_score"] >= rows[1]["select_score"]
     assert [row["select_difference"] for row in rows] == [None, None]
-    assert "against" not in command("show").partition("mean [95")[0]
+    assert "vs " not in command("show").partition("mean [95")[0]
 
 
 def test_colour_only_where_it_is_wanted(tiny_results: Path) -> None:
@@ -269,12 +269,28 @@ def test_the_command_itself(tiny_results: Path, tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_the_results_command_starts_without_torch() -> None:
-    code = "import sys, harness.results; print([m for m in ('torch', 'ray') if m in sys.modules])"
+@pytest.mark.parametrize(
+    ("line", "unused"),
+    [
+        ("--help", "pyarrow numpy rich"),
+        ("list", "torch ray optuna duckdb PIL pandas scipy"),
+        ("show", "torch ray optuna duckdb PIL pandas"),
+        ("sql", "torch ray optuna PIL pandas"),
+        ("report", "torch ray optuna duckdb pandas"),
+    ],
+)
+def test_a_command_imports_only_what_it_needs(tiny_results: Path, line: str, unused: str) -> None:
+    given = [] if line == "--help" else ["--results", str(tiny_results)]
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+        [sys.executable, "-X", "importtime", "-m", "harness.results", line, *given],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
     )
-    assert done.stdout.strip() == "[]"
+    imported = {entry.rpartition("|")[2].strip() for entry in done.stderr.splitlines()}
+    assert "argparse" in imported
+    assert not imported & set(unused.split())
 
 
 def test_a_config_under_two_names_is_not_compared_with_itself(
@@ -294,9 +310,9 @@ def test_a_config_under_two_names_is_not_compared_with_itself(
 def test_compare_gives_more_than_a_mean(command: Command) -> None:
     for width in (80, 160):
         text = " ".join(command("compare", "explicit", "energy", width=width).split())
-        for part in ("middle half of the scores, a 0.", "a scores higher than b on a start"):
+        for part in ("interquartile mean, a 0.", "P(a scores higher than b)"):
             assert part in text
-        assert "smallest difference that shows 0." in text
+        assert "minimum detectable difference 0." in text
     row = json.loads(command("compare", "explicit", "energy", "--json"))[0]
     assert 0 <= row["probability_a_better_low"] <= row["probability_a_better"] <= 1
     assert row["detectable"] > 0
@@ -356,7 +372,7 @@ def test_a_search_says_what_mattered(command: Command, evaluated_results: Path) 
     plan = {**files.read_json(path), "questions": [], "train_seeds": [0, 1]}
     files.write_json({**plan, "search": {"sampler": "tpe", "axes": axes}}, path)
     text = command("show")
-    assert "which settings mattered" in text
+    assert "importance of settings" in text
     found = importances(evaluated_results / "tiny")
     assert found.note
     assert found.note in " ".join(text.split())

@@ -15,8 +15,9 @@ from harness.analysis import verdicts
 from harness.analysis.sweep_results import Sweep
 from harness.core import files
 from harness.core.errors import UserError
+from harness.results import TABLES, output, paper_tables, sql
 from harness.results import __main__ as results_main
-from harness.results import export, output, paper_tables, sql
+from harness.results.write import write_tables
 from harness.storage import tables
 
 
@@ -149,8 +150,8 @@ def test_what_a_query_brings_is_harmless(
 def test_exported_tables_are_the_tables(evaluated_results: Path, tmp_path: Path) -> None:
     folder = evaluated_results / "tiny"
     for form in ("csv", "arrow", "parquet"):
-        written = export.write(folder, tmp_path / form, form, None, force=False)
-        assert [path.stem for path in written] == list(export.TABLES)
+        written = write_tables(folder, tmp_path / form, form, None, force=False)
+        assert [path.stem for path in written] == list(TABLES)
     episodes = sql.tables([folder], "episodes")
     assert pyarrow.feather.read_table(tmp_path / "arrow" / "episodes.arrow").equals(episodes)
     assert pq.read_table(tmp_path / "parquet" / "episodes.parquet").equals(episodes)
@@ -167,22 +168,22 @@ def test_exported_tables_are_the_tables(evaluated_results: Path, tmp_path: Path)
 def test_nothing_is_overwritten_unasked(evaluated_results: Path, tmp_path: Path) -> None:
     folder, file = evaluated_results / "tiny", tmp_path / "mine.csv"
     file.write_text("mine")
-    with pytest.raises(UserError, match="is there already; --force replaces"):
-        export.write(folder, file, "csv", "trials", force=False)
+    with pytest.raises(UserError, match="exists already; --force replaces"):
+        write_tables(folder, file, "csv", "trials", force=False)
     assert file.read_text() == "mine"
-    assert export.write(folder, file, "csv", "trials", force=True) == [file]
+    assert write_tables(folder, file, "csv", "trials", force=True) == [file]
     assert "mine" not in file.read_text()
     for to, table, message in (
         (tmp_path / "all.csv", None, "one file holds one table"),
         (file / "below", "trials", "must be a place to write to"),
-        (tmp_path, "latex", "is there already"),
+        (tmp_path, "latex", "exists already"),
     ):
         (tmp_path / "arms.tex").write_text("mine")
         form, name = ("latex", None) if table == "latex" else ("csv", table)
         with pytest.raises(UserError, match=message):
-            export.write(folder, to, form, name, force=False)
+            write_tables(folder, to, form, name, force=False)
     with pytest.raises(UserError, match="takes the table of arms"):
-        export.write(folder, tmp_path / "x.tex", "latex", "trials", force=False)
+        write_tables(folder, tmp_path / "x.tex", "latex", "trials", force=False)
 
 
 EVERY_SIGN = "".join(chr(code) for code in range(32, 127)) + "äß–“é”×😀\x1b‮"
@@ -194,7 +195,7 @@ def test_latex_is_whole_and_says_how_it_was_made(evaluated_results: Path, tmp_pa
     plan["questions"][0] |= {"question": "100% & _more_", "text": EVERY_SIGN}
     plan["questions"][0]["arms"][1]["arm"] = r"\input{/etc/passwd}"
     files.write_json(plan, folder / "plan.json")
-    (path,) = export.write(folder, tmp_path / "t.tex", "latex", None, force=False)
+    (path,) = write_tables(folder, tmp_path / "t.tex", "latex", None, force=False)
     text = path.read_text()
     assert text.isascii() or set(text) - set(map(chr, range(128))) <= set("äßé")
     body = text.partition(r"\begin{tabular}")[2]
@@ -216,7 +217,7 @@ def test_latex_is_whole_and_says_how_it_was_made(evaluated_results: Path, tmp_pa
     known += r"|multicolumn|emph|usepackage|times|pm|[\\{}&%$#_])"
     assert not re.sub(known, "", text).count("\\")
     assert r"\textbackslash{}input\{/etc/passwd\}" in text
-    for word in ("95 \\%", "training seeds", "nothing was chosen on", "Bonferroni"):
+    for word in ("95 \\%", "training seeds", "held-out starts", "Bonferroni"):
         assert word in text
     arm = Sweep(folder).arms()[0]
     assert f"{arm.report.value:.3f} [" in text
@@ -231,7 +232,7 @@ def test_markdown_for_a_paper_and_a_search(evaluated_results: Path) -> None:
     assert {line.count("|") for line in table} == {7}
     plan = {**files.read_json(folder / "plan.json"), "questions": [], "search": {"text": "?"}}
     files.write_json(plan, folder / "plan.json")
-    assert "points of the search" in paper_tables.markdown(Sweep(folder), [])
+    assert "trials of the search" in paper_tables.markdown(Sweep(folder), [])
     assert "Bonferroni" not in paper_tables.latex(Sweep(folder), [])
 
 

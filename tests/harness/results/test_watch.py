@@ -139,7 +139,7 @@ def test_plain_lines_until_the_sweep_ends(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("sweep tiny: 1 finished, 1 running")
     assert any(
-        line.startswith("finished") and line.endswith("select score 0.750") for line in lines
+        line.startswith("finished") and line.endswith("validation score 0.750") for line in lines
     )
     assert lines[-1] == "sweep tiny: 2 finished, 1 failed, 1 pending; no process is running it"
 

@@ -98,16 +98,16 @@ def test_an_evaluation_in_numbers() -> None:
         "success, coverage > 0.95 20.0 % 11.2 % to 33.0 % 50",
         "score 0.900 0.891 to 0.908 50",
         "episodes of 100 steps on average, 25 % of them idle; action jerk 2.0 px",
-        "starts solved before the first step: 1",
+        "starts already solved at reset: 1",
     ):
         assert line in lines, lines
-    assert "inference 60 %, world 20 %, rendering 10 %, start and waiting 10 %" in " ".join(lines)
+    assert "inference 60 %, simulation 20 %, rendering 10 %, start-up and idle 10 %" in " ".join(lines)
 
 
-def test_failed_episodes_are_in_no_number() -> None:
+def test_failed_episodes_are_not_counted() -> None:
     lines = shown(rows(10, failed=3), TimeSpent(1.0, 1, 13), width=160)
     assert any(line.startswith("score 0.900") for line in lines)
-    expected = "3 of 13 episodes failed and are in no number above; the first, seed 400000: boom"
+    expected = "3 of 13 episodes failed and are not counted above; the first, seed 400000: boom"
     assert expected in lines
 
 
