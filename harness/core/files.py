@@ -21,15 +21,15 @@ _TEMPORARY = re.compile(r"\..+\.tmp-[0-9a-f]{12}")
 
 
 class TornFileError(UserError):
-    """A result file that is not whole: cut short, overwritten in part, or of another format."""
+    """A result file that is truncated, partly overwritten, or of another format."""
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside `path` that takes its name once all of it is on the disk.
+    """Open a temporary file that replaces `path` once all of its content is on the disk.
 
-    Whatever happens in between (an exception, a kill, a full disk), `path` is the old file or the
-    new one. Missing folders are made. OSError from the file system is passed on.
+    After an exception, a kill or a full disk, `path` is the old file or the new one. Missing
+    folders are made. OSError from the file system is passed on.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
@@ -46,15 +46,15 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
 
 
 def temporary_beside(path: Path) -> Path:
-    """Return a fresh hidden name in the folder of `path`, on the same file system for a rename."""
-    # 60 characters of the name keep the whole below the 255 bytes that file systems allow.
+    """Return an unused hidden name in the folder of `path`, so that a rename to it is atomic."""
+    # 60 characters of the name keep it below the 255 bytes that file systems allow.
     return path.parent / f".{path.name[:60]}.tmp-{secrets.token_hex(6)}"
 
 
 def remove_temporaries(folder: Path) -> list[Path]:
-    """Remove what killed writers left anywhere under `folder`; return the paths removed.
+    """Remove the temporary files of killed writers under `folder`; return the removed paths.
 
-    Only for a process that knows it is the folder's only writer (the holder of a sweep's lock).
+    Only for the folder's only writer (the holder of its lock).
     """
     found = sorted(path for path in folder.rglob(".*") if _TEMPORARY.fullmatch(path.name))
     for path in found:
@@ -89,7 +89,7 @@ def _try_lock(file: IO[str]) -> bool:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable: without it a rename may be lost with the power."""
+    """Write the names in `folder` to the disk, so that a rename survives a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -97,10 +97,11 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def quarantine(path: Path) -> None:
-    """Rename an unreadable file or folder to `<name>.torn` (or `.torn-2`, ...) and log a warning.
+def quarantine(path: Path, problem: str = "is torn") -> None:
+    """Rename a file or folder that cannot be used to `<name>.torn`, and log a warning.
 
-    A path that is gone, or that cannot be renamed, stays as it is.
+    A further one is `<name>.torn-2`, and so on. A path that is gone, or that cannot be renamed,
+    stays as it is.
     """
     number, target = 1, path.with_name(f"{path.name}.torn")
     while target.exists():
@@ -111,13 +112,13 @@ def quarantine(path: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        _log.warning("%s is torn and left out (it cannot be renamed: %s)", path, error)
+        _log.warning("%s %s and left out (it cannot be renamed: %s)", path, problem, error)
         return
-    _log.warning("%s is torn: set aside as %s, its work counts as not done", path, target.name)
+    _log.warning("%s %s: set aside as %s, its work counts as not done", path, problem, target.name)
 
 
 def write_json(value: object, path: Path) -> None:
-    """Write plain values as JSON, atomically; ValueError for a NaN, infinity or other object."""
+    """Write plain values as JSON, atomically; ValueError for NaN, infinity or other objects."""
     try:
         text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False)
     except (TypeError, ValueError) as error:
@@ -127,7 +128,7 @@ def write_json(value: object, path: Path) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file holds; TornFileError names the file when it is not whole JSON."""
+    """Return the content of a JSON file; TornFileError when it is not whole JSON."""
     size = path.stat().st_size
     if size > MAX_JSON_BYTES:
         raise ValueError(f"{path} must be at most {MAX_JSON_BYTES} bytes, it has {size}")
@@ -155,7 +156,7 @@ def read_or(
 
 
 def read_json_or(path: Path, default: Any = None) -> Any:
-    """Return what a JSON file holds, or `default` where it is absent or torn."""
+    """Return the content of a JSON file, or `default` where it is absent or torn."""
     return read_or(default, read_json, path)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: folders that are whole or absent, and what `best`, a trial or a path stands for."""
+"""Checkpoints: folders that are whole or absent."""
 
 import hashlib
 import os
@@ -11,18 +11,20 @@ from typing import Any, Protocol
 from harness.core import paths
 from harness.core.errors import UserError
 from harness.core.files import read_json, sync_folder, temporary_beside, write_json
+from harness.storage.training_state import read as read_state
+from harness.storage.training_state import write as write_state
 
 VERSION = 1
+CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 _STATE = "training_state.safetensors"
-_CONFIG = "config.json"
 
 
 class Saveable(Protocol):
-    """Anything that writes itself, weights in `model.safetensors`, into a folder."""
+    """A policy that writes its files, with its weights in `model.safetensors`, into a folder."""
 
     def save(self, directory: Path, /) -> object:
-        """Write every file that loading needs."""
+        """Write all files that loading needs."""
 
 
 def save(
@@ -35,11 +37,11 @@ def save(
     training_state: Mapping[str, Any] | None = None,
     info: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write `directory/name` as a whole, in place of the one before it; return its path.
+    """Write the checkpoint `directory/name` in place of an earlier one; return its path.
 
-    All files are on the disk before the name is theirs. Between the two renames the old folder
-    lies beside under `.<name>.old`, where `find` looks too, so a kill at any instant leaves one
-    whole checkpoint. `info` (config_hash, train_seed, ...) is kept in config.json.
+    All files are on the disk before the folder gets its name. Between the two renames the old
+    folder is named `.<name>.old`, where `find` looks too, so a kill at any instant leaves one
+    whole checkpoint. `info` (config_hash, train_seed, ...) is added to config.json.
     """
     directory.mkdir(parents=True, exist_ok=True)
     target = directory / paths.check_name(name, "a checkpoint's name")
@@ -48,11 +50,7 @@ def save(
     try:
         policy.save(temporary)
         if training_state is not None:
-            from harness.storage import (
-                training_state as state,  # torch is slow to import, and readers of tables need none
-            )
-
-            state.write(dict(training_state), temporary / _STATE)
+            write_state(dict(training_state), temporary / _STATE)
         described = {
             "version": VERSION,
             "step": step,
@@ -60,7 +58,7 @@ def save(
             **(info or {}),
             "config": dict(config),
         }
-        write_json(described, temporary / _CONFIG)
+        write_json(described, temporary / CONFIG)
         _sync(temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -69,7 +67,7 @@ def save(
 
 
 def put(directory: Path, name: str, temporary: Path) -> Path:
-    """Give a whole checkpoint's folder, on the disk already, its name `directory/name`."""
+    """Rename a whole checkpoint's folder to `directory/name`, in place of an earlier one."""
     target = directory / paths.check_name(name, "a checkpoint's name")
     old = _old(target)
     if target.exists():
@@ -84,14 +82,14 @@ def put(directory: Path, name: str, temporary: Path) -> Path:
 
 
 def find(directory: Path, name: str) -> Path | None:
-    """Return the whole checkpoint `directory/name`, or None; a save may be under way.
+    """Return the path of the checkpoint `directory/name`, also during a save; None without one.
 
-    A description without weights is that of one on an object store.
+    A folder with a description alone stands for a checkpoint on an object store: None.
     """
     target = directory / name
     for _ in range(20):
         for path in (target, _old(target)):
-            if (path / _CONFIG).is_file() and (path / WEIGHTS).is_file():
+            if (path / CONFIG).is_file() and (path / WEIGHTS).is_file():
                 return path
         if not target.exists() and not _old(target).exists():
             return None
@@ -100,27 +98,25 @@ def find(directory: Path, name: str) -> Path | None:
 
 
 def remove_old(directory: Path) -> None:
-    """Remove what a kill at the end of `save` left beside whole checkpoints.
+    """Remove the old folders that a kill at the end of `save` has left beside whole checkpoints.
 
     Only for the folder's only writer.
     """
     for old in directory.glob(".*.old"):
-        if (directory / old.name[1 : -len(".old")] / _CONFIG).is_file():
+        if (directory / old.name[1 : -len(".old")] / CONFIG).is_file():
             shutil.rmtree(old)
 
 
 def load_training_state(path: Path) -> Any:
     """Return the training state of a checkpoint's folder; FileNotFoundError when it has none."""
-    from harness.storage import training_state as state
-
-    return state.read(path / _STATE)
+    return read_state(path / _STATE)
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Return a checkpoint's config.json: step, policy_hash, config and what `info` held."""
-    described = read_json(path / _CONFIG)
+    """Return a checkpoint's config.json: step, policy_hash, config and the keys of `info`."""
+    described = read_json(path / CONFIG)
     if not isinstance(described, dict) or not isinstance(described.get("version"), int):
-        raise UserError(f"{path / _CONFIG} must describe a checkpoint with its version")
+        raise UserError(f"{path / CONFIG} must describe a checkpoint with its version")
     if described["version"] > VERSION:
         raise UserError(
             f"{path} is a checkpoint of version {described['version']} and this program reads up "
@@ -130,7 +126,7 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def weights_hash(path: Path) -> str:
-    """Return 12 hex digits that name a checkpoint's weights."""
+    """Return the first 12 hex digits of the SHA-256 of a checkpoint's weights."""
     with (path / WEIGHTS).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 

@@ -1,7 +1,7 @@
-"""Which of a table's episodes count: sorted, one row an episode, of the best checkpoints.
+"""Selects the rows of an episode table that count: one per episode, of the best checkpoints.
 
-A sweep has a million rows and more, so what is asked of every row is asked of whole columns, and
-texts are compared by the number of their first occurrence.
+A sweep can have more than a million rows, so all operations are on whole columns, and strings are
+compared by their dictionary codes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,9 +28,9 @@ Whole = NDArray[np.int64]
 
 
 def in_order(content: pa.Table) -> pa.Table:
-    """Return one row an episode, sorted by `KEY`, nulls last.
+    """Return one row per episode, sorted by `KEY`, nulls last.
 
-    Of several rows of an episode the last that went well counts, else the last error.
+    Of several rows of an episode the last one without an error counts, else the last error.
     """
     n = content.num_rows
     rank = _rank(content)
@@ -39,7 +39,7 @@ def in_order(content: pa.Table) -> pa.Table:
     ranked = rank[order]
     last = np.append(ranked[1:] != ranked[:-1], True) if n else np.zeros(0, bool)
     if not last.all():
-        # Within an episode the rows that went well come last, those of one kind in their order.
+        # Within an episode, rows without an error come last; otherwise the order is kept.
         order = np.lexsort((np.arange(n), good, rank))
         order = order[last]
     if len(order) == n and (np.diff(order) == 1).all():
@@ -48,7 +48,7 @@ def in_order(content: pa.Table) -> pa.Table:
 
 
 def _rank(content: pa.Table) -> Whole:
-    """Return a number a row that is smaller where its key is, and equal where it is equal."""
+    """Return a number per row that orders rows as their keys do."""
     rank = np.zeros(content.num_rows, np.int64)
     count = 1
     for name in KEY:
@@ -65,17 +65,14 @@ def _rank(content: pa.Table) -> Whole:
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[Whole, list[Any]]:
-    """Return each row's number of its value, -1 for null, and the values."""
+    """Return the dictionary code of each row, -1 for null, and the values."""
     encoded = column.combine_chunks().dictionary_encode()
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
     return codes, encoded.dictionary.to_pylist()
 
 
 def spans(episodes: pa.Table) -> Iterator[tuple[Key, int, int]]:
-    """Yield each trial's (config_hash, train_seed) with where its rows begin and end.
-
-    The rows must lie as `in_order` has them.
-    """
+    """Yield (config_hash, train_seed), first row and end of each trial; rows as of `in_order`."""
     if episodes.num_rows == 0:
         return
     hashes, names = _codes(episodes["config_hash"])
@@ -88,15 +85,15 @@ def spans(episodes: pa.Table) -> Iterator[tuple[Key, int, int]]:
 
 
 def by_trial(episodes: pa.Table) -> dict[Key, pa.Table]:
-    """Split the episodes of `store.read` into those of each trial, without copies."""
+    """Split the episodes of `tables.read` by trial, without copies."""
     return {key: episodes.slice(start, stop - start) for key, start, stop in spans(episodes)}
 
 
 def that_count(episodes: pa.Table, trials: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Keep the rows that a trial's scores are made of, in the order that they have.
+    """Return the rows that scores are computed from, in their order.
 
-    Those that went well, of the best checkpoint (its step and weights, as `trials` say), on
-    selection or report seeds, of the protocol that most of the trial's rows on these seeds have.
+    They have no error, belong to the best checkpoint (its step and weights, from `trials`), are on
+    selection or report seeds, and have the protocol of most of the trial's rows on these seeds.
     """
     row_of = {(trial["config_hash"], trial["train_seed"]): trial for trial in trials}
     n = episodes.num_rows
@@ -111,7 +108,7 @@ def that_count(episodes: pa.Table, trials: Sequence[Mapping[str, Any]]) -> pa.Ta
             continue
         step[start:stop] = trial["best_step"]
         if trial.get("policy_hash") is not None:
-            # A hash that no row has, unlike -1, which goes with every row.
+            # A code that no row has if the hash is unknown; -1 would match every row.
             weights[start:stop] = code_of.get(trial["policy_hash"], len(names))
     steps = _whole(episodes["checkpoint_step"], -2)
     seeds = _whole(episodes["env_seed"], -1)
@@ -123,7 +120,7 @@ def that_count(episodes: pa.Table, trials: Sequence[Mapping[str, Any]]) -> pa.Ta
 
 
 def reported(episodes: pa.Table) -> NDArray[np.bool_]:
-    """Return whether each row that counts is on a report seed, not on a selection seed."""
+    """Return for each row of `that_count` whether it is on a report seed: bool (n,)."""
     return np.asarray(_whole(episodes["env_seed"], -1) >= REPORT_SEEDS.start)
 
 
@@ -135,7 +132,7 @@ def _whole(column: pa.ChunkedArray, null: int) -> Whole:
 def _usual_protocol(
     column: pa.ChunkedArray, groups: Whole, among: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Return whether a row has its group's most frequent protocol, the last by name of several."""
+    """Return whether a row has the most frequent protocol of its group, ties by name: bool (n,)."""
     codes, names = _codes(column)
     if len(names) < 2 and not (codes == -1).any():
         return np.ones(len(codes), bool)
@@ -146,24 +143,12 @@ def _usual_protocol(
     pairs, counts = np.unique(groups[among] * width + protocols[among], return_counts=True)
     order = np.lexsort((pairs % width, counts, pairs // width))
     chosen = np.zeros(int(groups.max(initial=0)) + 1, np.int64)
-    chosen[(pairs // width)[order]] = (pairs % width)[order]  # the last of a group stays
+    chosen[(pairs // width)[order]] = (pairs % width)[order]  # the last of a group wins
     return np.asarray(protocols == chosen[groups])
 
 
-def of_best(episodes: pa.Table, trial: Mapping[str, Any]) -> pa.Table:
-    """Keep a trial's episodes that went well and are of its best checkpoint (its step, weights)."""
-    step, weights = trial.get("best_step"), trial.get("policy_hash")
-    if step is None:
-        return episodes.slice(0, 0)
-    keep = pc.and_(pc.equal(episodes["checkpoint_step"], step), pc.is_null(episodes["error"]))
-    if weights is not None:
-        same = pc.equal(episodes["policy_hash"], weights)
-        keep = pc.and_(keep, pc.fill_null(same, True))
-    return episodes.filter(pc.fill_null(keep, False))
-
-
 def within(episodes: pa.Table, seeds: range) -> pa.Table:
-    """Keep the episodes whose environment seed lies in the range."""
+    """Return the episodes whose environment seed lies in the range."""
     column = episodes["env_seed"]
     return episodes.filter(
         pc.and_(pc.greater_equal(column, seeds.start), pc.less(column, seeds.stop))
@@ -171,7 +156,7 @@ def within(episodes: pa.Table, seeds: range) -> pa.Table:
 
 
 def of_one_protocol(episodes: pa.Table) -> pa.Table:
-    """Keep the protocol with the most episodes: means over two protocols mean nothing."""
+    """Return the episodes of the most frequent protocol, as those of others are not comparable."""
     counts = episodes["protocol_hash"].value_counts().to_pylist()
     if len(counts) < 2:
         return episodes

@@ -1,7 +1,7 @@
-"""The JSON files of a sweep's folder, believed only where they have the shape they are written in.
+"""Schemas of the JSON files in a sweep's folder, which may be of unknown origin.
 
-A folder may come from anybody. What is not whole JSON counts as torn; what is whole and of another
-shape was not written by this program, and nothing is derived from it.
+A file that is not whole JSON is torn. One of another schema was not written by this program, and
+is refused.
 """
 
 import functools
@@ -123,8 +123,8 @@ class _Described:
     select_success_rate: float | None = None
 
 
-# What each file is, in words, and its shape. Keys that no reader asks for are nobody's business.
-_SHAPES: dict[str, tuple[str, Any]] = {
+# Each file's description and schema. Unknown keys are ignored.
+_SCHEMAS: dict[str, tuple[str, Any]] = {
     "plan.json": ("a sweep's plan", _Plan),
     "health.json": ("a list of what was found wrong", list[_Finding]),
     "status.json": ("a trial's state", _Status),
@@ -134,13 +134,13 @@ _SHAPES: dict[str, tuple[str, Any]] = {
 
 @functools.cache
 def _adapter(name: str) -> TypeAdapter[Any]:
-    return TypeAdapter(_SHAPES[name][1])
+    return TypeAdapter(_SCHEMAS[name][1])
 
 
 def read(path: Path) -> Any:
-    """Return a JSON file of a sweep's folder, whose name says what it has to hold.
+    """Return the content of a JSON file of a sweep's folder, checked by the file's name.
 
-    TornFileError for what is not whole JSON, UserError for another shape, with its place.
+    TornFileError when it is not whole JSON, UserError for another schema.
     """
     content = files.read_json(path)
     try:
@@ -151,7 +151,7 @@ def read(path: Path) -> Any:
         rule = first["msg"].replace("Input should be", "must be").replace("Input", "the value")
         given = "" if first["type"] == "missing" else f", given {str(first['input'])[:60]!r}"
         raise UserError(
-            f"{path} must be {_SHAPES[path.name][0]} as this program writes it: "
+            f"{path} must be {_SCHEMAS[path.name][0]} as this program writes it: "
             f"{f'{place} ' if place else ''}{rule}{given}"
         ) from None
     return content

@@ -1,4 +1,4 @@
-"""What `best`, a trial or a path stands for among the checkpoints of a results folder."""
+"""Finds the sweep, trial or checkpoint that a command line names."""
 
 import os
 from collections.abc import Callable
@@ -8,15 +8,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from harness.core import paths as store
 from harness.core.errors import UserError
+from harness.core.paths import check_name
 from harness.storage import tables
-from harness.storage.checkpoints import _CONFIG, WEIGHTS, describe, find, weights_hash
+from harness.storage.checkpoints import CONFIG, WEIGHTS, describe, find, weights_hash
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint found on the disk; sweep and trial are None for one from elsewhere."""
+    """A checkpoint on the disk; sweep and trial are None for one outside a results folder."""
 
     path: Path
     kind: str  # "trial" or "elsewhere"
@@ -26,7 +26,7 @@ class Checkpoint:
     train_seed: int | None
     step: int | None
     policy_hash: str
-    note: str = ""  # how it was chosen, for the user
+    note: str = ""  # how it was chosen, to be shown
 
 
 def resolve(
@@ -35,11 +35,11 @@ def resolve(
     sweep: str | None = None,
     fetch: Callable[[Path], None] | None = None,
 ) -> Checkpoint:
-    """Return what `best`, a trial's id (or its unambiguous start) or a folder stands for.
+    """Return the checkpoint of `best`, of a trial's id (or its unique start), or of a folder.
 
-    `best` is the finished trial with the highest select score, of the named sweep or the newest.
-    `fetch` is called with a trial's folder before its checkpoint is looked for. UserError says what
-    was looked for and where.
+    `best` is the finished trial with the highest validation score, of the named or newest sweep.
+    `fetch` is called with a trial's folder before its checkpoint is opened. UserError when there is
+    no such checkpoint.
     """
     if spec == "best":
         return _best(sweep_dir(results, sweep), fetch)
@@ -52,16 +52,16 @@ def resolve(
 
 def sweeps(results: Path) -> list[Path]:
     """Return the folders of all sweeps, the newest plan last."""
-    # A torn plan is set aside; what the trials wrote is a sweep still.
+    # A folder of trials is a sweep even if its torn plan was set aside.
     paths = sorted([*results.glob("*/trials"), *results.glob("*/plan.json")])
-    newest = {path.parent: path.stat().st_mtime_ns for path in paths}  # the plan's, where it is
+    newest = {path.parent: path.stat().st_mtime_ns for path in paths}  # of the plan, if any
     return sorted(newest, key=lambda folder: (newest[folder], folder.name))
 
 
 def sweep_dir(results: Path, sweep: str | None = None) -> Path:
-    """Return the folder of the named sweep, or of the newest; UserError lists those there are."""
+    """Return the folder of the named sweep, or of the newest; UserError without one."""
     if sweep is not None:
-        folder = results / store.check_name(sweep)
+        folder = results / check_name(sweep)
         if folder not in sweeps(results):
             known = ", ".join(path.name for path in sweeps(results)) or "none"
             raise UserError(f"there is no sweep {sweep} under {results}; there are: {known}")
@@ -80,12 +80,12 @@ def _best(folder: Path, fetch: Callable[[Path], None] | None) -> Checkpoint:
     )
     if finished.num_rows == 0:
         raise UserError(
-            f"`best` needs a finished trial with a select score, and none of the {trials.num_rows} "
-            f"trials of sweep {folder.name} is one"
+            f"`best` needs a finished trial with a validation score, and none of the "
+            f"{trials.num_rows} trials of sweep {folder.name} is one"
         )
     top = finished["select_score"][0].as_py()
     tied = pc.sum(pc.equal(finished["select_score"], top)).as_py()
-    note = f"the highest select score ({top:.3f}) of {finished.num_rows} finished trials"
+    note = f"the highest validation score ({top:.3f}) of {finished.num_rows} finished trials"
     if tied > 1:
         note += f"; {tied} tie, the first by id is taken"
     return _of_trial(folder, finished.slice(0, 1), note, fetch)
@@ -118,7 +118,7 @@ def _of_trial(
     folder: Path, row: pa.Table, note: str, fetch: Callable[[Path], None] | None
 ) -> Checkpoint:
     trial_dir = folder / "trials" / row["trial"][0].as_py()
-    # A folder from a stranger may link elsewhere; what counts as this trial lies inside it.
+    # A folder of unknown origin may contain links; a trial's files lie inside its sweep.
     if not trial_dir.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{trial_dir} links to a place outside its sweep, and is not followed")
     if fetch is not None:
@@ -144,7 +144,7 @@ def _path(path: Path) -> Checkpoint:
         path = best
     if not (path / WEIGHTS).is_file():
         raise UserError(f"a checkpoint is a folder with {WEIGHTS} in it, and {path} has none")
-    # .../<sweep>/trials/<trial>/checkpoints/<name>: its rows belong beside that trial
+    # .../<sweep>/trials/<trial>/checkpoints/<name>: a trial of a sweep
     trial_dir = path.resolve().parent.parent
     if path.resolve().parent.name == "checkpoints" and trial_dir.parent.name == "trials":
         return _checkpoint(path, "trial", trial_dir.parent.parent.name, trial_dir, "")
@@ -154,12 +154,12 @@ def _path(path: Path) -> Checkpoint:
 def _checkpoint(
     path: Path, kind: str, sweep: str | None, trial_dir: Path | None, note: str
 ) -> Checkpoint:
-    described = describe(path) if (path / _CONFIG).is_file() else {}
+    described = describe(path) if (path / CONFIG).is_file() else {}
     policy_hash = weights_hash(path)
     if described.get("policy_hash", policy_hash) != policy_hash:
         raise UserError(
             f"{path / WEIGHTS} must hold the weights that were saved, {described['policy_hash']} "
-            f"by {_CONFIG}; it holds {policy_hash}"
+            f"by {CONFIG}; it holds {policy_hash}"
         )
     return Checkpoint(
         path=path,

@@ -1,4 +1,4 @@
-"""What a result table is: Arrow schemas with a version, and one Parquet file of such a table."""
+"""Result tables: their Arrow schemas with a version, and reading and writing one Parquet file."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ def _schema(kind: str, **columns: pa.DataType) -> pa.Schema:
 _TEXT, _INT, _REAL, _BOOL = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 
 
-# Columns may follow in `curves` (any metric, float64) and `trials` (the config's leaves).
+# `curves` has further columns for metrics (float64), `trials` for the settings of the config.
 SCHEMAS: dict[str, pa.Schema] = {
     "episodes": _schema(
         "episodes",
@@ -31,10 +31,10 @@ SCHEMAS: dict[str, pa.Schema] = {
         config_hash=_TEXT,
         train_seed=_INT,
         checkpoint_step=_INT,
-        policy_hash=_TEXT,  # of the weights, so that a re-trained checkpoint is another one
+        policy_hash=_TEXT,  # of the weights, so it changes when a checkpoint is trained again
         protocol_hash=_TEXT,
         env_seed=_INT,
-        max_coverage=_REAL,  # every threshold's success follows from it
+        max_coverage=_REAL,  # gives success at every threshold
         final_coverage=_REAL,
         score=_REAL,
         success=_BOOL,
@@ -44,10 +44,10 @@ SCHEMAS: dict[str, pa.Schema] = {
         success_at_reset=_BOOL,
         action_jerk=_REAL,
         idle_share=_REAL,
-        policy_ms=_REAL,  # the three times are the episode's share of its batch, in all
+        policy_ms=_REAL,  # these three times are the episode's share of its batch
         env_ms=_REAL,
         render_ms=_REAL,
-        error=_TEXT,  # null for an episode that went well; its numbers are null otherwise
+        error=_TEXT,  # null if there was none; with an error, the numbers are null
     ),
     "curves": _schema(
         "curves", config_hash=_TEXT, train_seed=_INT, epoch=_INT, step=_INT, train_loss=_REAL
@@ -94,8 +94,8 @@ SCHEMAS: dict[str, pa.Schema] = {
 def table(kind: Kind, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Return rows as a table of this kind; a missing key is null.
 
-    Keys outside the schema become float64 columns in `curves` and typed columns in `trials`;
-    `episodes` has none. ValueError names the key or column and what came.
+    Keys outside the schema become float64 columns in `curves` and typed columns in `trials`.
+    ValueError for such a key in `episodes`, and for a value of another type.
     """
     schema = SCHEMAS[kind]
     further = list(dict.fromkeys(key for row in rows for key in row if key not in schema.names))
@@ -133,9 +133,9 @@ def _text(value: object) -> str | None:
 
 
 def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a nested config as dotted names: {"policy.energy.width": 256, ...}.
+    """Return the settings of a nested config by dotted name: {"policy.energy.width": 256, ...}.
 
-    A list becomes JSON text, an empty mapping its own name with None.
+    A list becomes JSON text, an empty mapping None.
     """
     found: dict[str, Any] = {}
     for key, value in config.items():
@@ -148,18 +148,19 @@ def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def write(content: pa.Table, path: Path) -> None:
-    """Write a table as Parquet with page checksums: whole under its name or not at all."""
+    """Write a table as Parquet with page checksums, atomically."""
     if _KIND not in (content.schema.metadata or {}):
-        raise ValueError(f"only tables made by store.table() are written, given one for {path}")
+        raise ValueError(
+            f"only tables of table_schemas.table() are written, given one for {path}"
+        )
     with atomic(path) as file:
         pq.write_table(content, file, compression="zstd", write_page_checksum=True)
 
 
 def read_file(path: Path, kind: Kind) -> pa.Table:
-    """Return one Parquet file of this kind in today's schema.
+    """Return one Parquet file of this kind in the current schema.
 
-    TornFileError when it is not whole; ValueError when it is of another kind or was written by a
-    newer version of this program.
+    TornFileError when it is not whole; ValueError for another kind or a newer schema version.
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
@@ -180,8 +181,8 @@ def read_file(path: Path, kind: Kind) -> pa.Table:
 
 
 def _conform(content: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Cast the fixed columns, add missing ones as nulls, keep further ones behind them."""
-    if content.schema.equals(schema):  # the usual case, and a sweep has thousands of files
+    """Cast the columns of the schema, add missing ones as nulls, append all others."""
+    if content.schema.equals(schema):  # the usual case of thousands of files
         return content.replace_schema_metadata(schema.metadata)
     fields = [*schema, *(field for field in content.schema if field.name not in schema.names)]
     columns = [

@@ -1,7 +1,7 @@
-"""Where results are kept: a sweep's folder read as three tables, at any moment of its life.
+"""Reads a sweep's folder as three tables, also while the sweep runs.
 
-The truth is what each trial wrote in its own folder; `tables/` is derived from it and can be
-thrown away. Nothing is locked: every file is whole or absent, and a torn one is set aside.
+The sources are the files in each trial's folder; `tables/` is derived from them and can be
+deleted. Readers take no lock: files are written atomically, and torn ones are set aside.
 """
 
 import hashlib
@@ -29,17 +29,17 @@ _SOURCES = b"ibc_harness.sources"
 
 
 def read(sweep_dir: Path, kind: Kind) -> pa.Table:
-    """Return all rows of a sweep, also while it runs; writes nothing but quarantines torn files.
+    """Return all rows of a sweep; writes nothing, but sets torn files aside.
 
-    The derived table answers when no source is newer than it; otherwise the sources are read.
-    ValueError when there is no such folder or the table comes from a newer version.
+    They come from the derived table if its sources are unchanged, otherwise from the sources.
+    ValueError without such a folder, or for a table of a newer version.
     """
     found = _derived(sweep_dir, kind)
     return _gather(sweep_dir, kind) if found is None else found
 
 
 def read_both(sweep_dir: Path) -> tuple[pa.Table, pa.Table]:
-    """Return the trials and the episodes of `read`, each source read once."""
+    """Return the trials and the episodes, each source read once."""
     trials, episodes = _derived(sweep_dir, "trials"), read(sweep_dir, "episodes")
     if trials is None:
         trials = _gather_trials(sweep_dir, lambda: episodes)
@@ -47,7 +47,7 @@ def read_both(sweep_dir: Path) -> tuple[pa.Table, pa.Table]:
 
 
 def _derived(sweep_dir: Path, kind: Kind) -> pa.Table | None:
-    """Return the derived table if no source is newer, else None."""
+    """Return the derived table if its sources are unchanged, else None."""
     if not sweep_dir.is_dir():
         raise ValueError(f"a sweep's results are a folder, and {sweep_dir} is not one")
     derived = sweep_dir / "tables" / f"{kind}.parquet"
@@ -61,11 +61,11 @@ def _derived(sweep_dir: Path, kind: Kind) -> pa.Table | None:
 
 
 def rebuild(sweep_dir: Path) -> None:
-    """Derive tables/{trials,curves,episodes}.parquet again from what the trials wrote."""
+    """Derive tables/{trials,curves,episodes}.parquet again from the files of the trials."""
     kinds: tuple[Kind, ...] = ("episodes", "curves", "trials")  # trials read the derived episodes
     for kind in kinds:
-        # Reading sets torn files aside, which changes the sources; a running sweep does so too, and
-        # a table that is older than its sources is not believed.
+        # Reading may set torn files aside, and a running sweep writes more: either changes the
+        # sources, and a table of other sources is not used.
         for _ in range(2):
             before = _fingerprint(sweep_dir, kind)
             content = _gather(sweep_dir, kind)
@@ -76,7 +76,7 @@ def rebuild(sweep_dir: Path) -> None:
 
 
 def _sources(sweep_dir: Path, kind: Kind) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the files that a table is derived from, as paths in the sweep's folder, sorted."""
+    """Yield the source files of a table, sorted, as paths relative to the sweep's folder."""
     names = {
         "episodes": (),
         "curves": ("curves.parquet",),
@@ -95,14 +95,14 @@ def _sources(sweep_dir: Path, kind: Kind) -> Iterator[tuple[str, os.stat_result]
 
 
 def _episode_files(sweep_dir: Path, folder: str) -> list[str]:
-    # Hidden ones are still being written.
+    # Hidden files are still being written.
     names = _entries(sweep_dir / folder)
     return sorted(f"{folder}/{n}" for n in names if n.endswith(".parquet") and n[0] != ".")
 
 
 def _entries(folder: Path) -> list[str]:
     try:
-        return os.listdir(folder)  # noqa: PTH208 - names alone, thousands of times
+        return os.listdir(folder)  # noqa: PTH208 - faster than pathlib, called thousands of times
     except (FileNotFoundError, NotADirectoryError):
         return []
 
@@ -152,10 +152,10 @@ def _gather_trials(sweep_dir: Path, episodes: Callable[[], pa.Table]) -> pa.Tabl
     for folder in sorted(path for path in (sweep_dir / "trials").glob("*") if path.is_dir()):
         entry = json_schemas.read_or(folder / "config.json")
         if not entry:
-            continue  # not begun, or torn: the plan's row stands
+            continue  # not started, or torn: the plan's row remains
         row = _identity(entry, sweep_dir, f"trials/{folder.name}/config.json")
         key = row["config_hash"], row["train_seed"]
-        # The plan knows the arm's name today; the folder may be older than a renamed arm.
+        # The plan has the current name of an arm; the folder may have an earlier one.
         row.update({k: v for k, v in rows.get(key, {}).items() if k in ("question", "arm") and v})
         row.update(_of_status(json_schemas.read_or(folder / "status.json")))
         row["health"] = _health(folder / "health.json")
@@ -198,9 +198,9 @@ def _health(path: Path) -> str | None:
 
 
 def _scores(episodes: pa.Table) -> dict[str, Any]:
-    """Return the means of a trial's rows that count on selection and report seeds."""
+    """Return the mean scores on selection and report seeds of the rows of `that_count`."""
     found: dict[str, Any] = {}
-    # A row from elsewhere may hold no number: it counts as absent, as in `stats.crossed`.
+    # A row without a finite number counts as missing, as in `intervals.crossed`.
     whole = pc.and_(pc.is_finite(episodes["score"]), pc.is_valid(episodes["success"]))
     episodes = episodes.filter(whole)
     scores, reported = episodes["score"].to_numpy(), episode_table.reported(episodes)

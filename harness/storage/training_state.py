@@ -1,20 +1,21 @@
-"""A training state as one safetensors file: tensors by number, the tree around them as JSON.
+"""A training state in one safetensors file: tensors by number, the nested structure as JSON.
 
-`torch.save` would pickle the tree; this format can hold nothing that runs when it is read. It has
-no checksum of its own, so one of all that was given lies in the metadata.
+Unlike a pickle (`torch.save`), this format runs no code when it is read. The metadata hold a
+checksum of the content, as safetensors has none.
 """
 
 import json
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from harness.core.files import TornFileError
+
+if TYPE_CHECKING:
+    import torch  # at run time inside functions: readers of tables need no torch
 
 _TREE, _VERSION, _SUM = "tree", "version", "crc32"
 
@@ -22,8 +23,10 @@ _TREE, _VERSION, _SUM = "tree", "version", "crc32"
 def write(state: object, path: Path) -> None:
     """Write nested dicts (str or int keys), lists, tuples, tensors and plain values.
 
-    ValueError names the place of anything else.
+    ValueError names the place of any other value.
     """
+    from safetensors.torch import save_file
+
     tensors: dict[str, torch.Tensor] = {}
     tree = _pack(state, tensors, "state")
     text = json.dumps(tree)
@@ -32,7 +35,7 @@ def write(state: object, path: Path) -> None:
 
 
 def read(path: Path) -> Any:
-    """Return what `write` was given, to the bit, on the CPU; TornFileError for anything else."""
+    """Return what `write` was given, bit for bit, on the CPU; TornFileError for another file."""
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
@@ -41,19 +44,19 @@ def read(path: Path) -> Any:
                     f"{path} must be a training state of version 1, given {metadata.get(_VERSION)}"
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        # Files of the first days have no sum.
+        # The first files have no checksum.
         if metadata.get(_SUM, found := _checksum(metadata[_TREE], tensors)) != found:
             raise TornFileError(f"{path} is not what was written: its checksum differs")
         return _unpack(json.loads(metadata[_TREE]), tensors)
-    except FileNotFoundError:
-        raise
-    except TornFileError:
+    except (FileNotFoundError, TornFileError):
         raise
     except Exception as error:  # safetensors has no public class for a broken file
         raise TornFileError(f"{path} is not a whole training state: {error}") from error
 
 
-def _checksum(tree: str, tensors: Mapping[str, torch.Tensor]) -> str:
+def _checksum(tree: str, tensors: Mapping[str, "torch.Tensor"]) -> str:
+    import torch
+
     found = zlib.crc32(tree.encode())
     for name in sorted(tensors, key=int):
         tensor = tensors[name]
@@ -62,19 +65,19 @@ def _checksum(tree: str, tensors: Mapping[str, torch.Tensor]) -> str:
     return f"{found:08x}"
 
 
-def _pack(value: object, tensors: dict[str, torch.Tensor], where: str) -> Any:
+def _pack(value: object, tensors: dict[str, "torch.Tensor"], where: str) -> Any:
+    import torch
+
     if isinstance(value, torch.Tensor):
         name = str(len(tensors))
-        # A copy each: the format refuses tensors that share memory.
+        # Copies, as the format refuses tensors that share memory.
         tensors[name] = value.detach().to("cpu", copy=True).contiguous()
         return {"tensor": name}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, list):
-        return [_pack(item, tensors, f"{where}[{i}]") for i, item in enumerate(value)]
-    if isinstance(value, tuple):
+    if isinstance(value, list | tuple):
         items = [_pack(item, tensors, f"{where}[{i}]") for i, item in enumerate(value)]
-        return {"tuple": items}
+        return items if isinstance(value, list) else {"tuple": items}
     if isinstance(value, dict):
         for key in value:
             if isinstance(key, bool) or not isinstance(key, int | str):
@@ -86,7 +89,7 @@ def _pack(value: object, tensors: dict[str, torch.Tensor], where: str) -> Any:
     )
 
 
-def _unpack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+def _unpack(value: Any, tensors: Mapping[str, "torch.Tensor"]) -> Any:
     if isinstance(value, list):
         return [_unpack(item, tensors) for item in value]
     if isinstance(value, dict):

@@ -1,10 +1,9 @@
-"""The files of one trial: what it is, how far it is, what it measured; whole at any instant."""
+"""The folder of one trial: its config, status, measurements and checkpoints."""
 
-import dataclasses
 import faulthandler
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from harness.core import files, processes
 from harness.core.errors import UserError
 from harness.core.text import one_line
 from harness.storage import checkpoints, json_schemas, table_schemas
-from ibc.diagnostics.health import Finding
 
 SCHEMA = 1
 MAX_ERROR = 400
@@ -30,10 +28,9 @@ class TrialFolder:
 
     @contextmanager
     def lock(self, patience: float = LOCK_SECONDS) -> Iterator[None]:
-        """Hold the folder for this process, waiting so many seconds for one that is dying.
+        """Lock the folder for this process; UserError if another holds it after `patience` seconds.
 
-        A worker outlives a killed driver by a moment, and its trial is begun again by then.
-        UserError when the other one does not go.
+        The wait is for workers that live a moment longer than their killed driver.
         """
         with files.lock(self.path / ".lock", wait=patience) as held:
             if not held:
@@ -44,10 +41,10 @@ class TrialFolder:
 
     @contextmanager
     def time_limit(self, seconds: float) -> Iterator[None]:
-        """End this process when it is still at it after so many seconds.
+        """End this process if the body takes longer than this many seconds.
 
-        The stacks of its threads are in a file then, see `time_out`. A thread of faulthandler's own
-        sees to it, without Python: code that never gives it back is ended too.
+        The stacks of its threads are written to a file, see `time_out`. A thread of faulthandler
+        does this without Python's lock, so code that never releases the lock is ended too.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with self._stacks.open("w") as file:
@@ -59,7 +56,7 @@ class TrialFolder:
         self._stacks.unlink(missing_ok=True)
 
     def time_out(self) -> str:
-        """Return the stacks of the process that `time_limit` ended, "" when it ended none."""
+        """Return the stacks of the process that `time_limit` ended, "" if there is none."""
         try:
             stacks = self._stacks.read_text("utf-8", "backslashreplace")
         except FileNotFoundError:
@@ -68,21 +65,21 @@ class TrialFolder:
         return stacks
 
     def read_status(self) -> dict[str, Any]:
-        """Return status.json, {} where there is none; a torn one is set aside."""
+        """Return status.json, {} if it is absent; a torn one is set aside."""
         return dict(json_schemas.read_or(self.path / "status.json"))
 
     def read_config(self) -> dict[str, Any]:
-        """Return config.json, {} where there is none; a torn one is set aside."""
+        """Return config.json, {} if it is absent; a torn one is set aside."""
         return dict(json_schemas.read_or(self.path / "config.json"))
 
     def has_lost(self, status: Mapping[str, Any]) -> bool:
-        """Whether the best checkpoint or the episodes that it was chosen by are gone."""
+        """Return whether the best checkpoint or the episodes it was selected by are missing."""
         step = status.get("best_step")
         chosen = step is None or self._select_path(step).is_file()
         return not (chosen and self.checkpoint("best") is not None)
 
     def claim(self, described: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
-        """Write config.json and return the status that an earlier run left ({} for none).
+        """Write config.json and return the status of an earlier run, {} without one.
 
         UserError when the folder holds another trial, or this one trained on other data.
         """
@@ -109,7 +106,7 @@ class TrialFolder:
         files.write_json(self.state, self.path / "status.json")
 
     def write_failure(self, error: BaseException, details: str = "") -> None:
-        """Keep the traceback and details in error.txt, the status "failed" with one line of it."""
+        """Write the traceback and details to error.txt, and the status "failed" with one line."""
         text = "".join(traceback.format_exception(error)) + details
         with files.atomic(self.path / "error.txt") as file:
             file.write(text.encode("utf-8", "backslashreplace"))
@@ -121,23 +118,24 @@ class TrialFolder:
         self.write_status(status="failed", error=line)
 
     def write_success(self, status: str = "finished") -> None:
-        """Say that all is done, or all up to a pause ("stopped"); an earlier error goes."""
+        """Write the status "finished", or "stopped" at a pause, and remove an earlier error."""
         (self.path / "error.txt").unlink(missing_ok=True)
         ended = {"finished": time.time()} if status == "finished" else {}
         self.write_status(status=status, error=None, **ended)
 
-    def write_health(self, findings: Sequence["Finding"]) -> None:
-        """Write every finding once, by its name."""
-        unique = {f.name: f for f in reversed(findings)}
-        content = [dataclasses.asdict(f) for f in reversed(unique.values())]
-        files.write_json(content, self.path / "health.json")
+    def write_health(self, findings: Iterable[Mapping[str, Any]]) -> None:
+        """Write the first finding of each name."""
+        first: dict[str, Mapping[str, Any]] = {}
+        for finding in findings:
+            first.setdefault(finding["name"], finding)
+        files.write_json(list(first.values()), self.path / "health.json")
 
     def write_curves(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write one row an epoch."""
+        """Write the learning curves, one row per epoch."""
         table_schemas.write(table_schemas.table("curves", rows), self.path / "curves.parquet")
 
     def selected(self, step: int, policy_hash: str) -> list[dict[str, Any]] | None:
-        """Return the stored selection episodes of this step's very weights, None without them."""
+        """Return the stored selection episodes of a step and its weights, None without them."""
         path = self._select_path(step)
         found = files.read_or(None, table_schemas.read_file, path, "episodes", set_aside=True)
         if found is None:
@@ -150,7 +148,7 @@ class TrialFolder:
         table_schemas.write(table_schemas.table("episodes", rows), self._select_path(step))
 
     def checkpoint(self, name: str) -> Path | None:
-        """Return the whole checkpoint of this name, None without one."""
+        """Return the path of the whole checkpoint of this name, None without one."""
         return checkpoints.find(self.checkpoints, name)
 
     @property

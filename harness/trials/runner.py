@@ -1,7 +1,6 @@
-"""One trial: train, select a checkpoint, leave everything in a folder. Needs no Ray.
+"""One trial: train a policy, select a checkpoint by rollouts, write everything into a folder.
 
-A trial that was killed goes on from checkpoints/last, to the bit on a CPU; what stands in the
-folder is never computed again.
+An interrupted trial resumes from checkpoints/last with the same results, to the bit on a CPU.
 """
 
 import dataclasses
@@ -29,23 +28,23 @@ from ibc.policies.factory import build_policy, fit_normalizer
 from ibc.training.trainer import Trainer
 
 PROTOCOL = Protocol()
-
-
-# Of a trial's time: saving `last` after every epoch would cost a big model a good part of it, and
-# writing the curves one of many epochs.
+# Of a trial's time, for saving `last` and writing curves: after every epoch, a large model or many
+# epochs would take much more.
 SAVING_SHARE, RECORDING_SHARE = 0.005, 0.0025
+_RESULTS = ("step", "best_step", "select_score", "select_success_rate", "train_seconds", "status")
+
 Report = Callable[[Mapping[str, Any]], None]
 
 
 class RolloutError(RuntimeError):
-    """The policy failed in an episode of the selection."""
+    """The policy raised an error in a selection episode."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TrialResult:
-    """What a trial came to; scores are of the best checkpoint so far on the selection seeds.
+    """The result of a trial; scores are those of the best checkpoint on the selection seeds.
 
-    status: "finished", or "stopped" where it was to pause.
+    status: "finished", or "stopped" at the requested pause.
     """
 
     directory: Path
@@ -71,13 +70,13 @@ def run_trial(
     until: int | None = None,
     fingerprint: str | None = None,
 ) -> TrialResult:
-    """Run the trial in `directory`, or what is missing of it, and return its result.
+    """Run the trial in `directory`, or what is left of it, and return its result.
 
     report: called with the metrics of every epoch. demos: opened ones, a data set's path, or None
-    for those that a sweep would take. info: further entries of config.json (question, arm, ...).
+    for those that a sweep would use. info: further entries of config.json (question, arm, ...).
     until: pause with the status "stopped" at the first selection at or after so many optimiser
-    steps; a later call goes on from there, to the bit as if there had been no pause.
-    fingerprint: what the demonstrations must be, where the caller knows.
+    steps; a later call resumes, to the bit as if there had been no pause. fingerprint: what the
+    hash of the demonstrations must be, if known.
     An exception leaves error.txt and the status "failed" and is raised; UserError says that the
     folder holds another trial, or this one trained on other data.
     """
@@ -92,47 +91,26 @@ def run_trial(
     }
     folder = TrialFolder(directory)
     with folder.lock():
-        _run_what_is_missing(config, folder, report, described, demos, device, until, fingerprint)
-    return _result(folder, described)
+        before = folder.claim(described, demos.fingerprint)
+        if _is_left(folder, before, math.inf if until is None else until):
+            run = _Run(config, folder, demos, described, report, until)
+            run.run(before, device, fingerprint)
+        else:
+            folder.state = before
+    results = {name: folder.state[name] for name in _RESULTS}
+    return TrialResult(folder.path, described["config_hash"], train_seed, **results)
 
 
-def _run_what_is_missing(
-    config: TrialConfig,
-    folder: TrialFolder,
-    report: Report | None,
-    described: Mapping[str, Any],
-    demos: Demos,
-    device: str,
-    until: int | None,
-    fingerprint: str | None,
-) -> None:
-    before = folder.claim(described, demos.fingerprint)
-    pause = math.inf if until is None else until
-    finished, stopped = (before.get("status") == name for name in ("finished", "stopped"))
-    lost = finished and folder.has_lost(before)
-    if (finished and not lost) or (stopped and before["step"] >= pause):
-        folder.state = before
-        return
+def _is_left(folder: TrialFolder, before: Mapping[str, Any], pause: float) -> bool:
+    """Whether a trial of this status is to be trained up to the step `pause`."""
+    if before.get("status") != "finished":
+        return before.get("status") != "stopped" or bool(before["step"] < pause)
+    if not folder.has_lost(before):
+        return False
     last = folder.checkpoint("last")
-    if lost and last is not None and before.get("best_step") != before["step"]:
-        files.quarantine(last)  # the best policy comes from before it: train anew
-    device = provenance.choose_device(device)
-    try:
-        check_fingerprint(demos, fingerprint)
-        folder.write_status(
-            status="running",
-            # Going on after a pause is no further attempt.
-            attempts=before.get("attempts", 0) + (not stopped),
-            started=before.get("started", time.time()),
-            steps=config.train.steps,
-            dataset_fingerprint=demos.fingerprint,
-            **provenance.collect(device),
-        )
-        ended = _Run(config, folder, report, described, device).train(demos, pause)
-    except Exception as error:
-        folder.write_failure(error)
-        raise
-    folder.write_success("finished" if ended else "stopped")
+    if last is not None and before.get("best_step") != before["step"]:
+        files.quarantine(last)  # the lost best policy was an earlier one: train anew
+    return True
 
 
 class _Run:
@@ -140,62 +118,81 @@ class _Run:
         self,
         config: TrialConfig,
         folder: TrialFolder,
-        report: Report | None,
+        demos: Demos,
         described: Mapping[str, Any],
-        device: str,
+        report: Report | None,
+        until: int | None,
     ) -> None:
-        self.config, self.folder, self.report, self.device = config, folder, report, device
+        self.config, self.folder, self.demos, self.report = config, folder, demos, report
         self.described = described
+        self.pause = math.inf if until is None else until
         self.identity = {key: described[key] for key in ("config_hash", "train_seed")}
         self.history: list[dict[str, float]] = []
         self.saving, self.recording = Throttle(), Throttle()
 
-    def train(self, demos: Demos, pause: float) -> bool:
-        """Train and select to the end or to the pause at a step; return whether it is the end."""
-        split = ibc_demos.split(demos, self.config.split)
-        trainer = self.trainer(demos, split)
+    def run(self, before: Mapping[str, Any], device: str, fingerprint: str | None) -> None:
+        """Train to the end or the pause; write the status, and the error if there is one."""
+        device = provenance.choose_device(device)
+        try:
+            check_fingerprint(self.demos, fingerprint)
+            self.folder.write_status(
+                status="running",
+                # Resuming after a pause is no further attempt.
+                attempts=before.get("attempts", 0) + (before.get("status") != "stopped"),
+                started=before.get("started", time.time()),
+                steps=self.config.train.steps,
+                dataset_fingerprint=self.demos.fingerprint,
+                **provenance.collect(device),
+            )
+            ended = self.train(device)
+        except Exception as error:
+            self.folder.write_failure(error)
+            raise
+        self.folder.write_success("finished" if ended else "stopped")
+
+    def train(self, device: str) -> bool:
+        """Train and select to the end or the pause; return whether it is the end."""
+        split = ibc_demos.split(self.demos, self.config.split)
+        trainer = self.trainer(split, device)
         self.resume(trainer)
         wrong = probes.inspect(trainer, split)
-        if wrong:  # what is wired wrongly is worth knowing before hours of training
-            self.folder.write_health(wrong)
+        if wrong:  # to be seen before hours of training
+            self.folder.write_health(map(dataclasses.asdict, wrong))
         while True:
             due = self.select_due(trainer)
             if due:
                 self.select(trainer)
             if trainer.done:
                 break
-            if due and trainer.step >= pause:
+            if due and trainer.step >= self.pause:
                 return False
             self.epoch(trainer)
         facts = {**trainer.facts, "unclipped": not self.config.policy.inference.clip}
-        self.folder.write_health(
-            [
-                *health.diagnose(self.history, facts),
-                *probes.inspect(trainer, split),
-                *probes.saved(trainer.policy_for_inference(), self.folder.checkpoint("last")),
-            ]
-        )
+        found = [
+            *health.diagnose(self.history, facts),
+            *probes.inspect(trainer, split),
+            *probes.saved(trainer.policy_for_inference(), self.folder.checkpoint("last")),
+        ]
+        self.folder.write_health(map(dataclasses.asdict, found))
         return True
 
-    def trainer(self, demos: Demos, split: ibc_demos.Split) -> Trainer:
+    def trainer(self, split: ibc_demos.Split, device: str) -> Trainer:
         policy, seeds = self.config.policy, seeding.streams(self.identity["train_seed"])
         train, val = (
             windows.Windows(
-                demos, episodes, policy.obs_mode, policy.obs_horizon, policy.action_horizon
+                self.demos, episodes, policy.obs_mode, policy.obs_horizon, policy.action_horizon
             )
             for episodes in (split.train_episodes, split.val_episodes)
         )
         built = build_policy(policy, fit_normalizer(policy, train), generator_seed=seeds["init"])
-        return Trainer(built, train, val, self.config.train, seeds, self.device)
+        return Trainer(built, train, val, self.config.train, seeds, device)
 
     def resume(self, trainer: Trainer) -> None:
         last = self.folder.checkpoint("last")
         if last is None:
             return
-        try:
-            state = checkpoints.load_training_state(last)
-        except files.TornFileError:
-            files.quarantine(last)
+        state = files.read_or(None, checkpoints.load_training_state, last, set_aside=True)
+        if state is None:
             return
         trainer.load_state_dict(state["trainer"])
         self.history = state["history"]
@@ -206,8 +203,8 @@ class _Run:
             metrics = trainer.run_epoch()
         except Exception:
             if self.history:
-                with suppress(OSError):  # the error to be told is the other one
-                    self.record(trainer)  # the way there is what a user looks at
+                with suppress(OSError):  # the first error is the one to report
+                    self.record(trainer)  # the curves up to it help to explain it
             raise
         self.history.append(metrics)
         selecting = self.select_due(trainer)
@@ -236,7 +233,7 @@ class _Run:
         )
 
     def select_due(self, trainer: Trainer) -> bool:
-        """Whether the policy is to be rolled out at this step."""
+        """Whether a selection is due at this step."""
         every, step = self.config.select.every, trainer.step
         before = max(0, step - self.config.train.epoch_steps)
         return trainer.done or (every > 0 and step // every > before // every)
@@ -244,8 +241,8 @@ class _Run:
     def select(self, trainer: Trainer) -> None:
         """Roll out on the selection seeds and keep the policy as `best` if none was better.
 
-        `last` is of this very step. All that is decided here follows from files, so a kill at any
-        instant repeats the decision and nothing else.
+        `last` is of this step. Every decision here follows from files, so after an interruption it
+        is made again, without the rollouts.
         """
         last = self.folder.checkpoint("last")
         assert last is not None, "a checkpoint is saved before every selection"
@@ -296,18 +293,8 @@ class _Run:
 
 
 def mean_rate(history: Sequence[Mapping[str, float]]) -> float:
-    """Return the samples per second over the whole training, validation left out."""
+    """Return the samples per second over the whole training, without validation."""
     steps = [metrics["step"] for metrics in history]
     trained = [now - before for now, before in zip(steps, [0.0, *steps[:-1]], strict=True)]
     seconds = sum(n / m["samples_per_second"] for n, m in zip(trained, history, strict=True))
     return sum(trained) / seconds
-
-
-def _result(folder: TrialFolder, described: Mapping[str, Any]) -> TrialResult:
-    numbers = ("step", "best_step", "select_score", "select_success_rate", "train_seconds")
-    return TrialResult(
-        folder.path,
-        described["config_hash"],
-        described["train_seed"],
-        **{name: folder.state[name] for name in (*numbers, "status")},
-    )

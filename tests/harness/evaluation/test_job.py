@@ -42,7 +42,7 @@ def test_best_is_evaluated_and_its_rows_lie_beside_the_trial(tiny_results: Path)
     text = " ".join(text.split())
     for part in (
         "evaluating trial",
-        "chosen as the highest select score",
+        "chosen as the highest validation score",
         "episodes 50, from seeds 300000-300049, on 1 worker(s)",
         "protocol fc6f1c0ac65f: at most 300 steps",
         "success, coverage > 0.80",
