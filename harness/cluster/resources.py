@@ -1,25 +1,23 @@
-"""What this machine or a cluster can run at once."""
+"""The CPUs and GPUs of this machine or of a cluster, and how many trials they can run."""
 
 import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from harness.core.errors import UserError
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What each trial gets; shares below 1 let several run on one."""
+    """The CPUs and GPUs of each trial; with shares below 1 several trials use one."""
 
     cpus: float
     gpus: float
 
 
 def available_cpus() -> int:
-    """Return the CPUs that this process may use: its affinity, cut to its control group's quota."""
+    """Return the number of CPUs that this process's affinity and control group allow."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -28,16 +26,23 @@ def available_cpus() -> int:
     return cpus if quota == "max" else max(1, min(cpus, math.ceil(int(quota) / int(period))))
 
 
+_DEVICES = Path("/dev")
+# Device files of NVIDIA's driver, its embedded devices, the Windows Subsystem for Linux, and AMD's
+# driver. CUDA and ROCm can use no GPU without one of them.
+_GPU_FILES = ("nvidia*", "nvhost*", "dxg", "kfd")
+
+
 def available_gpus() -> int:
-    """Return the GPUs that torch sees."""
+    """Return how many GPUs torch can use; without a GPU's driver torch is not imported."""
+    if not any(any(_DEVICES.glob(name)) for name in _GPU_FILES):
+        return 0
+    import torch
+
     return torch.cuda.device_count()
 
 
 def check_resources(cpus: float, gpus: float, *, what: str = "a trial") -> int:
-    """Return how many times (cpus, gpus) fit into this machine.
-
-    UserError with the numbers when they do not fit once, or are no amounts.
-    """
+    """Return how many times (cpus, gpus) fit into this machine; UserError when not once."""
     have_cpus, have_gpus = available_cpus(), available_gpus()
     return slots(cpus, gpus, have_cpus, have_gpus, what=what, where="this machine")
 
@@ -45,7 +50,7 @@ def check_resources(cpus: float, gpus: float, *, what: str = "a trial") -> int:
 def slots(
     cpus: float, gpus: float, have_cpus: float, have_gpus: float, *, what: str, where: str
 ) -> int:
-    """Return how many times (cpus, gpus) fit into what there is; UserError when not once."""
+    """Return how many times (cpus, gpus) fit into the available ones; UserError when not once."""
     if not (cpus > 0 and math.isfinite(cpus)) or (cpus > 1 and cpus != int(cpus)):
         raise UserError(
             f"the CPUs of {what} must be a whole number or a share below 1, given {cpus:g}"
@@ -67,19 +72,19 @@ def _fit(cpus: float, gpus: float, have_cpus: float, have_gpus: float) -> int:
         return fit
     if gpus > 1:
         return min(fit, math.floor(have_gpus / gpus))
-    # A share lies on one GPU: two thirds leave a third that no other two thirds can take.
+    # A share is of one GPU: the rests of several GPUs do not add up.
     return min(fit, math.floor(1 / gpus + 1e-9) * math.floor(have_gpus))
 
 
 def cluster_slots(resources: Resources) -> int:
-    """Return how many trials fit into the Ray that is connected; UserError when none does.
+    """Return how many trials fit into the connected Ray; UserError when none does.
 
-    A trial lies on one node: two nodes of one CPU each do not run a trial of two.
+    A trial runs on one node: two nodes of one CPU each cannot run a trial of two CPUs.
     """
     nodes = _nodes()
     if not nodes:
         raise UserError("the cluster must have a living node, it has none")
-    # The one that comes nearest says best what is wrong.
+    # The error names the node that comes closest.
     largest = max(nodes, key=lambda node: (min(node[0], resources.cpus), node[1], node[0]))
     where = f"the cluster's largest node ({len(nodes)} in all)" if len(nodes) > 1 else "the cluster"
     slots(resources.cpus, resources.gpus, *largest, what="a trial", where=where)
@@ -87,7 +92,7 @@ def cluster_slots(resources: Resources) -> int:
 
 
 def cluster_room(resources: Resources) -> int:
-    """Return how many trials fit into the Ray that is connected, node by node; perhaps none."""
+    """Return how many trials fit into the nodes of the connected Ray, possibly 0."""
     return sum(
         _fit(resources.cpus, resources.gpus, *node)
         for node in _nodes()

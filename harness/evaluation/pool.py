@@ -1,4 +1,4 @@
-"""Who rolls blocks out: this process, or Ray actors."""
+"""The workers of an evaluation: this process, or Ray actors."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -7,20 +7,19 @@ from typing import Self
 
 import torch
 
+from harness.cluster.ray_session import ray_session
 from harness.config.protocol import Protocol
 from harness.evaluation.policy_source import Outcome, Task, Worker
-from harness.evaluation.ray_actors import Crew
-
-_CREW = "harness.evaluation.ray_actors"  # imports Ray, so it is imported where workers are wanted
+from harness.evaluation.ray_actors import RayWorkers
 
 
 class Pool:
     """Workers that evaluate blocks, of one policy or of many; a context manager.
 
     One worker is this process, without Ray. Every worker has one thread, so that any number of
-    them computes the same bits. `tick` is called about once a second while blocks are under way.
-    With an address, the workers are anywhere in that cluster, all its CPUs where None are asked
-    for; UserError when it has fewer.
+    them computes the same bits. `tick` is called about once a second while blocks are evaluated.
+    address: a Ray cluster, whose CPUs are all used where `workers` is None; UserError when it has
+    fewer than `workers`.
     """
 
     def __init__(
@@ -35,25 +34,23 @@ class Pool:
         self.workers = 1 if workers is None else workers
         self._asked = workers
         self._stack = ExitStack()
-        self._crew: Crew | None = None
-        self._here = Worker(protocol)
+        self._remote: RayWorkers | None = None
+        self._local = Worker(protocol)
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             if self.address is None and self.workers == 1:
                 stack.enter_context(_one_thread())
             else:
-                from harness.cluster.ray_session import ray_session
-
                 cpus = self.workers if self.address is None else None
-                stack.enter_context(
-                    ray_session(cpus=cpus, gpus=0, address=self.address, running=_CREW)
+                module = RayWorkers.__module__
+                session = ray_session(cpus=cpus, gpus=0, address=self.address, preload=module)
+                stack.enter_context(session)
+                elsewhere = self.address is not None
+                self._remote = RayWorkers(
+                    self.protocol, self._asked, self.tick, elsewhere=elsewhere
                 )
-                # Imports Ray, which reads the session's token and address only then.
-                from harness.evaluation.ray_actors import Crew
-
-                self._crew = Crew(self.protocol, self._asked, self.tick, far=bool(self.address))
-                self.workers = self._crew.workers
+                self.workers = self._remote.workers
             self._stack = stack.pop_all()
         return self
 
@@ -63,19 +60,19 @@ class Pool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._crew = None
+        self._remote = None
         self._stack.close()
 
     def run(
         self, tasks: Sequence[Task], record: Iterable[int] = ()
     ) -> Iterator[tuple[Task, Outcome]]:
-        """Yield each task with its outcome as it is done; each once, in no particular order."""
+        """Yield each task with its outcome when it is done; each once, in no particular order."""
         record = frozenset(record)
-        if self._crew is not None:
-            yield from self._crew.run(tasks, record)
+        if self._remote is not None:
+            yield from self._remote.run(tasks, record)
             return
         for task in tasks:
-            yield task, self._here.roll(task, record)
+            yield task, self._local.roll(task, record)
 
 
 @contextmanager

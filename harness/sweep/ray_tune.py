@@ -1,64 +1,57 @@
-"""Ray Tune as the executor: it starts trials where there is room. It keeps nothing.
+"""Ray Tune as the executor: it starts trials where there is room, and keeps no state.
 
-All state is in the trials' own folders; Tune's goes to a temporary folder and is thrown away.
+All state is in the trials' own folders; Tune's own files go to a temporary folder and are removed.
 """
 
 import logging
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.core.imports import importing
+import ray
+from ray import tune
+from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig
+from ray.tune.search import Searcher
 
-with importing():  # in a worker all of this is new, torch too
-    import ray
-    from ray import tune
-    from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig
-    from ray.tune.search import Searcher
+from harness.cluster import ray_patches
+from harness.cluster.resources import Resources, cluster_room
+from harness.core.errors import UserError
+from harness.core.imports import load
+from harness.core.processes import kill
+from harness.scheduling.jobs import WAIT
+from harness.sweep.dispatcher import Dispatch
+from harness.sweep.folder import TrialSettings
 
-    from harness.cluster.resources import Resources, cluster_room
-    from harness.core.errors import UserError
-    from harness.core.processes import kill
-    from harness.scheduling.jobs import WAIT, Listener, StopOnSameError
-    from harness.sweep.dispatcher import Dispatch
-    from harness.sweep.folder import SweepFolder
-    from harness.sweep.progress import Progress
-    from harness.sweep.worker import Setting, run_job
-
-
-# Each report waits for the driver, so the epochs of short ones travel together.
+# Each report waits for the driver, so short epochs are sent together.
 REPORT_SECONDS = 1.0
-ROOM_SECONDS = 5.0  # between two looks at the cluster's size
-PATIENCE_SECONDS = 300.0  # for a node that is to come back
+ROOM_SECONDS = 5.0  # between two checks of the cluster's size
+PATIENCE_SECONDS = 300.0  # to wait for a node
 
 
 def execute(
-    jobs: StopOnSameError,
-    folder: SweepFolder,
-    setting: Setting,
+    dispatch: Dispatch,
+    settings: TrialSettings,
     resources: Resources,
-    progress: Progress,
-    listeners: Sequence[Listener],
+    tick: Callable[[], None],
     scratch: Path | None,
 ) -> None:
-    """Run all jobs on the Ray that is connected; returns when none is left.
+    """Run all jobs on the connected Ray; returns when none is left.
 
-    A trial whose worker dies is begun again from its last checkpoint, as `deaths` says.
-    KeyboardInterrupt comes through at once; the folder can be resumed then.
+    Workers that fail are handled by `dispatch`. tick: called after each of Tune's steps. scratch:
+    for temporary files. KeyboardInterrupt is passed on at once; the sweep can be run again then.
     """
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    dispatch = Dispatch(jobs, folder, [progress, *listeners], progress.note, setting.seconds)
     searcher = _Searcher(dispatch, resources)
-    _take_workers_at_hand()
+    ray_patches.reuse_started_workers()
     with tempfile.TemporaryDirectory(
         prefix="tune-", dir=scratch, ignore_cleanup_errors=True
     ) as storage:
         tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(_work, setting=vars(setting)),
+                tune.with_parameters(_work, settings=vars(settings)),
                 {"cpu": resources.cpus, "gpu": resources.gpus},
             ),
             tune_config=TuneConfig(
@@ -69,77 +62,68 @@ def execute(
                 trial_dirname_creator=_trial_name,
             ),
             run_config=RunConfig(
-                name=folder.path.name,
+                name=dispatch.folder.path.name,
                 storage_path=storage,
                 verbose=0,
-                callbacks=[_Watch(searcher, progress)],
-                failure_config=FailureConfig(max_failures=0),  # see `deaths`
+                callbacks=[_Watch(searcher, tick)],
+                failure_config=FailureConfig(max_failures=0),  # `dispatch` retries
             ),
         ).fit()
-
-
-def _take_workers_at_hand() -> None:
-    """Let trials run in the workers that Ray has started already.
-
-    Tune asks for workers in whose environment PyTorch Lightning's forking is switched off, so that
-    those at hand would be ended, and others started.
-    """
-    from ray.tune.execution import class_cache
-
-    getattr(class_cache, "DEFAULT_ENV_VARS", {}).pop("PL_DISABLE_FORK", None)
 
 
 def _trial_name(trial: Any) -> str:
     return str(trial.trial_id)
 
 
-def _work(config: dict[str, Any], setting: dict[str, Any]) -> None:
-    """Run one job in a worker; its end is told by its folder, not by this function."""
+def _work(config: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Run one job in a worker; the trial's folder says how it ended, not this function."""
+    run_job = load("harness.sweep.worker:run_job")  # torch, which the driver does not need
     epochs: list[Mapping[str, Any]] = []
-    spoke = time.monotonic()
+    reported = time.monotonic()
 
     def report(metrics: Mapping[str, Any]) -> None:
-        nonlocal spoke
+        nonlocal reported
         epochs.append(metrics)
-        if time.monotonic() - spoke >= REPORT_SECONDS:
+        if time.monotonic() - reported >= REPORT_SECONDS:
             tune.report({"epochs": epochs.copy()})
             epochs.clear()
-            spoke = time.monotonic()
+            reported = time.monotonic()
 
-    tune.report({"epochs": []})  # says which process it is
-    Setting(**setting).check_shared()
-    run_job(config["id"], config["job"], Setting(**setting), report)
+    tune.report({"epochs": []})  # tells the driver the process id
+    shared = TrialSettings(**settings)
+    shared.check_shared()
+    run_job(config["id"], config["job"], shared, report)
     tune.report({"epochs": epochs})
 
 
 class _NotSaved:
-    """Tune pickles what it is given for a restore that never comes: here there is nothing."""
+    """Tune pickles this for a restore, which is not used."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
 class _Searcher(_NotSaved, Searcher):
-    """Hands Tune the next job whenever there is room for it, and hears of its end."""
+    """Gives Tune the next job when there is room for it, and is notified of its end."""
 
     def __init__(self, dispatch: Dispatch, resources: Resources) -> None:
         super().__init__()
         self.dispatch, self.resources = dispatch, resources
-        self.trials: list[Any] = []  # Tune's own, which knows what a worker died of
+        self.trials: list[Any] = []  # Tune's own, which have the errors of workers
         self._room, self._looked = 0, float("-inf")
         self._had_room = time.monotonic()
 
     def suggest(self, trial_id: str) -> Any:
-        # Tune would ask for one more than there is room for, before a search knows what it needs.
+        # Tune requests one more than there is room for, which a search could not yet choose well.
         if len(self.dispatch.running) >= self.room():
             return None
         job = self.dispatch.next(trial_id)
         if job is WAIT:
-            return None  # Tune asks again at its next step
+            return None  # Tune requests again at its next step
         return Searcher.FINISHED if job is None else {"job": job.dumps(), "id": job.id}
 
     def room(self) -> int:
-        """Return how many trials the cluster can run at once; nodes come and go."""
+        """Return how many trials the cluster can run in parallel; nodes may join and leave."""
         now = time.monotonic()
         if now - self._looked > ROOM_SECONDS:
             self._room, self._looked = cluster_room(self.resources), now
@@ -155,25 +139,25 @@ class _Searcher(_NotSaved, Searcher):
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
     ) -> None:
-        said = str(self.trial(trial_id).get_error()) if error else None
-        self.dispatch.ended(trial_id, said)
+        message = str(self.trial(trial_id).get_error()) if error else None
+        self.dispatch.ended(trial_id, message)
 
     def trial(self, trial_id: str) -> Any:
         """Return Tune's trial of this id."""
         return next(trial for trial in reversed(self.trials) if trial.trial_id == trial_id)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing is kept: the trials' folders say it all."""
+        """Do nothing: all state is in the trials' folders."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing is kept: the trials' folders say it all."""
+        """Do nothing: all state is in the trials' folders."""
 
 
 class _Watch(_NotSaved, Callback):
-    """Passes on what Tune hears from its workers, and ends those that are beyond hearing."""
+    """Passes reports of workers on, and kills those that hang."""
 
-    def __init__(self, searcher: _Searcher, progress: Progress) -> None:
-        self.searcher, self.progress = searcher, progress
+    def __init__(self, searcher: _Searcher, tick: Callable[[], None]) -> None:
+        self.searcher, self.tick = searcher, tick
         self._address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -191,7 +175,7 @@ class _Watch(_NotSaved, Callback):
         **info: Any,
     ) -> None:
         if result["node_ip"] == self._address:
-            self.searcher.dispatch.here(trial.trial_id, result["pid"])
+            self.searcher.dispatch.set_pid(trial.trial_id, result["pid"])
         for metrics in result["epochs"]:
             self.searcher.dispatch.epoch(trial.trial_id, metrics)
 
@@ -201,4 +185,4 @@ class _Watch(_NotSaved, Callback):
                 kill(pid)
             else:
                 ray.kill(self.searcher.trial(key).temporary_state.ray_actor)
-        self.progress.tick()
+        self.tick()
