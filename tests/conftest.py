@@ -1,9 +1,9 @@
-"""Fixtures that every wing's tests share."""
+"""Fixtures that all tests share, and how the tests are distributed over two workers."""
 
 import os
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import zarr
 
+from tests.commands import Commands, Undisturbed, opened, watched
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # Ray reads these once in a process's life, and its tests share a process: all of its sessions and
-# clusters have one token here. What a user without one gets is tested in processes of their own.
+# clusters have one token here. Commands are started without it, see tests/commands.py.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
@@ -30,13 +32,23 @@ def markers() -> dict[str, set[str]]:
     return found
 
 
+def named(item: pytest.Item) -> str:
+    """Return a test as docs/RELIABILITY.md names it: without its parameters."""
+    return f"{item.path.relative_to(ROOT).as_posix()}::{item.name.partition('[')[0]}"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what the page names, so that `-m faults` runs all that a promise rests on."""
+    """Mark what the page names, and give what starts Ray to one worker, which begins with it.
+
+    With `-n 2 --dist loadgroup` the other worker runs the rest meanwhile.
+    """
     known = markers()
     for item in items:
-        path = item.path.relative_to(ROOT).as_posix()
-        for marker in known.get(f"{path}::{item.name.partition('[')[0]}", ()):
+        for marker in known.get(named(item), ()):
             item.add_marker(marker)
+        if item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
 
 
 @pytest.fixture(scope="session")
@@ -124,3 +136,34 @@ def faults_of() -> Callable[[Path], list[str]]:
         return found
 
     return faults
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory, write_demos: Callable[..., Any]) -> Path:
+    """The path of 60 frames of made-up demonstrations."""
+    path = tmp_path_factory.mktemp("tiny-data") / "demos.zarr"
+    write_demos(path, lengths=(20, 15, 25))
+    return path
+
+
+@pytest.fixture
+def commands(tmp_path: Path, tiny_data: Path) -> Iterator[Commands]:
+    """The project's commands, in an empty folder."""
+    with opened(tmp_path, tiny_data) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shared_commands(
+    tmp_path_factory: pytest.TempPathFactory, tiny_data: Path
+) -> Iterator[Commands]:
+    """The same for all tests of a file."""
+    with opened(tmp_path_factory.mktemp("commands"), tiny_data) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Iterator[Undisturbed]:
+    """The sweep of `LONG` that nothing happens to: what disturbed ones are compared with."""
+    with opened(tmp_path_factory.mktemp("undisturbed"), tiny_data) as made:
+        yield watched(made)

@@ -1,6 +1,5 @@
 """Nodes of a real Ray cluster that go: nothing is lost, nothing counts twice, nothing waits."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,9 @@ from harness.storage import checkpoints, tables
 from ibc.config.action import ActionConfig
 from ibc.data.normalizer import Normalizer
 from ibc.policies.factory import build_policy
+from tests.commands import LONG, wait_for, without_clocks
 
 ROOT = Path(__file__).resolve().parents[2]
-# What two runs of the same sweep may differ in.
-OWN = {"sweep", "attempts", "train_seconds", "samples_per_second", "git_revision", "git_dirty"}
-
 pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(900)]
 
 
@@ -44,24 +41,19 @@ def add_node(cluster: Any) -> Any:
 
 
 def rows(folder: Path, kind: str) -> list[dict]:
-    table = tables.read(folder, kind).to_pylist()
-    return [{k: v for k, v in r.items() if k not in OWN and not k.endswith("_ms")} for r in table]
+    return without_clocks(tables.read(folder, kind))
 
 
-def test_a_sweep_goes_on_where_a_node_went(cluster, doors, tmp_path, wait_for):
-    results = tmp_path / "results"
+def test_a_sweep_goes_on_where_a_node_went(cluster, commands, undisturbed):
     # Slow enough to be met in the middle; shares of a GPU that is only counted.
-    doors.space.write_text(doors.space.read_text().replace("steps: 40", "steps: 600"))
-    code, out, err = doors.run(*doors.sweep(results, "--name", "undisturbed"))
-    assert (code, err) == (0, ""), out + err
-
+    commands.space.write_text(LONG)
+    results = commands.results
     node = add_node(cluster)
     options = ("--name", "disturbed", "--address", cluster.address, "--gpus-per-trial", "0.5")
-    process = doors.start(*doors.sweep(results, *options))
+    process = commands.start_sweep(*options)
 
     def both_run() -> bool:
-        paths = list((results / "disturbed").glob("trials/*/status.json"))
-        found = [json.loads(path.read_text()) for path in paths]
+        found = commands.statuses("disturbed")
         running = [each["status"] == "running" and each.get("step", 0) >= 2 for each in found]
         return len(running) == 2 and all(running)
 
@@ -71,17 +63,17 @@ def test_a_sweep_goes_on_where_a_node_went(cluster, doors, tmp_path, wait_for):
     assert (process.returncode, err) == (0, ""), out + err
     assert "2 of 2 trials finished" in out
     for kind in ("trials", "episodes"):
-        assert rows(results / "disturbed", kind) == rows(results / "undisturbed", kind)
+        assert rows(results / "disturbed", kind) == rows(undisturbed.path, kind)
     attempts = tables.read(results / "disturbed", "trials")["attempts"].to_pylist()
     assert sorted(attempts) == [1, 2]
     curves = tables.read(results / "disturbed", "curves").to_pylist()
     steps = [(row["config_hash"], row["step"]) for row in curves]
-    assert len(steps) == len(set(steps)) == 600
+    assert len(steps) == len(set(steps)) == 300
 
 
-def test_a_trial_lies_on_one_node(cluster, doors, tmp_path):
+def test_a_trial_lies_on_one_node(cluster, commands):
     options = ("--address", cluster.address, "--cpus-per-trial", "2")
-    code, _, err = doors.run(*doors.sweep(tmp_path / "results", *options))
+    code, _, err = commands.run_sweep(*options)
     assert code == 2
     assert "must fit into the 1 CPUs of the cluster" in err
     assert err.count("\n") == 1
@@ -100,16 +92,17 @@ def policy():
 """
 
 
-def test_an_evaluation_goes_on_where_a_node_went(cluster, doors, tmp_path, wait_for):
+@pytest.mark.slow
+def test_an_evaluation_goes_on_where_a_node_went(cluster, commands, tmp_path):
     (tmp_path / "slow_policy.py").write_text(SLOW)
     words = (ROOT / "run_eval.py", "--policy", "slow_policy:policy", "--seeds", "100")
-    code, out, err = doors.run(*words, "--workers", "1", "--results", tmp_path / "one")
+    code, out, err = commands.run(*words, "--workers", "1", "--results", tmp_path / "one")
     assert code == 0, out + err
 
     node = add_node(cluster)
     results = tmp_path / "two"
     given = ("--workers", "2", "--address", cluster.address, "--results", results)
-    process = doors.start(*words, *given)
+    process = commands.start(*words, *given)
     folder = results / "evaluations/slow_policy.policy/episodes"
     wait_for(lambda: len(list(folder.glob("*-part*"))) > 0, 300)
     cluster.remove_node(node, allow_graceful=False)
@@ -138,10 +131,10 @@ def test_a_checkpoint_travels_to_workers_that_share_no_folder(cluster, tmp_path)
     with Pool(protocol, 1) as pool:
         ((_, here),) = pool.run([task])
 
-    from harness.evaluation.ray_actors import Crew
+    from harness.evaluation.ray_actors import RayWorkers
 
     with ray_session(address=cluster.address):
-        crew = Crew(protocol, 1, lambda: None, far=True)
+        crew = RayWorkers(protocol, 1, lambda: None, elsewhere=True)
         crew._files(source)
         shutil.rmtree(folder)
         ((_, far),) = crew.run([task], frozenset())
@@ -154,13 +147,13 @@ def test_a_checkpoint_travels_to_workers_that_share_no_folder(cluster, tmp_path)
 
 
 def test_a_cluster_without_nodes_ends_with_a_word(cluster):
-    from harness.evaluation.ray_actors import Crew
+    from harness.evaluation.ray_actors import RayWorkers
 
     source = Source(factory="builtins:dict")
     with ray_session(address=cluster.address):
-        crew = Crew(Protocol(), None, lambda: None, far=True, patience=2.0)
+        crew = RayWorkers(Protocol(), None, lambda: None, elsewhere=True, patience=2.0)
         with pytest.raises(UserError, match=r"--workers must be 1 to the \d CPUs of the cluster"):
-            Crew(Protocol(), 9, lambda: None, far=True)
+            RayWorkers(Protocol(), 9, lambda: None, elsewhere=True)
         for node in list(cluster.worker_nodes):
             cluster.remove_node(node, allow_graceful=False)
         with pytest.raises(UserError, match="the cluster must have a living CPU, and for 2 s"):

@@ -1,4 +1,4 @@
-"""The doors with results on an S3 server: killed, resumed from nothing, evaluated elsewhere."""
+"""The commands with results on an S3 server: killed, resumed from nothing, evaluated elsewhere."""
 
 import json
 import os
@@ -11,26 +11,22 @@ import pytest
 from harness.core import errors
 from harness.remote.mirror import Mirror
 from harness.storage import tables
+from tests.commands import LONG, wait_for, without_clocks
 
 ROOT = Path(__file__).resolve().parents[2]
-# What two runs of the same sweep may differ in.
-OWN = {"sweep", "attempts", "train_seconds", "samples_per_second", "git_revision", "git_dirty"}
 
 
 def rows(folder: Path, kind: str) -> list[dict]:
-    table = tables.read(folder, kind).to_pylist()
-    return [{k: v for k, v in r.items() if k not in OWN and not k.endswith("_ms")} for r in table]
+    return without_clocks(tables.read(folder, kind))
 
 
 @pytest.mark.ray
 @pytest.mark.faults
 @pytest.mark.timeout(600)
-def test_a_killed_sweep_goes_on_from_an_empty_mirror(doors, bucket, tmp_path, wait_for):
+def test_a_killed_sweep_goes_on_from_an_empty_mirror(commands, undisturbed, bucket, tmp_path):
     uri = bucket()
-    code, out, err = doors.run(*doors.sweep(tmp_path / "results", "--name", "undisturbed"))
-    assert (code, err) == (0, ""), out + err
-
-    process = doors.start(*doors.sweep(uri, "--name", "killed"))
+    commands.space.write_text(LONG)
+    process = commands.start(*commands.sweep("--name", "killed", results=uri))
     reader = Mirror(uri, path=tmp_path / "reader")
 
     def has_come_far() -> bool:
@@ -43,22 +39,22 @@ def test_a_killed_sweep_goes_on_from_an_empty_mirror(doors, bucket, tmp_path, wa
 
     # Another machine: nothing is known but the store. Workers of the killed one may still write
     # to their mirror for a moment.
-    doors.cache = tmp_path / "second"
-    code, out, err = doors.run(*doors.sweep(uri, "--name", "killed"))
+    commands.environment["IBC_HARNESS_CACHE"] = str(tmp_path / "second")
+    code, out, err = commands.run(*commands.sweep("--name", "killed", results=uri))
     assert (code, err) == (0, ""), out + err
     assert "2 of 2 trials finished" in out
     reader.pull("killed")
     for kind in ("trials", "episodes"):
-        assert rows(reader.path / "killed", kind) == rows(tmp_path / "results/undisturbed", kind)
+        assert rows(reader.path / "killed", kind) == rows(undisturbed.path, kind)
     assert max(tables.read(reader.path / "killed", "trials")["attempts"].to_pylist()) == 2
     objects = reader.objects.list("killed")
     assert {"killed/tables/trials.parquet", "killed/answers.md"} <= objects.keys()
     assert "killed/.lock.json" not in objects
 
     # And a third machine evaluates the best of it; its rows are in the store for all.
-    doors.cache = tmp_path / "third"
+    commands.environment["IBC_HARNESS_CACHE"] = str(tmp_path / "third")
     words = (ROOT / "run_eval.py", "--ckpt", "best", "--seeds", "30", "--workers", "1")
-    code, out, err = doors.run(*words, "--results", uri)
+    code, out, err = commands.run(*words, "--results", uri)
     assert code == 0, out + err
     reader.pull()
     kept = [r for r in rows(reader.path / "killed", "episodes") if r["env_seed"] >= 300_000]
@@ -67,12 +63,12 @@ def test_a_killed_sweep_goes_on_from_an_empty_mirror(doors, bucket, tmp_path, wa
 
 
 @pytest.mark.slow
-def test_a_store_that_cannot_be_used_is_one_line_and_2(doors, bucket, s3, client, capsys):
+def test_a_store_that_cannot_be_used_is_one_line_and_2(commands, bucket, s3, client, capsys):
     """Before anything is trained; the server is asked to look at credentials for a part of it."""
     query = f"?endpoint_override={s3}&scheme=http"
 
     def refused(uri: str, message: str) -> None:
-        code, out, err = doors.run(*doors.sweep(uri))
+        code, out, err = commands.run(*commands.sweep(results=uri))
         assert code == 2, out + err
         assert out == ""
         assert message in err
@@ -102,8 +98,8 @@ def test_a_store_that_cannot_be_used_is_one_line_and_2(doors, bucket, s3, client
     look_at_credentials("0")
     try:
         refused(name + query, "the store refuses it; look at the credentials")
-        code, _, err = doors.run(
-            *doors.sweep(name + query),
+        code, _, err = commands.run(
+            *commands.sweep(results=name + query),
             AWS_ACCESS_KEY_ID=keys["AccessKeyId"],
             AWS_SECRET_ACCESS_KEY=keys["SecretAccessKey"],
         )

@@ -1,11 +1,12 @@
 """A cluster that asks for a token: who has it runs a sweep, who has not is told so in one line."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.commands import terminal
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,9 +25,8 @@ made.shutdown()
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_cluster_with_a_token_is_joined_by_who_has_it(doors, tmp_path):
+def test_a_cluster_with_a_token_is_joined_by_who_has_it(commands, tmp_path):
     token = "0123456789abcdef" * 4
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
     given = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0"}
     head = subprocess.Popen(
         [sys.executable, "-c", HEAD],
@@ -34,7 +34,7 @@ def test_a_cluster_with_a_token_is_joined_by_who_has_it(doors, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={**clean, **given},
+        env=terminal(**given),
     )
     assert head.stdin is not None
     assert head.stdout is not None
@@ -43,11 +43,11 @@ def test_a_cluster_with_a_token_is_joined_by_who_has_it(doors, tmp_path):
         words = ("--policy", "envs.expert:policy", "--seeds", "2", "--address", address)
         command = (ROOT / "run_eval.py", *words, "--results", tmp_path / "results")
         wrong = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64}
-        code, _, err = doors.run(*command, **wrong)
+        code, _, err = commands.run(*command, **wrong)
         assert code == 2, err
         assert "--address must name a running Ray cluster (whose token" in err
         assert token not in err
-        code, out, err = doors.run(*command, **given)
+        code, out, err = commands.run(*command, **given)
         assert code == 0, out + err
     finally:
         head.stdin.close()

@@ -1,12 +1,9 @@
 """Small real trials and sweeps for the fault tests, and what breaks machines for them."""
 
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,7 @@ import pytest
 
 from harness.core import files
 from harness.storage import checkpoints, table_schemas
-from harness.storage import tables as store
+from tests.commands import terminal, without_clocks
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "sweep_1"
@@ -37,30 +34,6 @@ TINY = {
     "select.every": 4,
 }
 
-SPACE = (ROOT / "tests" / "tiny.yaml").read_text()
-
-# What two runs of the same trial may differ in: clocks, and how often it had to be begun.
-CLOCKS = {
-    "seconds",
-    "samples_per_second",
-    "train_seconds",
-    "select_seconds",
-    "policy_ms",
-    "env_ms",
-    "render_ms",
-    "attempts",
-    "git_revision",
-    "git_dirty",
-}
-
-
-@pytest.fixture(scope="session")
-def tiny_data(tmp_path_factory: pytest.TempPathFactory, write_demos: Callable[..., Any]) -> Path:
-    """The path of 60 frames of made-up demonstrations."""
-    path = tmp_path_factory.mktemp("faults-data") / "demos.zarr"
-    write_demos(path, lengths=(20, 15, 25))
-    return path
-
 
 @pytest.fixture(scope="session")
 def tiny_settings() -> dict[str, Any]:
@@ -74,13 +47,6 @@ def golden(tmp_path: Path) -> Path:
     return Path(shutil.copytree(GOLDEN / "results", tmp_path / "golden"))
 
 
-def rows(table: Any) -> list[dict[str, Any]]:
-    """Return a table's rows without what belongs to a clock or to the sweep's name."""
-    return [
-        {k: v for k, v in row.items() if k not in CLOCKS | {"sweep"}} for row in table.to_pylist()
-    ]
-
-
 @pytest.fixture(scope="session")
 def numbers_of() -> Callable[[Path], dict[str, Any]]:
     """Everything that a trial's folder says but for the clocks: rows, weights, checkpoints."""
@@ -88,8 +54,10 @@ def numbers_of() -> Callable[[Path], dict[str, Any]]:
     def numbers(trial: Path) -> dict[str, Any]:
         episodes = sorted((trial / "episodes").glob("*.parquet"))
         found: dict[str, Any] = {
-            "curves": rows(table_schemas.read_file(trial / "curves.parquet", "curves")),
-            "episodes": [rows(table_schemas.read_file(path, "episodes")) for path in episodes],
+            "curves": without_clocks(table_schemas.read_file(trial / "curves.parquet", "curves")),
+            "episodes": [
+                without_clocks(table_schemas.read_file(path, "episodes")) for path in episodes
+            ],
             "health": files.read_json(trial / "health.json"),
         }
         status = files.read_json(trial / "status.json")
@@ -107,108 +75,6 @@ def numbers_of() -> Callable[[Path], dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def tables_of() -> Callable[[Path], dict[str, Any]]:
-    """A sweep's three tables but for the clocks; no episode may be there twice."""
-
-    def tables(sweep: Path) -> dict[str, Any]:
-        kinds = ("trials", "curves", "episodes")
-        found = {kind: rows(store.read(sweep, kind)) for kind in kinds}  # type: ignore[arg-type]
-        keys = [(r["config_hash"], r["train_seed"], r["env_seed"]) for r in found["episodes"]]
-        assert len(keys) == len(set(keys))
-        keys = [(r["config_hash"], r["train_seed"], r["step"]) for r in found["curves"]]
-        assert len(keys) == len(set(keys))
-        return found
-
-    return tables
-
-
-class Door:
-    """run_sweep.py with a space file, made-up demonstrations and a results folder."""
-
-    def __init__(self, folder: Path, data: Path) -> None:
-        self.folder, self.data = folder, data
-        self.results = folder / "results"
-        self.space = folder / "tiny.yaml"
-        self.space.write_text(SPACE)
-        self.environment: dict[str, str] = {}
-
-    def start(self, *options: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-        given = [self.space, "--data", self.data, "--results", self.results]
-        command = [*prefix, sys.executable, ROOT / "run_sweep.py", *given, *options]
-        cache = {"IBC_HARNESS_CACHE": str(self.folder / "cache"), "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
-            [str(word) for word in command],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **cache, **self.environment},
-            cwd=self.folder,
-            start_new_session=True,
-        )
-
-    def run(self, *options: str, prefix: tuple[str, ...] = ()) -> tuple[int, str, str]:
-        process = self.start(*options, prefix=prefix)
-        try:
-            out, err = process.communicate(timeout=600)
-        except subprocess.TimeoutExpired:
-            kill_all_of(process)
-            raise
-        return process.returncode, out, err
-
-    def statuses(self, name: str) -> list[dict[str, Any]]:
-        return [
-            files.read_json(path) for path in (self.results / name).glob("trials/*/status.json")
-        ]
-
-
-@pytest.fixture
-def door(tmp_path: Path, tiny_data: Path) -> Door:
-    return Door(tmp_path, tiny_data)
-
-
-@pytest.fixture(scope="module")
-def shared_door(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Door:
-    """One door for all tests of a file."""
-    return Door(tmp_path_factory.mktemp("door"), tiny_data)
-
-
-def members_of(session: int) -> list[int]:
-    """Return the living processes of a session; zombies have left it."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[3]) == session and fields[0] != "Z":
-            found.append(int(path.parent.name))
-    return found
-
-
-def kill_all_of(process: subprocess.Popen[str]) -> None:
-    """End a process and all of its session."""
-    for pid in members_of(process.pid):
-        os.kill(pid, signal.SIGKILL)
-    process.communicate()
-
-
-@pytest.fixture(scope="session")
-def processes_of() -> Callable[[int], list[int]]:
-    return members_of
-
-
-@pytest.fixture(scope="session")
-def wait_for() -> Callable[[Callable[[], object], float], None]:
-    def wait(condition: Callable[[], object], seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < until, "waited too long"
-            time.sleep(0.01)
-
-    return wait
-
-
-@pytest.fixture(scope="session")
 def python() -> Callable[..., subprocess.CompletedProcess[str]]:
     """What runs a program's text in a fresh interpreter, behind a prefix if one is given."""
 
@@ -217,7 +83,7 @@ def python() -> Callable[..., subprocess.CompletedProcess[str]]:
     ) -> subprocess.CompletedProcess[str]:
         command = [*prefix, sys.executable, "-c", text, *map(str, arguments)]
         given = {"capture_output": True, "text": True, "cwd": ROOT, "timeout": 240, **more}
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **given.pop("env", {})}
+        environment = terminal(OMP_NUM_THREADS="1", **given.pop("env", {}))
         return subprocess.run(command, check=False, env=environment, **given)
 
     return run
@@ -247,12 +113,3 @@ def mounted() -> Callable[[Path, str], tuple[str, ...]]:
         pytest.skip(f"no file system can be mounted here: {'; '.join(refused)}")
 
     return prefix
-
-
-@pytest.fixture
-def killed_at_the_end() -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes put into this list are ended with their sessions, whatever the test does."""
-    started: list[subprocess.Popen[str]] = []
-    yield started
-    for process in started:
-        kill_all_of(process)

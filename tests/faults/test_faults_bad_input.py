@@ -19,43 +19,48 @@ ROOT = Path(__file__).resolve().parents[2]
 HTML = "<img src=x onerror=alert(1)>[red]"
 
 
-def dry_run(door, **options):
+def dry_run(commands, **options):
     console = Console(file=io.StringIO(), width=200)
-    given = {"space": door.space, "data": door.data, "results": door.results, "dry_run": True}
+    given = {
+        "space": commands.space,
+        "data": commands.data,
+        "results": commands.results,
+        "dry_run": True,
+    }
     code = sweep(Options(**{**given, **options}), console)
     return code, console.file.getvalue()
 
 
 @pytest.mark.parametrize("name", ["../up", "a\nb", "😀", "x" * 300, HTML, "\x1b[31mred", ".", ""])
-def test_a_sweeps_name_is_a_name_on_the_command_line_and_in_the_file(door, name):
+def test_a_sweeps_name_is_a_name_on_the_command_line_and_in_the_file(commands, name):
     with pytest.raises(UserError, match=r"1 to 100 letters|a letter or digit") as refused:
-        dry_run(door, name=name or " ")
+        dry_run(commands, name=name or " ")
     assert len(str(refused.value)) < 300
-    text = door.space.read_text().replace("name: tiny", f"name: {json.dumps(name)}")
-    door.space.write_text(text)
+    text = commands.space.read_text().replace("name: tiny", f"name: {json.dumps(name)}")
+    commands.space.write_text(text)
     with pytest.raises(UserError, match=r"1 to 100 letters|a letter or digit") as refused:
-        dry_run(door)
-    assert str(refused.value).startswith(f"{door.space}:3: ")
-    assert not door.results.exists()
+        dry_run(commands)
+    assert str(refused.value).startswith(f"{commands.space}:3: ")
+    assert not commands.results.exists()
 
 
 @pytest.mark.parametrize(
     ("arm", "shown"),
     [("../up", "../up"), ("😀 wide", "😀 wide"), (HTML, HTML), ("[bold]b", "[bold]b")],
 )
-def test_an_arms_name_is_text_and_nothing_else(door, arm, shown):
+def test_an_arms_name_is_text_and_nothing_else(commands, arm, shown):
     written = json.dumps(arm, ensure_ascii=False)
-    door.space.write_text(door.space.read_text().replace("narrow:", f"{written}:"))
-    code, out = dry_run(door)
+    commands.space.write_text(commands.space.read_text().replace("narrow:", f"{written}:"))
+    code, out = dry_run(commands)
     assert code == 0
     assert shown in out
 
 
 @pytest.mark.parametrize("arm", ["a\nb", "\x1b[31m", "x" * 300, "\u202egnp", ""])
-def test_an_arms_name_that_moves_the_cursor_or_fills_the_screen_is_refused(door, arm):
-    door.space.write_text(door.space.read_text().replace("narrow:", f"{json.dumps(arm)}:"))
+def test_an_arms_name_that_moves_the_cursor_or_fills_the_screen_is_refused(commands, arm):
+    commands.space.write_text(commands.space.read_text().replace("narrow:", f"{json.dumps(arm)}:"))
     with pytest.raises(UserError, match="printable characters"):
-        dry_run(door)
+        dry_run(commands)
 
 
 EVIL = HTML + "\x1b[2J\x07\u202e\nnew line 😀 " + "x" * 300

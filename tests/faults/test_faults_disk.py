@@ -10,13 +10,17 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 FULL = """
 import errno, json, os, sys
 from pathlib import Path
-from harness import checkpoint, config, store, trial
-from harness.trial import run_trial
+from harness.config import trial_config
+from harness.config.protocol import Protocol
+from harness.core import files
+from harness.storage import checkpoints, tables
+from harness.trials import runner
+from harness.trials.runner import run_trial
 
 disk, data = map(Path, sys.argv[1:3])
 settings, room = json.loads(sys.argv[3]), int(sys.argv[4])
-trial.PROTOCOL = trial.Protocol(max_episode_steps=6)
-trial.SAVING_SHARE = 1e9
+runner.PROTOCOL = Protocol(max_episode_steps=6)
+runner.SAVING_SHARE = 1e9
 folder = disk / "sweep/trials/t"
 
 def fill(metrics):
@@ -32,21 +36,21 @@ def fill(metrics):
 
 said = {}
 try:
-    run_trial(config.resolve(settings), folder, fill, demos=data)
+    run_trial(trial_config.resolve(settings), folder, fill, demos=data)
 except Exception as error:  # an OSError, or safetensors' own
     said["error"] = str(error)
-said["status"] = store.read_json(folder / "status.json")
+said["status"] = files.read_json(folder / "status.json")
 said["torn"] = [path.name for path in disk.rglob("*.torn*")]
 for name in ("best", "last"):
-    path = checkpoint.find(folder / "checkpoints", name)
-    described = checkpoint.describe(path)
-    assert described["policy_hash"] == checkpoint.weights_hash(path)
+    path = checkpoints.find(folder / "checkpoints", name)
+    described = checkpoints.describe(path)
+    assert described["policy_hash"] == checkpoints.weights_hash(path)
     said[name] = described["step"]
-checkpoint.load_training_state(checkpoint.find(folder / "checkpoints", "last"))
-store.read(disk / "sweep", "episodes")
+checkpoints.load_training_state(checkpoints.find(folder / "checkpoints", "last"))
+tables.read(disk / "sweep", "episodes")
 (disk / "ballast").unlink()
-run_trial(config.resolve(settings), folder, demos=data)
-said["after"] = store.read_json(folder / "status.json")
+run_trial(trial_config.resolve(settings), folder, demos=data)
+said["after"] = files.read_json(folder / "status.json")
 said["left over"] = [p.name for p in disk.rglob(".*") if ".tmp-" in p.name]
 print(json.dumps(said))
 """
@@ -72,23 +76,23 @@ def test_a_full_disk_fails_the_trial_and_leaves_what_was_there(
     assert said["left over"] == []
 
 
-def test_a_sweep_on_a_full_disk_says_so_in_one_line(door, mounted):
-    door.results.mkdir()
+def test_a_sweep_on_a_full_disk_says_so_in_one_line(commands, mounted):
+    commands.results.mkdir()
     fill = (
-        f"mount -t tmpfs -o size=16k tmpfs {door.results} && "
-        f"dd if=/dev/zero of={door.results}/ballast bs=4k 2>/dev/null; true"
+        f"mount -t tmpfs -o size=16k tmpfs {commands.results} && "
+        f"dd if=/dev/zero of={commands.results}/ballast bs=4k 2>/dev/null; true"
     )
-    code, _, err = door.run(prefix=mounted(door.results, fill))
+    code, _, err = commands.run_sweep(prefix=mounted(commands.results, fill))
     assert code == 1
     assert err.startswith("error: ")
     assert "No space left on device" in err
     assert err.count("\n") == 1
 
 
-def test_a_read_only_results_folder_is_refused_before_the_start(door, mounted):
-    door.results.mkdir()
-    prefix = mounted(door.results, f"mount -t tmpfs -o ro tmpfs {door.results}")
-    code, out, err = door.run(prefix=prefix)
+def test_a_read_only_results_folder_is_refused_before_the_start(commands, mounted):
+    commands.results.mkdir()
+    prefix = mounted(commands.results, f"mount -t tmpfs -o ro tmpfs {commands.results}")
+    code, out, err = commands.run_sweep(prefix=prefix)
     assert code == 2
     assert "the results' folder must be writable" in err
     assert "Read-only file system" in err
@@ -100,8 +104,8 @@ EVALUATE = """
 import sys
 from pathlib import Path
 from rich.console import Console
-from harness import errors
-from harness.eval_job import Options, evaluate
+from harness.core import errors
+from harness.evaluation.job import Options, evaluate
 results = Path(sys.argv[1])
 options = Options(ckpt="best", seeds="5", results=results, workers=1)
 sys.exit(errors.run(lambda: evaluate(options, Console())))

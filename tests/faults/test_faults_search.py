@@ -1,10 +1,11 @@
-"""A halved search whose driver is killed: for real, from the door to the confirmed winner."""
+"""A halved search whose driver is killed: from the command to the confirmed winner."""
 
 import pytest
 
 from harness.core import files
 from harness.scheduling.search_history import selection_scores
 from harness.storage import tables
+from tests.commands import wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -19,27 +20,27 @@ search:
 """
 
 
-def test_a_killed_search_halves_on_and_confirms_its_winner(door, wait_for):
-    base = door.space.read_text().partition("questions:")[0]
+def test_a_killed_search_halves_on_and_confirms_its_winner(commands):
+    base = commands.space.read_text().partition("questions:")[0]
     base = base.replace("steps: 40", "steps: 16").replace(
         "select.seeds: 2", "select: {seeds: 2, every: 4}"
     )
-    door.space.write_text(base + SEARCH)
-    process = door.start("--name", "search")
+    commands.space.write_text(base + SEARCH)
+    process = commands.start_sweep("--name", "search")
     try:
-        wait_for(lambda: any(s["status"] == "stopped" for s in door.statuses("search")), 200)
+        wait_for(lambda: any(s["status"] == "stopped" for s in commands.statuses("search")), 200)
     finally:
         process.kill()
         process.communicate()
-    decided = files.read_json(door.results / "search/halving.json")["decisions"]
+    decided = files.read_json(commands.results / "search/halving.json")["decisions"]
 
-    code, out, err = door.run("--name", "search", "--yes")
+    code, out, err = commands.run_sweep("--name", "search", "--yes")
     assert code == 0, out + err
-    note = files.read_json(door.results / "search/halving.json")
+    note = files.read_json(commands.results / "search/halving.json")
     assert note["decisions"][: len(decided)] == decided
     assert note["rungs"] == [4, 8]
 
-    rows = tables.read(door.results / "search", "trials").to_pylist()
+    rows = tables.read(commands.results / "search", "trials").to_pylist()
     searched = [row for row in rows if row["question"] == "search"]
     levels = dict(note["decisions"])  # the last one of each point counts
     ends = {0: (4, "stopped"), 1: (8, "stopped"), 2: (16, "finished")}
@@ -47,16 +48,16 @@ def test_a_killed_search_halves_on_and_confirms_its_winner(door, wait_for):
         f"#{number}": ends[level] for number, level in levels.items()
     }
     (winner,) = [row for row in searched if row["status"] == "finished"]
-    folder = door.results / "search/trials" / winner["trial"]
+    folder = commands.results / "search/trials" / winner["trial"]
     assert selection_scores(folder).keys() == {4, 8, 12, 16}
 
     (confirmed,) = [row for row in rows if row["question"] == "confirmation"]
     assert (confirmed["arm"], confirmed["train_seed"]) == (winner["arm"], 7)
     assert (confirmed["status"], confirmed["step"], confirmed["report_n"]) == ("finished", 16, 2)
-    (asked,) = files.read_json(door.results / "search/plan.json")["questions"]
+    (asked,) = files.read_json(commands.results / "search/plan.json")["questions"]
     assert [arm["config_hash"] for arm in asked["arms"]] == [winner["config_hash"]]
-    assert "confirmation" in (door.results / "search/answers.md").read_text()
+    assert "confirmation" in (commands.results / "search/answers.md").read_text()
 
-    code, out, _ = door.run("--name", "search", "--dry-run")
+    code, out, _ = commands.run_sweep("--name", "search", "--dry-run")
     assert code == 0
     assert "2 finished, 0 failed, 3 stopped early, 0 to run" in out

@@ -178,16 +178,16 @@ def test_an_episode_that_was_rolled_out_twice_counts_once_whatever_the_clock_say
     assert tables.read(golden / "golden", "episodes").num_rows == before
 
 
-def test_a_sweep_whose_data_was_swapped_refuses_and_says_which(door, write_demos, tmp_path):
+def test_a_sweep_whose_data_was_swapped_refuses_and_says_which(commands, write_demos, tmp_path):
     path = tmp_path / "demos.zarr"
     write_demos(path, lengths=(20, 15, 25))
     source = data.resolve_source(path)
-    plan = space.plan(door.space)
-    folder = SweepFolder(door.results / "tiny-standard")
+    plan = space.plan(commands.space)
+    folder = SweepFolder(commands.results / "tiny-standard")
     jobs = [planned_job(each, "tiny-standard") for each in plan.trials]
     first = data.fingerprint(source)
-    folder.write_plan(plan, door.space, jobs, source, first)
-    options = Options(space=door.space, data=path, results=door.results, dry_run=True)
+    folder.write_plan(plan, commands.space, jobs, source, first)
+    options = Options(space=commands.space, data=path, results=commands.results, dry_run=True)
     assert sweep(options, Console(file=io.StringIO())) == 0
     write_demos(path, lengths=(20, 15, 25), seed=1)
     second = data.fingerprint(source)
@@ -200,11 +200,11 @@ def test_a_sweep_whose_data_was_swapped_refuses_and_says_which(door, write_demos
     assert files.read_json(folder.path / "plan.json")["dataset"]["fingerprint"] == first
 
 
-def test_more_than_a_thousand_trials_need_a_yes(door):
+def test_more_than_a_thousand_trials_need_a_yes(commands):
     values = ", ".join(str(k) for k in range(1, 1002))
-    head = door.space.read_text().partition("    arms:")[0]
-    door.space.write_text(f"{head}    grid: {{train.warmup_steps: [{values}]}}\n")
-    options = Options(space=door.space, data=door.data, results=door.results)
+    head = commands.space.read_text().partition("    arms:")[0]
+    commands.space.write_text(f"{head}    grid: {{train.warmup_steps: [{values}]}}\n")
+    options = Options(space=commands.space, data=commands.data, results=commands.results)
     with pytest.raises(UserError, match=r"more than 1,000 trials need --yes, given 1,00[12]"):
         sweep(options, Console(file=io.StringIO()))
-    assert not list(door.results.rglob("plan.json"))
+    assert not list(commands.results.rglob("plan.json"))

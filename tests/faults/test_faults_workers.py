@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.storage import tables
+from tests.commands import ROOT
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(1200)]
 
@@ -126,38 +127,45 @@ def memory_group():
     folder.rmdir()
 
 
+@pytest.fixture
+def commands(shared_commands):
+    """One results folder for all tests of this file."""
+    return shared_commands
+
+
 @pytest.fixture(scope="module")
-def misfortunes(shared_door, memory_group):
+def misfortunes(shared_commands, memory_group):
     """Run the sweep; return its exit code, what it said, and its rows by arm."""
+    commands = shared_commands
     prefix, _ = memory_group
-    (shared_door.folder / "sitecustomize.py").write_text(MISFORTUNES)
-    path = os.pathsep.join(filter(None, [str(shared_door.folder), os.environ.get("PYTHONPATH")]))
-    shared_door.environment = {"PYTHONPATH": path}
+    (commands.folder / "sitecustomize.py").write_text(MISFORTUNES)
+    path = os.pathsep.join([str(commands.folder), str(ROOT)])
+    commands.environment["PYTHONPATH"] = path
     arms = ARMS | ({"eats memory": 16} if prefix else {})
-    text = shared_door.space.read_text().replace("steps: 40", "steps: 12")
+    text = commands.space.read_text().replace("steps: 40", "steps: 12")
     lines = [f"      {arm}: {{train.val_windows: {windows}}}" for arm, windows in arms.items()]
-    shared_door.space.write_text("\n".join([text, *lines, ""]))
+    commands.space.write_text("\n".join([text, *lines, ""]))
     # Enough seconds for a trial on a machine as busy as this; the one that hangs costs them all.
     limit = 25 + 6 * os.getloadavg()[0]
-    code, out, err = shared_door.run(
+    code, out, err = commands.run_sweep(
         "--name", "misfortunes", "--hours-per-trial", str(limit / 3600), prefix=prefix
     )
     assert err == "", err
-    rows = tables.read(shared_door.results / "misfortunes", "trials").to_pylist()
+    rows = tables.read(commands.results / "misfortunes", "trials").to_pylist()
     assert len(rows) == len(arms) + 2
     return code, out, {row["arm"]: row for row in rows}
 
 
-def folder_of(door, row):
-    return door.results / "misfortunes/trials" / row["trial"]
+def folder_of(commands, row):
+    return commands.results / "misfortunes/trials" / row["trial"]
 
 
-def epochs_of(door, row):
-    curves = tables.read(door.results / "misfortunes", "curves").to_pylist()
+def epochs_of(commands, row):
+    curves = tables.read(commands.results / "misfortunes", "curves").to_pylist()
     return [c["step"] for c in curves if c["config_hash"] == row["config_hash"]]
 
 
-def test_trials_beside_the_unlucky_ones_finish_and_the_code_is_1(misfortunes, shared_door):
+def test_trials_beside_the_unlucky_ones_finish_and_the_code_is_1(misfortunes, commands):
     code, out, rows = misfortunes
     assert code == 1
     failed = {arm for arm, row in rows.items() if row["status"] == "failed"}
@@ -168,20 +176,20 @@ def test_trials_beside_the_unlucky_ones_finish_and_the_code_is_1(misfortunes, sh
 
 
 @pytest.mark.parametrize("arm", ["raises once", "dies once"])
-def test_a_fault_that_passes_costs_an_attempt_and_nothing_else(misfortunes, shared_door, arm):
+def test_a_fault_that_passes_costs_an_attempt_and_nothing_else(misfortunes, commands, arm):
     row = misfortunes[2][arm]
     assert (row["status"], row["attempts"], row["error"]) == ("finished", 2, None)
     # It went on from its checkpoint: every epoch is there, once.
-    assert epochs_of(shared_door, row) == [2, 4, 6, 8, 10, 12]
-    assert not (folder_of(shared_door, row) / "error.txt").exists()
+    assert epochs_of(commands, row) == [2, 4, 6, 8, 10, 12]
+    assert not (folder_of(commands, row) / "error.txt").exists()
 
 
-def test_what_always_raises_is_a_failed_row_with_its_traceback(misfortunes, shared_door):
+def test_what_always_raises_is_a_failed_row_with_its_traceback(misfortunes, commands):
     _, out, rows = misfortunes
     row = rows["raises"]
     assert row["attempts"] == 2
     assert row["error"] == "RuntimeError: <b>always</b> \\x1b[31m the same"
-    text = (folder_of(shared_door, row) / "error.txt").read_text()
+    text = (folder_of(commands, row) / "error.txt").read_text()
     assert "Traceback" in text
     assert "in raises" in text
     assert "\x1b[31m" not in out  # as the error has it
@@ -189,12 +197,12 @@ def test_what_always_raises_is_a_failed_row_with_its_traceback(misfortunes, shar
     assert row["select_score"] is None
 
 
-def test_a_trial_that_hangs_is_ended_at_its_limit(misfortunes, shared_door):
+def test_a_trial_that_hangs_is_ended_at_its_limit(misfortunes, commands):
     row = misfortunes[2]["hangs"]
     assert row["error"].startswith("TimeoutError: took longer than")
     assert "--hours-per-trial" in row["error"]
     # Where it hung is kept.
-    assert "hangs" in (folder_of(shared_door, row) / "error.txt").read_text()
+    assert "hangs" in (folder_of(commands, row) / "error.txt").read_text()
 
 
 def test_a_lack_of_memory_is_called_so_with_what_helps(misfortunes):
@@ -205,25 +213,25 @@ def test_a_lack_of_memory_is_called_so_with_what_helps(misfortunes):
 
 
 def test_a_worker_killed_for_memory_is_tried_once_more_and_called_so(
-    misfortunes, shared_door, memory_group
+    misfortunes, commands, memory_group
 ):
     if memory_group[1]:
         pytest.skip(memory_group[1])
     row = misfortunes[2]["eats memory"]
-    assert (shared_door.folder / "ate").read_text() == "xx"
+    assert (commands.folder / "ate").read_text() == "xx"
     assert row["error"].startswith("out of memory: MemoryError: the system killed its worker")
     assert "fewer trials at once" in row["error"]
 
 
-def test_the_same_error_in_a_row_stops_the_sweep_with_one_message(misfortunes, shared_door):
-    begun = shared_door.space.read_text()
+def test_the_same_error_in_a_row_stops_the_sweep_with_one_message(misfortunes, commands):
+    begun = commands.space.read_text()
     lines = [f"      same {k}: {{train: {{val_windows: 12, steps: {12 + k}}}}}" for k in range(12)]
     head = begun.partition("      narrow:")[0].replace("val_windows: 8", "val_windows: 12")
-    shared_door.space.write_text("\n".join([head.rstrip(), *lines, ""]))
-    code, out, err = shared_door.run("--name", "same")
+    commands.space.write_text("\n".join([head.rstrip(), *lines, ""]))
+    code, out, err = commands.run_sweep("--name", "same")
     assert (code, err) == (1, "")
     assert out.count("trials in a row failed with the same error") == 1
-    rows = tables.read(shared_door.results / "same", "trials").to_pylist()
+    rows = tables.read(commands.results / "same", "trials").to_pylist()
     states = [row["status"] for row in rows]
     # Those that ran beside the fifth may have ended after it.
     assert 5 <= states.count("failed") <= 8

@@ -1,9 +1,8 @@
-"""The door itself, on made-up demonstrations: a real Ray, real processes, real signals."""
+"""run_sweep.py on made-up demonstrations: a real Ray, real processes, real signals."""
 
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,144 +17,40 @@ from harness.scheduling.jobs import planned_job
 from harness.storage import tables
 from harness.sweep import pending
 from harness.sweep.folder import SweepFolder
+from tests.commands import LONG, SPACE, Commands, members_of, wait_for, without_clocks
 
 pytestmark = pytest.mark.timeout(900)
 
-ROOT = Path(__file__).resolve().parents[3]
-
-SPACE = (ROOT / "tests" / "tiny.yaml").read_text()
 # Each step multiplies the weights by 1 - 10, so they overflow before long.
 BROKEN = """
       broken:
         train: {learning_rate: 1.0, weight_decay: 10.0, schedule: constant, steps: 400}
 """
-LONG = SPACE.replace("steps: 40", "steps: 600")  # seconds, in which something can happen
-# What two runs of the same sweep may differ in.
-OWN = {"attempts", "train_seconds", "samples_per_second", "git_revision", "git_dirty"}
 
 
-class Door:
-    """run_sweep.py with a space file, made-up demonstrations and an empty results folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.results = folder / "results"
-        self.space = folder / "tiny.yaml"
-        self.space.write_text(SPACE)
-        self.started: list[subprocess.Popen[str]] = []
-
-    def start(self, *options: str) -> subprocess.Popen[str]:
-        given = [self.space, "--data", self.folder / "demos.zarr", "--results", self.results]
-        command = [sys.executable, ROOT / "run_sweep.py", *given, *options]
-        environment = {**os.environ, "IBC_HARNESS_CACHE": str(self.folder / "cache")}
-        process = subprocess.Popen(
-            [str(word) for word in command],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-            cwd=self.folder,
-            start_new_session=True,
-        )
-        self.started.append(process)
-        return process
-
-    def close(self) -> None:
-        """End what a test that failed has left, with all that it started."""
-        for process in self.started:
-            for pid in members_of(process.pid):
-                os.kill(pid, signal.SIGKILL)
-            process.communicate(timeout=60)
-
-    def run(self, *options: str) -> tuple[int, str, str]:
-        process = self.start(*options)
-        out, err = process.communicate(timeout=500)
-        return process.returncode, out, err
-
-    def table(self, name: str) -> list[dict]:
-        rows = tables.read(self.results / name, "trials").to_pylist()
-        return [{k: v for k, v in row.items() if k not in OWN | {"sweep"}} for row in rows]
-
-    def episodes(self, name: str) -> list[dict]:
-        rows = tables.read(self.results / name, "episodes").to_pylist()
-        return [
-            {k: v for k, v in row.items() if not k.endswith("_ms") and k != "sweep"} for row in rows
-        ]
-
-    def status(self, name: str) -> list[dict]:
-        paths = (self.results / name).glob("trials/*/status.json")
-        return [json.loads(path.read_text()) for path in paths]
+@pytest.fixture
+def commands(shared_commands: Commands) -> Commands:
+    """One results folder for all tests of this file."""
+    return shared_commands
 
 
-@pytest.fixture(scope="module")
-def door(tmp_path_factory, write_demos):
-    folder = tmp_path_factory.mktemp("door")
-    write_demos(folder / "demos.zarr", lengths=(20, 15, 25))
-    door = Door(folder)
-    yield door
-    door.close()
+def trials_of(commands: Commands, name: str) -> list[dict]:
+    return without_clocks(tables.read(commands.results / name, "trials"))
 
 
-def members_of(session: int) -> list[int]:
-    """Return the living processes of a session; zombies have left it."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[3]) == session and fields[0] != "Z":
-            found.append(int(path.parent.name))
-    return found
-
-
-def wait_for(condition, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited too long"
-        time.sleep(0.02)
-
-
-def trials_that_run(door: Door, name: str) -> bool:
-    return any(s["status"] == "running" and s.get("step", 0) >= 2 for s in door.status(name))
-
-
-@pytest.mark.ray
-def test_a_killed_sweep_ends_with_the_table_of_an_undisturbed_one(door):
-    door.space.write_text(LONG)
-    code, out, err = door.run("--name", "undisturbed")
-    assert (code, err) == (0, "")
-    assert "2 to run" in out
-    assert "2 of 2 trials finished" in out
-    assert "\x1b" not in out
-    folder = door.results / "undisturbed"
-    assert out.endswith(f"\n{folder / 'report.html'}\n{folder / 'answers.md'}\n")
-    assert (folder / "report.html").is_file()
-
-    process = door.start("--name", "killed")
-    wait_for(lambda: trials_that_run(door, "killed"), 280)
-    process.kill()
-    process.communicate()
-    assert any(status["status"] == "running" for status in door.status("killed"))
-    code, out, err = door.run("--name", "killed")
-    assert (code, err) == (0, "")
-    assert max(status["attempts"] for status in door.status("killed")) == 2
-
-    assert door.table("killed") == door.table("undisturbed")
-    assert door.episodes("killed") == door.episodes("undisturbed")
-    rows = door.table("killed")
-    assert [row["status"] for row in rows] == ["finished"] * 2
-    assert {row["arm"] for row in rows} == {"baseline (all)", "narrow"}
+def trials_that_run(commands: Commands, name: str) -> bool:
+    found = commands.statuses(name)
+    return any(status["status"] == "running" and status.get("step", 0) >= 2 for status in found)
 
 
 @pytest.mark.ray
 @pytest.mark.faults
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_a_sweep_soon_and_leaves_no_process(door, signum, code):
+def test_a_signal_ends_a_sweep_soon_and_leaves_no_process(commands, signum, code):
     name = f"signal-{signum}"
-    door.space.write_text(SPACE.replace("steps: 40", "steps: 100000"))
-    process = door.start("--name", name)
-    wait_for(lambda: trials_that_run(door, name), 280)
+    commands.space.write_text(SPACE.replace("steps: 40", "steps: 100000"))
+    process = commands.start_sweep("--name", name)
+    wait_for(lambda: trials_that_run(commands, name), 280)
     start = time.monotonic()
     if signum == signal.SIGINT:
         os.killpg(process.pid, signum)  # as a terminal does: to every process of the group
@@ -167,15 +62,15 @@ def test_a_signal_ends_a_sweep_soon_and_leaves_no_process(door, signum, code):
     assert err.endswith("run the same command again to continue\n")
     assert err.count("\n") == 1
     wait_for(lambda: not members_of(process.pid), 10)
-    assert {row["status"] for row in door.table(name)} <= {"running", "pending"}
+    assert {row["status"] for row in trials_of(commands, name)} <= {"running", "pending"}
 
 
 @pytest.mark.ray
 @pytest.mark.faults
-def test_a_trial_whose_worker_is_killed_goes_on_from_its_checkpoint(door):
-    door.space.write_text(LONG)
-    process = door.start("--name", "orphaned")
-    wait_for(lambda: trials_that_run(door, "orphaned"), 280)
+def test_a_trial_whose_worker_is_killed_goes_on_from_its_checkpoint(commands):
+    commands.space.write_text(LONG)
+    process = commands.start_sweep("--name", "orphaned")
+    wait_for(lambda: trials_that_run(commands, "orphaned"), 280)
     workers = [
         pid
         for pid in members_of(process.pid)
@@ -185,12 +80,15 @@ def test_a_trial_whose_worker_is_killed_goes_on_from_its_checkpoint(door):
         os.kill(pid, signal.SIGKILL)
     out, err = process.communicate(timeout=500)
     assert (process.returncode, err) == (0, ""), out
-    rows = door.table("orphaned")
+    rows = trials_of(commands, "orphaned")
     assert [row["status"] for row in rows] == ["finished"] * 2
-    assert sorted(status["attempts"] for status in door.status("orphaned")) in ([1, 2], [2, 2])
-    curves = tables.read(door.results / "orphaned", "curves").to_pylist()
+    assert sorted(status["attempts"] for status in commands.statuses("orphaned")) in (
+        [1, 2],
+        [2, 2],
+    )
+    curves = tables.read(commands.results / "orphaned", "curves").to_pylist()
     steps = [(row["config_hash"], row["step"]) for row in curves]
-    assert sorted(steps) == sorted({(h, s) for h, _ in steps for s in range(2, 602, 2)})
+    assert sorted(steps) == sorted({(h, s) for h, _ in steps for s in range(2, 302, 2)})
 
 
 SEARCH = (
@@ -205,49 +103,49 @@ search:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_search_runs_and_is_extended(door):
-    door.space.write_text(SEARCH)
-    code, out, err = door.run("--name", "search")
+def test_a_search_runs_and_is_extended(commands):
+    commands.space.write_text(SEARCH)
+    code, out, err = commands.run_sweep("--name", "search")
     assert (code, err) == (0, "")
     assert "2 of 2 trials finished" in out
-    code, out, err = door.run("--name", "search", "--trials", "3")
+    code, out, err = commands.run_sweep("--name", "search", "--trials", "3")
     assert (code, err) == (0, "")
     assert "2 finished, 0 failed, 1 to run" in out
     assert "3 of 3 trials finished" in out
-    rows = door.table("search")
+    rows = trials_of(commands, "search")
     assert {row["arm"] for row in rows} == {"#0", "#1", "#2"}
     assert len({row["train.learning_rate"] for row in rows}) == 3
 
 
 @pytest.mark.ray
-def test_a_trial_that_fails_stays_in_the_table_and_the_others_go_on(door):
-    door.space.write_text(SPACE + BROKEN)
-    code, out, err = door.run("--name", "failing")
+def test_a_trial_that_fails_stays_in_the_table_and_the_others_go_on(commands):
+    commands.space.write_text(SPACE + BROKEN)
+    code, out, err = commands.run_sweep("--name", "failing")
     assert (code, err) == (1, "")
     assert "2 of 3 trials finished, 1 did not" in out
-    failed = [row for row in door.table("failing") if row["status"] == "failed"]
+    failed = [row for row in trials_of(commands, "failing") if row["status"] == "failed"]
     assert [row["arm"] for row in failed] == ["broken"]
     assert failed[0]["error"].startswith("NonFiniteError: ")
-    folder = door.results / "failing/trials" / failed[0]["trial"]
+    folder = commands.results / "failing/trials" / failed[0]["trial"]
     assert "Traceback" in (folder / "error.txt").read_text()
 
     # Nothing is left to do, so no Ray is started and the code still says that one failed.
-    before = door.table("failing")
-    code, out, err = door.run("--name", "failing")
+    before = trials_of(commands, "failing")
+    code, out, err = commands.run_sweep("--name", "failing")
     assert (code, err) == (1, "")
     assert "0 to run" in out
     assert "--retry-failed" in out
-    assert door.table("failing") == before
+    assert trials_of(commands, "failing") == before
 
 
-def test_a_dry_run_prints_the_plan_and_leaves_nothing(door):
-    door.space.write_text(SPACE)
-    code, out, err = door.run("--name", "dry", "--dry-run")
+def test_a_dry_run_prints_the_plan_and_leaves_nothing(commands):
+    commands.space.write_text(SPACE)
+    code, out, err = commands.run(*commands.sweep("--name", "dry", "--dry-run", whole=True))
     assert (code, err) == (0, "")
     assert "narrow" in out
     assert "2 to run" in out
     assert "timed here" in out
-    assert not (door.results / "dry").exists()
+    assert not (commands.results / "dry").exists()
 
 
 OTHER = """
@@ -255,52 +153,52 @@ OTHER = """
 """
 
 
-def test_one_question_is_run_with_its_baseline_and_the_plan_holds_all(door):
-    door.space.write_text(SPACE + OTHER)
-    plan = config_plan.plan(door.space)
-    folder = SweepFolder(door.results / "chosen")
+def test_one_question_is_run_with_its_baseline_and_the_plan_holds_all(commands):
+    commands.space.write_text(SPACE + OTHER)
+    plan = config_plan.plan(commands.space)
+    folder = SweepFolder(commands.results / "chosen")
     everything = pending.find(plan, folder, [], retry_failed=False)
     assert [job.info["arm"] for job in everything.left] == ["baseline (all)", "narrow", "deep"]
     chosen = pending.find(plan, folder, ["depth"], retry_failed=False)
     assert [job.info["arm"] for job in chosen.left] == ["baseline (all)", "deep"]
     assert (chosen.planned, chosen.states) == (everything.planned, {"missing": 2})
-    code, out, err = door.run("--name", "chosen", "--question", "widht")
+    code, out, err = commands.run_sweep("--name", "chosen", "--question", "widht")
     assert (code, out.count("\n")) == (2, 1)
     assert err == (
         "error: --question must name a question of tiny, given 'widht'; did you mean width?\n"
     )
-    assert not (door.results / "chosen/plan.json").exists()
+    assert not (commands.results / "chosen/plan.json").exists()
 
 
-def test_a_folder_is_one_sweeps_at_a_time(door):
-    door.space.write_text(SPACE)
-    with SweepFolder(door.results / "busy").lock():
-        code, _, err = door.run("--name", "busy")
+def test_a_folder_is_one_sweeps_at_a_time(commands):
+    commands.space.write_text(SPACE)
+    with SweepFolder(commands.results / "busy").lock():
+        code, _, err = commands.run_sweep("--name", "busy")
     assert code == 2
     assert f"is being run by process {os.getpid()} on " in err
     # A lock that a dead process has left is in nobody's way.
-    (door.results / "busy/.lock").write_text("process 1 on elsewhere\n")
-    with SweepFolder(door.results / "busy").lock():
+    (commands.results / "busy/.lock").write_text("process 1 on elsewhere\n")
+    with SweepFolder(commands.results / "busy").lock():
         pass
 
 
-def test_trials_of_two_codes_are_mixed_only_when_asked_for(door):
-    door.space.write_text(SPACE)
-    source = data.resolve_source(door.folder / "demos.zarr")
-    plan = config_plan.plan(door.space, "standard")
-    folder = SweepFolder(door.results / "changed")
-    folder.write_plan(plan, door.space, [], source, data.fingerprint(source))
+def test_trials_of_two_codes_are_mixed_only_when_asked_for(commands):
+    commands.space.write_text(SPACE)
+    source = data.resolve_source(commands.data)
+    plan = config_plan.plan(commands.space, "standard")
+    folder = SweepFolder(commands.results / "changed")
+    folder.write_plan(plan, commands.space, [], source, data.fingerprint(source))
     assert folder.changed_code() == []
     path = folder.path / "plan.json"
     content = json.loads(path.read_text())
     assert "ibc/energy/models.py" in content["code"]
     content["code"]["ibc/energy/models.py"] = "0" * 12
     path.write_text(json.dumps(content))
-    code, _, err = door.run("--name", "changed", "--dry-run")
+    code, _, err = commands.run_sweep("--name", "changed", "--dry-run")
     assert (code, err) == (0, "")
     begun = planned_job(plan.trials[0], "changed").id
     files.write_json({"status": "running"}, folder.path / "trials" / begun / "status.json")
-    code, _, err = door.run("--name", "changed")
+    code, _, err = commands.run_sweep("--name", "changed")
     assert code == 2
     assert "ibc/energy/models.py changed since this sweep's last run: --yes runs the rest" in err
     assert err.count("\n") == 1
@@ -309,13 +207,13 @@ def test_trials_of_two_codes_are_mixed_only_when_asked_for(door):
     assert folder.changed_code() == ["ibc/energy/models.py"]
 
 
-def test_what_the_data_cannot_fill_is_refused_before_anything_starts(door):
-    door.space.write_text(SPACE + "      too big: {train.batch_size: 4096}\n")
-    code, _, err = door.run()
+def test_what_the_data_cannot_fill_is_refused_before_anything_starts(commands):
+    commands.space.write_text(SPACE + "      too big: {train.batch_size: 4096}\n")
+    code, _, err = commands.run_sweep()
     assert code == 2
     assert "width / too big, seed 0: train.batch_size must be at most the 35 training" in err
     assert err.count("\n") == 1
-    assert not list(door.results.glob("tiny*/plan.json"))
+    assert not list(commands.results.glob("tiny*/plan.json"))
 
 
 @pytest.mark.parametrize(
