@@ -1,9 +1,4 @@
-"""Layers that several models share: MLP, dropout, spectral normalisation, the inference memo.
-
-In training and in evaluation `forward` is the same function of W and u and changes nothing;
-`advance` alone moves u, once a training forward. So predictions repeat themselves, and a run that
-is resumed from its weights and buffers goes on to the bit.
-"""
+"""Layers that several models share: MLP, dropout, spectral normalisation, the inference memo."""
 
 import math
 from collections.abc import Callable
@@ -17,15 +12,15 @@ from torch.nn import functional
 def drop(
     h: Tensor, share: float, generator: torch.Generator | None, by_window: bool = False
 ) -> Tensor:
-    """Dropout with masks from a generator of its own, so that training resumes to the bit.
+    """Dropout with masks from the given generator, so that a resumed training draws the same masks.
 
-    by_window: one mask for all N of h (B, N, W).
+    by_window: one mask for all N of h (B, N, W). None or a share of 0 leaves h as it is.
     """
     if generator is None or share == 0.0:
         return h
     shape = (len(h), 1, h.shape[-1]) if by_window else h.shape
     # Sixteen random bits a unit, four units a draw: bernoulli_ costs as much as a matrix product.
-    # The share is so rounded to a 65536th.
+    # This rounds the share to a 65536th.
     count = math.prod(shape)
     words = torch.empty(-(-count // 4), dtype=torch.int64, device=h.device)
     words.random_(-(2**63), None, generator=generator)
@@ -54,15 +49,16 @@ class MLP(nn.Module):
         return x
 
 
-ROUNDS = 8
+ROUNDS = 8  # of power iteration
 
 
 class SpectralLinear(nn.Linear):
     """A linear layer whose matrix is divided by its largest singular value.
 
-    u (outputs,): the left singular vector, as far as power iteration has found it. From there
-    `forward` goes ROUNDS further without keeping them, which also covers weights that are near
-    those that u was found for, as averaged ones are.
+    u (outputs,): the estimate of the left singular vector. `forward` refines it for ROUNDS rounds
+    without storing the result, which also covers weights near those of the estimate, such as
+    averaged ones. Only `advance` changes u, once a training step: predictions repeat exactly, and
+    a run resumed from weights and buffers continues with the same bits.
     """
 
     u: Tensor
@@ -72,7 +68,7 @@ class SpectralLinear(nn.Linear):
         self.register_buffer("u", functional.normalize(torch.randn(outputs), dim=0))
 
     def advance(self) -> None:
-        """Move u towards the singular vector of the weights as they are now, in place."""
+        """Update u to the singular vector of the present weights, in place."""
         self.u.copy_(self._iterate()[0])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -93,7 +89,7 @@ class SpectralLinear(nn.Linear):
 
 
 def dense(inputs: int, outputs: int, spectral: bool) -> nn.Linear:
-    """A linear layer, normalised or not."""
+    """A linear layer, with spectral normalisation if asked."""
     return SpectralLinear(inputs, outputs) if spectral else nn.Linear(inputs, outputs)
 
 
@@ -104,16 +100,14 @@ def advance(model: nn.Module) -> None:
             module.advance()
 
 
-# The lattice that actions are chosen from, that of a landscape or of probes beside it, and one that
-# does not come again.
-KEPT = 3
+KEPT = 3  # inputs: the lattice of the search, another one beside it, and one that does not repeat
 
 
-class Recall:
-    """Results by the input's own bytes; what the last call did not ask for is forgotten.
+class Memo:
+    """Caches what a layer computed, by the bytes of its input, for the next call.
 
-    Only for weights that do not change, without a graph, on a CPU (a GPU would have to hand the
-    input over first, which costs more than it saves).
+    Only for weights that do not change, without gradients, on a CPU: from a GPU the input would
+    have to be copied first, which costs more than it saves.
     """
 
     def __init__(self) -> None:
@@ -121,9 +115,9 @@ class Recall:
         self._whole: list[tuple[Tensor, Tensor]] = []
 
     def rows(self, inputs: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return compute(inputs), where every row (axis 0) depends on its own input alone.
+        """Return compute(inputs), whose rows (axis 0) are independent; computes new rows only.
 
-        Only rows that are new are computed, each once.
+        The rows of the last call are kept, others are dropped.
         """
         keys = [row.numpy().tobytes() for row in inputs]
         new: dict[bytes, int] = {}
@@ -137,7 +131,7 @@ class Recall:
         return torch.stack([self._rows[key] for key in keys])
 
     def whole(self, inputs: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return compute(inputs), or what it was if the inputs are those of a call not long ago."""
+        """Return compute(inputs), from the cache if one of the last KEPT inputs was the same."""
         for at, (known, result) in enumerate(self._whole):
             if torch.equal(known, inputs):
                 self._whole.insert(0, self._whole.pop(at))

@@ -46,7 +46,7 @@ class EnergyModel(nn.Module):
 
     def score(self, u_BW: Tensor, actions_BNA: Tensor) -> Tensor:
         """Energies (B, N) of normalised actions; those of shape (1, N, A) are for all rows."""
-        v_BNW = self.action(actions_BNA)
+        v_BNW: Tensor = self.action(actions_BNA)
         return -(u_BW.unsqueeze(1) @ v_BNW.transpose(1, 2)).squeeze(1) / math.sqrt(WIDTH)
 
 

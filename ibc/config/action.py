@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ibc.config.checks import check, check_choice, check_float
+from ibc.config.checks import check, check_float, check_options
 
 BOARD_PX = 512.0
 
@@ -13,14 +13,14 @@ class ActionConfig:
     """The space in which actions are compared.
 
     frame: "board" takes actions as they are, "agent" relative to the newest agent position.
-    bounds: what maps to [-1, 1]: the data's range with `margin` (a share of the range) on each
-    side, the range of every step of the chunk by itself ("steps"), the whole board, or +-`window`
-    px around the agent (positives outside are clipped).
+    bounds: what maps to [-1, 1]: the range of the "data" with `margin` (a share of the range) on
+    each side, the range of each step of the chunk by itself ("steps"), the whole "board", or a
+    "window" of +-`window` px around the agent (positives outside are clipped).
 
-    Chunks: later actions lie farther from the newest agent position, so for action_horizon above 2
-    take "steps". Of the human demonstrations' windows a window of 100 px clips 0.1 % for one
-    action, 20 % for 8 and 47 % for 16; "data" clips none, but then the first of 16 actions, which
-    matters most, has a deviation of 0.06 where the last has 0.25.
+    Chunks: later actions lie farther from the newest agent position, so take "steps" for an
+    action_horizon above 2. A window of 100 px clips 0.1 % of the human demonstrations' windows for
+    one action, 20 % for 8 and 47 % for 16. "data" clips none, but gives the first of 16 actions,
+    which matters most, a deviation of 0.06 where the last has 0.25.
     """
 
     frame: Literal["board", "agent"] = "agent"
@@ -29,8 +29,7 @@ class ActionConfig:
     window: float = 100.0
 
     def __post_init__(self) -> None:
-        check_choice("action.frame", self.frame, ("board", "agent"))
-        check_choice("action.bounds", self.bounds, ("data", "steps", "board", "window"))
+        check_options("action", self)
         check_float("action.margin", self.margin, 0.0, 1.0)
         check_float("action.window", self.window, 0.0, BOARD_PX, open_low=True)
         check(

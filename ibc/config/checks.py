@@ -1,10 +1,8 @@
-"""The checks that every config of this package runs on its values.
+"""Checks of config values; each raises ValueError with the rule first, then what was given."""
 
-Each raises ValueError with the rule first, then what was given.
-"""
-
+import functools
 import math
-from collections.abc import Sequence
+import typing
 
 
 def check(ok: bool, rule: str, given: object) -> None:
@@ -13,9 +11,25 @@ def check(ok: bool, rule: str, given: object) -> None:
         raise ValueError(f"{rule}, got {given!r}")
 
 
-def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Refuse a value that is not one of the choices."""
-    check(value in choices, f"{name} must be one of {', '.join(choices)}", value)
+def check_options(section: str, config: typing.Any) -> None:
+    """Refuse values of Literal fields that are not listed, and of bool fields that are no bool."""
+    for name, choices in _options(config.__class__).items():
+        value = getattr(config, name)
+        if choices:
+            rule = f"{section}.{name} must be one of {', '.join(choices)}"
+            check(value in choices, rule, value)
+        else:
+            check(type(value) is bool, f"{section}.{name} must be true or false", value)
+
+
+@functools.cache
+def _options(config: type) -> dict[str, tuple[str, ...]]:
+    """The choices of each Literal field; none for a bool field."""
+    hints = typing.get_type_hints(config)
+    literal = {
+        n: typing.get_args(h) for n, h in hints.items() if typing.get_origin(h) is typing.Literal
+    }
+    return literal | {n: () for n, h in hints.items() if h is bool}
 
 
 def check_int(name: str, value: object, low: int, high: int | None = None) -> None:

@@ -3,35 +3,34 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ibc.config.checks import check, check_choice, check_float, check_int
+from ibc.config.checks import check, check_float, check_int, check_options
 
-STACKINGS = ("features", "channels", "recurrent", "attention")
 SMALLEST_IMAGE = 96  # px, of an observation that is not cropped
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """How an observation becomes features; the image fields are not read for low-dimensional ones.
+    """How an observation becomes features.
 
     Images:
-    trunk: "conv" (a convolution per entry of channels), "residual" (each followed by a residual
-    block) or "resnet18" (GroupNorm; it does not read channels).
-    channels: widths of the stages of a conv or residual trunk.
-    downsample: how each stage halves the maps: by its "stride", by "max_pool", or "none" at all.
+    trunk: the backbone, "conv" (a convolution per entry of channels), "residual" (each followed by
+    a residual block) or "resnet18" (GroupNorm; it does not read channels).
+    channels: widths of the stages of a conv or residual backbone.
+    downsample: how each stage halves the maps: by its "stride", by "max_pool", or "none".
     norm: "group" after every convolution, or "none".
     coordinates: maps of x and y in [-1, 1] over the crop beside the colours (CoordConv).
-    reduce_maps: maps after a 1x1 convolution, None to pool the trunk's own maps.
+    reduce_maps: maps after a 1x1 convolution, None to pool the backbone's own maps.
     reduce_relu: a ReLU between that convolution and the pooling.
     pooling: "softargmax" (expected x, y of every map), "average" or "max".
     temperature, learn_temperature: of the softargmax, not read by other poolings.
     crop: side in px of the random crop in training and centre crop at evaluation; None for none.
     features: width of an image's feature vector.
 
-    Low-dimensional observations:
-    low_dim: "pushing" gives positions, offsets from the agent and moves in units of their own
-    (ibc/encoders/state.py); "plain" the numbers of all frames mapped to [-1, 1], as they are.
-    state_width, state_depth: hidden layers of their encoder. With state_depth 0 the numbers go to
-    the head as they are, and state_width is not read unless frames are fused.
+    States and keypoints:
+    low_dim: "pushing" gives positions, offsets from the agent and movements, each in units of its
+    own (ibc/encoders/state.py); "plain" the numbers of all frames mapped to [-1, 1].
+    state_width, state_depth: hidden layers. With state_depth 0 the numbers go to the head as they
+    are, and state_width is not read unless frames are fused.
 
     Both:
     stacking: "features" encodes every frame and concatenates; "channels" stacks images before the
@@ -57,19 +56,10 @@ class EncoderConfig:
     low_dim: Literal["pushing", "plain"] = "pushing"
 
     def __post_init__(self) -> None:
-        check_choice("encoder.trunk", self.trunk, ("conv", "residual", "resnet18"))
-        check_choice("encoder.pooling", self.pooling, ("softargmax", "average", "max"))
-        check_choice("encoder.stacking", self.stacking, STACKINGS)
-        check_choice("encoder.downsample", self.downsample, ("stride", "max_pool", "none"))
-        check_choice("encoder.norm", self.norm, ("group", "none"))
-        check_choice("encoder.low_dim", self.low_dim, ("pushing", "plain"))
-        for name in ("learn_temperature", "coordinates", "reduce_relu"):
-            value = getattr(self, name)
-            check(type(value) is bool, f"encoder.{name} must be true or false", value)
-        check(
-            1 <= len(self.channels) <= 5, "encoder.channels must hold 1 to 5 widths", self.channels
-        )
-        for width in self.channels:
+        check_options("encoder", self)
+        widths = self.channels
+        check(1 <= len(widths) <= 5, "encoder.channels must hold 1 to 5 widths", widths)
+        for width in widths:
             check_int("encoder.channels", width, 1, 2048)
         if self.crop is not None:
             check_int("encoder.crop", self.crop, 32, 96)
@@ -77,23 +67,13 @@ class EncoderConfig:
         check_int("encoder.features", self.features, 1, 4096)
         check_int("encoder.state_width", self.state_width, 1, 8192)
         check_int("encoder.state_depth", self.state_depth, 0, 16)
-        self._check_together()
-
-    def _check_together(self) -> None:
-        """Refuse widths that do not fit, and settings that nothing would read."""
         if self.reduce_maps is not None:
             check_int("encoder.reduce_maps", self.reduce_maps, 1)
-            check(
-                self.reduce_maps <= self.trunk_channels,
-                f"encoder.reduce_maps must not exceed the trunk's {self.trunk_channels} channels",
-                self.reduce_maps,
-            )
+            rule = f"encoder.reduce_maps must not exceed the trunk's {self.maps} channels"
+            check(self.reduce_maps <= self.maps, rule, self.reduce_maps)
         else:
-            check(
-                not self.reduce_relu,
-                "encoder.reduce_relu needs encoder.reduce_maps (it is the ReLU behind them)",
-                self.reduce_maps,
-            )
+            rule = "encoder.reduce_relu needs encoder.reduce_maps (it is the ReLU behind them)"
+            check(not self.reduce_relu, rule, self.reduce_maps)
         for name, usual in (("downsample", "stride"), ("norm", "group")):
             value = getattr(self, name)
             rule = f'encoder.{name} needs encoder.trunk "conv" or "residual" (resnet18 has its own)'
@@ -103,12 +83,12 @@ class EncoderConfig:
         check(self.pooling != "softargmax" or side >= 2, rule, f"{side} px")
 
     @property
-    def trunk_channels(self) -> int:
-        """Channels of the trunk's last feature map."""
+    def maps(self) -> int:
+        """Channels of the backbone's last feature map."""
         return 512 if self.trunk == "resnet18" else self.channels[-1]
 
     def map_side(self, side: int) -> int:
-        """Width in px of the trunk's last map for square images of that width."""
+        """Width in px of the backbone's last map for square images of that width."""
         for _ in range(5 if self.trunk == "resnet18" else len(self.channels)):
             if self.downsample == "max_pool":
                 side //= 2

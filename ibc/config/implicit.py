@@ -2,9 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
-from ibc.config.checks import check, check_choice, check_float, check_int
+from ibc.config.checks import check, check_float, check_int, check_options
+
+Search = Literal["lattice", "dfo", "langevin"]
+Readout = Literal["argmax", "sample", "softmax_mean", "mean_shift", "mode_mean"]
+READOUTS = get_args(Readout)
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class LangevinConfig:
     repeat_step: float | None = None
 
     def __post_init__(self) -> None:
-        check_choice("langevin.form", self.form, ("standard", "google"))
+        check_options("langevin", self)
         check_int("langevin.steps", self.steps, 1, 10_000)
         check_int("langevin.repeats", self.repeats, 1, 100)
         check_float("langevin.last_step", self.last_step, 0.0, open_low=True)
@@ -85,25 +89,17 @@ class EnergyConfig:
     dropout_masks: Literal["candidate", "window"] = "candidate"
 
     def __post_init__(self) -> None:
-        check_choice("energy.fusion", self.fusion, ("concat", "product"))
+        check_options("energy", self)
         check_int("energy.width", self.width, 1, 8192)
         check_int("energy.depth", self.depth, 1, 32)
         check_float("energy.dropout", self.dropout, 0.0, 0.9)
-        check_choice("energy.head", self.head, ("mlp", "resnet"))
-        normed = self.spectral_norm
-        check(type(normed) is bool, "energy.spectral_norm must be true or false", normed)
-        check_choice("energy.conditionals", self.conditionals, ("joint", "steps", "dimensions"))
-        check_choice("energy.dropout_masks", self.dropout_masks, ("candidate", "window"))
         resnet = self.head == "resnet"
         rule = 'energy.head "resnet" needs energy.fusion "concat"'
         check(not resnet or self.fusion == "concat", rule, f'energy.fusion "{self.fusion}"')
         rule = 'energy.head "resnet" needs an even energy.depth (blocks of two layers)'
         check(not resnet or self.depth % 2 == 0, rule, self.depth)
         rule = "energy.spectral_norm needs energy.depth 2 or more (a layer between hidden units)"
-        check(not normed or self.depth >= 2, rule, self.depth)
-
-
-SAMPLERS = ("uniform", "mixture", "dfo", "langevin")
+        check(not self.spectral_norm or self.depth >= 2, rule, self.depth)
 
 
 @dataclass(frozen=True)
@@ -133,14 +129,12 @@ class NegativesConfig:
     langevin: LangevinConfig = field(default_factory=LangevinConfig)
 
     def __post_init__(self) -> None:
-        check_choice("negatives.sampler", self.sampler, SAMPLERS)
-        check_choice("negatives.centre", self.centre, ("positive", "agent"))
+        check_options("negatives", self)
         check_int("negatives.count", self.count, 1, 65536)
         check_float("negatives.uniform_share", self.uniform_share, 0.0, 1.0, open_low=True)
         check(1 <= len(self.scales) <= 8, "negatives.scales must hold 1 to 8 lengths", self.scales)
         for scale in self.scales:
             check_float("negatives.scales", scale, 0.0, 0.5, open_low=True)
-        check(type(self.shared) is bool, "negatives.shared must be true or false", self.shared)
         check(
             not self.shared or self.sampler != "mixture" or self.centre == "agent",
             'negatives.shared needs negatives.sampler "uniform" or negatives.centre "agent"',
@@ -179,14 +173,11 @@ class LossConfig:
     gradient_share: float = 1.0
 
     def __post_init__(self) -> None:
+        check_options("loss", self)
         check_float("loss.gradient_penalty", self.gradient_penalty, 0.0, 1e6)
         check_float("loss.penalty_margin", self.penalty_margin, 0.0)
-        check_choice("loss.penalty_norm", self.penalty_norm, ("inf", "2"))
         share = self.gradient_share
         check(share == 1.0, "loss.gradient_share is retired and must be 1.0", share)
-
-
-SEARCHES = ("lattice", "dfo", "langevin")
 
 
 @dataclass(frozen=True)
@@ -212,25 +203,22 @@ class InferenceConfig:
     iterations: int = 3
     noise: float = 0.33
     shrink: float = 0.5
-    readout: Literal["argmax", "sample", "softmax_mean", "mean_shift", "mode_mean"] = "mean_shift"
+    readout: Readout = "mean_shift"
     bandwidth: float = 10.0
     clip: bool = True
     langevin: LangevinConfig = field(default_factory=LangevinConfig)
-    part_sampler: Literal["lattice", "dfo", "langevin"] = "lattice"
+    part_sampler: Search = "lattice"
     warm_start: float = 0.0
     warm_noise: float = 10.0
 
     def __post_init__(self) -> None:
-        check_choice("inference.sampler", self.sampler, (*SEARCHES, "autoregressive"))
+        check_options("inference", self)
         check_int("inference.lattice", self.lattice, 2, 1000)
         check_int("inference.samples", self.samples, 1, 1_000_000)
         check_int("inference.iterations", self.iterations, 1, 100)
         check_float("inference.noise", self.noise, 0.0, 2.0)
         check_float("inference.shrink", self.shrink, 0.0, 1.0)
-        check_choice("inference.readout", self.readout, READOUTS)
         check_float("inference.bandwidth", self.bandwidth, 0.0, 512.0, open_low=True)
-        check(type(self.clip) is bool, "inference.clip must be true or false", self.clip)
-        check_choice("inference.part_sampler", self.part_sampler, SEARCHES)
         check_float("inference.warm_start", self.warm_start, 0.0, 1.0)
         check_float("inference.warm_noise", self.warm_noise, 0.0, 512.0)
         check(
@@ -244,7 +232,3 @@ class InferenceConfig:
     def searches(self) -> str:
         """The sampler that searches a part of the chunk, or the whole of it."""
         return self.part_sampler if self.sampler == "autoregressive" else self.sampler
-
-
-SIZES = {"steps": 2, "dimensions": 1}
-READOUTS = ("argmax", "sample", "softmax_mean", "mean_shift", "mode_mean")

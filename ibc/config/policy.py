@@ -5,13 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_type_hints
 
 from ibc.config.action import ActionConfig
-from ibc.config.checks import check, check_choice, check_int
+from ibc.config.checks import check, check_int, check_options
 from ibc.config.encoder import EncoderConfig
 from ibc.config.explicit import DiffusionConfig, MDNConfig
 from ibc.config.implicit import EnergyConfig, InferenceConfig, LossConfig, NegativesConfig
 
 ObsMode = Literal["state", "keypoints", "image"]
-KINDS = ("ibc", "mse", "mdn", "diffusion")
 JOINT_DIMENSIONS = 5  # of a chunk, that samples fill well enough for DFO to search them at once
 Config = TypeVar("Config")
 
@@ -43,8 +42,7 @@ class PolicyConfig:
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
 
     def __post_init__(self) -> None:
-        check_choice("policy.kind", self.kind, KINDS)
-        check_choice("policy.obs_mode", self.obs_mode, ("state", "keypoints", "image"))
+        check_options("policy", self)
         check_int("policy.obs_horizon", self.obs_horizon, 1, 16)
         check_int("policy.action_horizon", self.action_horizon, 1, 16)
         if self.execute is not None:

@@ -1,7 +1,7 @@
 """The recipes of the reference implementations, as configs of ours.
 
-Each says where ours cannot be the same. What a preset does not name has our default, so it is a
-whole recipe: nothing of the search space around it seeps in.
+Each says where ours differs. What a preset does not name has our default, so a preset is a whole
+recipe, independent of the search space around it.
 """
 
 import difflib
@@ -101,11 +101,7 @@ _GOOGLE_DFO = {
 }
 PRESETS: dict[str, Preset] = {
     "dp_state": Preset(
-        policy={
-            **_DP,
-            "obs_mode": "keypoints",
-            "encoder": {"low_dim": "plain", "state_depth": 0},
-        },
+        policy={**_DP, "obs_mode": "keypoints", "encoder": {"low_dim": "plain", "state_depth": 0}},
         # 5000 epochs of the 44 batches in 90 recorded demonstrations.
         train={**_DP_TRAIN, "batch_size": 256, "steps": 220_000, "epoch_steps": 1000},
         source="Diffusion Policy's code, IBC on PushT, low-dimensional (Chi et al. 2023)",

@@ -4,19 +4,18 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from ibc.config.checks import check, check_choice, check_float, check_int
+from ibc.config.checks import check, check_float, check_int, check_options
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How a policy is trained.
 
-    steps, warmup_steps, epoch_steps in optimiser steps (an epoch ends with a validation);
-    batch_size in windows, processed micro_batch windows at a time (None: see `micro_batch`);
-    schedule after the warm-up: "cosine" to 0 at the last step, "constant", or "exponential",
-    times `decay` once every decay_every steps; ema_decay None for no averaging; precision "auto"
-    takes bf16 where the device computes it fast; val_windows: how many held-out windows every
-    validation looks at.
+    steps, warmup_steps, epoch_steps: in optimiser steps; an epoch ends with a validation.
+    batch_size: in windows, processed micro_batch windows at a time (None: see `micro_batch`).
+    schedule: after the warm-up, "cosine" to 0 at the last step, "constant", or "exponential", times
+    `decay` once every decay_every steps. ema_decay: None for no averaging. precision: "auto" takes
+    bf16 where the device computes it fast. val_windows: held-out windows of each validation.
     """
 
     steps: int = 20_000
@@ -36,6 +35,7 @@ class TrainConfig:
     val_windows: int = 512
 
     def __post_init__(self) -> None:
+        check_options("train", self)
         check_int("train.steps", self.steps, 1)
         check_int("train.epoch_steps", self.epoch_steps, 1)
         check_int("train.batch_size", self.batch_size, 1, 65536)
@@ -48,7 +48,6 @@ class TrainConfig:
             check_float("train.betas", beta, 0.0)
             check(beta < 1.0, "train.betas must be below 1", self.betas)
         check_int("train.warmup_steps", self.warmup_steps, 0)
-        check_choice("train.schedule", self.schedule, ("cosine", "constant", "exponential"))
         check_float("train.decay", self.decay, 0.0, 1.0, open_low=True)
         check_int("train.decay_every", self.decay_every, 1)
         if self.ema_decay is not None:
@@ -56,7 +55,6 @@ class TrainConfig:
             check(self.ema_decay < 1.0, "train.ema_decay must be below 1", self.ema_decay)
         if self.grad_clip is not None:
             check_float("train.grad_clip", self.grad_clip, 0.0, open_low=True)
-        check_choice("train.precision", self.precision, ("auto", "fp32", "bf16"))
         check_int("train.val_windows", self.val_windows, 1)
 
     def learning_rate_at(self, step: int) -> float:
@@ -80,10 +78,8 @@ class SplitConfig:
     train_episodes: int | None = None  # None: all that are not held out
 
     def __post_init__(self) -> None:
-        if isinstance(self.val_share, bool) or not 0 <= self.val_share < 1:
-            raise ValueError(f"val_share must be in [0, 1), got {self.val_share!r}")
-        if type(self.split_seed) is not int or self.split_seed < 0:
-            raise ValueError(f"split_seed must be an integer >= 0, got {self.split_seed!r}")
-        n = self.train_episodes
-        if n is not None and (type(n) is not int or n < 1):
-            raise ValueError(f"train_episodes must be an integer >= 1 or null, got {n!r}")
+        check_float("val_share", self.val_share, 0.0)
+        check(self.val_share < 1, "val_share must be below 1", self.val_share)
+        check_int("split_seed", self.split_seed, 0)
+        if self.train_episodes is not None:
+            check_int("train_episodes", self.train_episodes, 1)

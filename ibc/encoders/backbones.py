@@ -1,4 +1,4 @@
-"""Image trunks: (B, C, H, W) in [-1, 1] to feature maps."""
+"""Image backbones: (B, C, H, W) in [-1, 1] to feature maps."""
 
 from itertools import pairwise
 
@@ -8,7 +8,7 @@ from torch.nn import functional
 from ibc.config.encoder import EncoderConfig
 
 
-class ConvTrunk(nn.Module):
+class ConvBackbone(nn.Module):
     """One convolution per width, a norm and ReLU after each, and a residual block if asked.
 
     downsample "stride": stride 2, 5x5 first, then 3x3. "max_pool": 3x3, maps halved after the
@@ -94,12 +94,12 @@ class ResNet18(nn.Module):
         return out
 
 
-def build_trunk(config: EncoderConfig, inputs: int) -> ConvTrunk | ResNet18:
-    """The configured trunk for images of so many channels; it gives config.trunk_channels."""
+def build_backbone(config: EncoderConfig, inputs: int) -> ConvBackbone | ResNet18:
+    """The configured backbone for images of so many channels; it gives `config.maps` maps."""
     if config.trunk == "resnet18":
         return ResNet18(inputs)
     residual = config.trunk == "residual"
-    return ConvTrunk(inputs, config.channels, config.downsample, config.norm, residual)
+    return ConvBackbone(inputs, config.channels, config.downsample, config.norm, residual)
 
 
 def normalisation(norm: str, channels: int) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Observations to features: image trunk, 1x1 reduction, spatial pooling, fusion over frames.
+"""Images to features: backbone, 1x1 reduction, spatial pooling, fusion over frames.
 
 Legend: B batch, T obs horizon (newest frame last), C channels, M maps, F features.
 """
@@ -8,29 +8,29 @@ from torch import Tensor, nn
 
 from ibc.config.encoder import EncoderConfig
 from ibc.data.normalizer import normalize_positions
-from ibc.encoders.backbones import build_trunk
+from ibc.encoders.backbones import build_backbone
 from ibc.encoders.pooling import SoftArgmax, add_coordinates, crop_frames
 from ibc.encoders.state import PER_MOVE, StateEncoder
 from ibc.encoders.temporal import build_fusion
-from ibc.layers import Recall
+from ibc.layers import Memo
 
 
 class ImageEncoder(nn.Module):
-    """Frames through the trunk to pooled maps, with the agent's positions beside them.
+    """Frames through the backbone to pooled maps, with the agent's positions beside them.
 
-    Whatever the stacking does with the images, the agent's newest position and its moves between
-    the frames are concatenated to their features.
+    The agent's newest position and its moves between the frames are concatenated to the features
+    of the images, whatever the stacking.
     """
 
     def __init__(self, config: EncoderConfig, obs_horizon: int) -> None:
         super().__init__()
-        self.recall: Recall | None = None
+        self.memo: Memo | None = None
         self.crop, self.stacked = config.crop, config.stacking == "channels"
         self.coordinates, self.reduce_relu = config.coordinates, config.reduce_relu
         inputs = 3 * obs_horizon if self.stacked else 3
-        maps = config.reduce_maps or config.trunk_channels
-        self.trunk = build_trunk(config, inputs + 2 * config.coordinates)
-        self.reduce = nn.Conv2d(config.trunk_channels, maps, 1) if config.reduce_maps else None
+        maps = config.reduce_maps or config.maps
+        self.trunk = build_backbone(config, inputs + 2 * config.coordinates)
+        self.reduce = nn.Conv2d(config.maps, maps, 1) if config.reduce_maps else None
         self.pool = (
             SoftArgmax(config.temperature, config.learn_temperature)
             if config.pooling == "softargmax"
@@ -54,11 +54,11 @@ class ImageEncoder(nn.Module):
             frames = frames_BTHWC.permute(0, 2, 3, 1, 4).reshape(B, H, W, T * C)
         else:
             frames = frames_BTHWC.reshape(B * T, H, W, C)
-        recall = self.recall if augment is None and frames.device.type == "cpu" else None
-        if recall is None or torch.is_grad_enabled():
-            pooled = self._see(frames)
-        else:  # an older frame was the newest one before
-            pooled = recall.rows(frames, self._see)
+        memo = self.memo if augment is None and frames.device.type == "cpu" else None
+        if memo is None or torch.is_grad_enabled():
+            pooled = self._pooled(frames)
+        else:  # an older frame was the newest one of the step before
+            pooled = memo.rows(frames, self._pooled)
         features = self.project(pooled)
         if self.fusion is not None:
             features_BF = self.fusion(features.unflatten(0, (B, T)))
@@ -68,14 +68,11 @@ class ImageEncoder(nn.Module):
         moves_BX = (agent_BTA[:, 1:] - agent_BTA[:, :-1]).flatten(1) * PER_MOVE
         return torch.cat([features_BF, agent_BTA[:, -1], moves_BX], 1)
 
-    def _see(self, frames: Tensor) -> Tensor:
-        """Frames uint8 (N, H, W, C) to what is pooled of each."""
+    def _pooled(self, frames: Tensor) -> Tensor:
+        """Frames uint8 (N, H, W, C) to (N, M), or (N, 2 M) for positions."""
         # Still uint8 up to here; the permuted view is channels-last without another copy.
         x = frames.permute(0, 3, 1, 2).float().mul_(2.0 / 255.0).sub_(1.0)
-        return self._pool(self.trunk(add_coordinates(x) if self.coordinates else x))
-
-    def _pool(self, maps: Tensor) -> Tensor:
-        """The trunk's maps (B, C, H, W) to (B, M), or (B, 2 M) for positions."""
+        maps: Tensor = self.trunk(add_coordinates(x) if self.coordinates else x)
         if self.reduce is not None:
             maps = self.reduce(maps)
         if self.reduce_relu:

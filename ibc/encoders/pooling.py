@@ -1,4 +1,4 @@
-"""Where in an image: crops before the trunk, coordinate maps beside it, pooling behind it.
+"""Crops before the backbone, coordinate maps beside its input, position pooling behind it.
 
 Legend: B batch, T obs horizon, M maps.
 """

@@ -15,28 +15,27 @@ from ibc.config.encoder import EncoderConfig
 from ibc.data.normalizer import normalize_positions
 from ibc.encoders.temporal import build_fusion
 
-LOW_DIM = {"state": 5, "keypoints": 20}
-
-
-# Normalised board units in a typical distance to the block, 100 px, and a typical move, 20 px.
+FRAME_SIZES = {"state": 5, "keypoints": 20}
+# From normalised board units to units of a typical distance to the block, 100 px, and of a typical
+# move, 20 px.
 PER_OFFSET, PER_MOVE = BOARD_PX / 2 / 100.0, BOARD_PX / 2 / 20.0
 
 
 class StateEncoder(nn.Module):
     """States or keypoints through an MLP with ReLU after every layer, and over the frames.
 
-    What matters in pushing is small beside the board: where the block is from the agent, and what
-    moved since the last frame. So the numbers go in as positions of the newest frame, offsets from
-    the agent in units of 100 px, and movements in units of 20 px. Where frames are fused each is
-    given its own positions, offsets and movement, which is 0 for the oldest.
+    In pushing, small differences matter: where the block is from the agent, and what moved since
+    the last frame. So the inputs are the positions of the newest frame, offsets from the agent in
+    units of 100 px, and movements in units of 20 px. Where frames are fused, each has its own
+    positions, offsets and movement, which is 0 for the oldest.
     """
 
     def __init__(self, config: EncoderConfig, obs_mode: str, obs_horizon: int) -> None:
         super().__init__()
         self.obs_mode, self.plain = obs_mode, config.low_dim == "plain"
         # The angle enters as sine and cosine: one number more than the state has.
-        frame = LOW_DIM[obs_mode] + (obs_mode == "state" and not self.plain)
-        block = 0 if self.plain else 2 if obs_mode == "state" else LOW_DIM[obs_mode] - 2
+        frame = FRAME_SIZES[obs_mode] + (obs_mode == "state" and not self.plain)
+        block = 0 if self.plain else 2 if obs_mode == "state" else FRAME_SIZES[obs_mode] - 2
         fused = config.stacking in ("recurrent", "attention") and obs_horizon > 1
         moves = 0 if self.plain else frame
         inputs = frame + block + moves if fused else frame * obs_horizon + block
@@ -46,7 +45,7 @@ class StateEncoder(nn.Module):
         self.out_features = config.state_width if fused else widths[-1]
 
     def forward(self, obs: dict[str, Tensor], augment: torch.Generator | None = None) -> Tensor:
-        """(B, T, 5 or 20) in px and rad to (B, F); there is nothing to augment."""
+        """(B, T, 5 or 20) in px and rad to (B, F); `augment` is for images."""
         frames_BTX = obs[self.obs_mode]
         if self.plain:
             x = self._plain(frames_BTX)
@@ -58,7 +57,7 @@ class StateEncoder(nn.Module):
         return x if self.fusion is None else self.fusion(x)
 
     def _plain(self, frames_BTX: Tensor) -> Tensor:
-        """All numbers to [-1, 1]; the angle, in [0, 2 pi), keeps its seam."""
+        """All numbers to [-1, 1]; the angle stays one number, with a jump at 2 pi."""
         if self.obs_mode == "keypoints":
             return normalize_positions(frames_BTX)
         angle_BT1 = frames_BTX[..., 4:] / math.pi - 1.0

@@ -1,7 +1,7 @@
 """Fusion over frames: the features of every frame, in order, to one feature vector.
 
-What comes out is normalised (Ba et al. 2016). A fresh fusion's numbers are small, and with them an
-energy saw so little of the frames that on images it stayed at chance for as long as it was tried.
+The output is normalised (Ba et al. 2016). Without that, an untrained fusion's outputs are so small
+that energies on images stayed at chance in every run that was tried.
 
 Legend: B batch, T obs horizon (newest frame last), X numbers a frame, W width, N heads.
 """
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 class Recurrence(nn.Module):
     """A gated recurrent unit (Cho et al. 2014) from the oldest frame to the newest.
 
-    Its units start with memories of 1 to T - 1 frames (Tallec and Ollivier 2018) and orthogonal
-    matrices between them (Saxe et al. 2014). Without either, an energy over eight frames did not
-    learn to use the oldest: the usual start halves what is remembered with every frame.
+    Its gates start with time scales of 1 to T - 1 frames (Tallec and Ollivier 2018) and its
+    matrices orthogonal (Saxe et al. 2014). Without either, an energy over eight frames did not
+    learn to use the oldest: the usual initialisation halves the state's memory with every frame.
     """
 
     def __init__(self, inputs: int, width: int, horizon: int) -> None:
@@ -50,10 +50,10 @@ class Recurrence(nn.Module):
 class Attention(nn.Module):
     """One pre-norm transformer layer (Vaswani et al. 2017), read at the newest frame.
 
-    Order enters as a learned preference of every head for every age (Shaw et al. 2018 in its
-    simplest form). Heads start spread over the ages: from equal preferences, which see the frames'
-    average only, training on the order of four frames did not get away. The other frames' outputs
-    would be read by nobody, so only the newest frame asks.
+    Order enters as a learned bias of every head for every age (Shaw et al. 2018 in its simplest
+    form). The heads' biases start spread over the ages: from equal ones, which average the frames,
+    training on the order of four frames did not succeed. Only the newest frame has a query, since
+    the outputs of the others are not used.
     """
 
     def __init__(self, inputs: int, width: int, horizon: int) -> None:
@@ -64,7 +64,7 @@ class Attention(nn.Module):
         self.preference_NT = nn.Parameter(-((torch.arange(horizon) - place_N1) ** 2))
         self.norm = nn.LayerNorm(width)
         self.query = nn.Linear(width, width)
-        # No bias on the keys: it would add one number to all logits of a head, which changes none.
+        # No bias on the keys: it would add the same number to all logits of a head.
         self.key = nn.Linear(width, width, bias=False)
         self.value = nn.Linear(width, width)
         self.join = nn.Linear(width, width)
@@ -98,8 +98,8 @@ class Attention(nn.Module):
 def build_fusion(stacking: str, inputs: int, width: int, horizon: int) -> nn.Module | None:
     """The fusion of a stacking over `horizon` frames, (B, T, inputs) to (B, width).
 
-    None for stackings that fuse nothing, and for a single frame, which has no order: its memory
-    and its attention would never get a gradient.
+    None for stackings that fuse nothing, and for a single frame: the weights of its memory or
+    attention would never get a gradient.
     """
     if horizon == 1 or stacking not in ("recurrent", "attention"):
         return None

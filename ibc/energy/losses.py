@@ -15,11 +15,11 @@ from ibc.energy.models import EnergyModel, slope
 def info_nce(energies_BK: Tensor, correction_BK: Tensor | None = None) -> Tensor:
     """Cross-entropy (B,) of picking the positive, column 0, out of all candidates.
 
-    logits = -energy + correction. A model that knows nothing has ln(N + 1); a correction is due
-    wherever candidates are not drawn uniformly (see ibc/sampling/negatives.py).
+    logits = -energy + correction. Equal energies give ln(N + 1), the chance level. Candidates that
+    are not drawn uniformly need a correction (see ibc/sampling/negatives.py).
     """
     logits_BK = -energies_BK if correction_BK is None else correction_BK - energies_BK
-    # log_softmax, for on a CPU logsumexp is ten times slower once a logit lies 90 below another.
+    # Not logsumexp, which is ten times slower on a CPU once a logit lies 90 below another.
     return -torch.log_softmax(logits_BK, 1)[:, 0]
 
 
@@ -28,8 +28,8 @@ def gradient_penalty(
 ) -> tuple[Tensor, Tensor]:
     """Mean squared excess of the energy's slope over its margin, and the mean slope.
 
-    `energy` maps (B, N, D) to (B, N). What it holds of the observation is trained along; the
-    actions are taken as they are. Without gradients in the caller nothing is kept for them.
+    `energy` maps (B, N, D) to (B, N). The gradient reaches the weights and the observation, not the
+    actions. Under no_grad no graph is kept.
     """
     _, slope_BND = slope(energy, actions_BND, graph=torch.is_grad_enabled())
     if config.penalty_norm == "inf":
@@ -41,7 +41,7 @@ def gradient_penalty(
 
 
 def candidate_statistics(energies_BK: Tensor, correction_BK: Tensor | None) -> dict[str, Tensor]:
-    """How hard the candidates are: numbers to watch, no gradient.
+    """How hard the candidates are: metrics without gradient.
 
     energy_gap: mean energy of the negatives minus that of the positive. effective_negatives: the
     number of negatives that carry the softmax over negatives (its perplexity).

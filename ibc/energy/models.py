@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ibc.config.implicit import EnergyConfig
-from ibc.layers import MLP, Recall, advance, dense, drop
+from ibc.layers import MLP, Memo, advance, dense, drop
 
 Energy = Callable[[Tensor], Tensor]
 BLOCK = 2**18  # hidden units of one layer computed at once where that is free: 1 MiB
@@ -32,8 +32,8 @@ class ConcatEnergy(nn.Module):
         width, normed = config.width, config.spectral_norm
         self.observation = nn.Linear(features, width)
         self.action = nn.Linear(action_dim, width, bias=False)
-        # The halves start as one layer over the concatenation would: by themselves, the few inputs
-        # of the action's half would start it so large that training is slower.
+        # Initialised as one layer over the concatenation: the default for the action's half alone,
+        # with so few inputs, is so large that training is slower.
         bound = 1.0 / math.sqrt(features + action_dim)
         for half in (self.observation.weight, self.observation.bias, self.action.weight):
             nn.init.uniform_(half, -bound, bound)
@@ -45,9 +45,9 @@ class ConcatEnergy(nn.Module):
         self.out = nn.Linear(width, 1)
 
     def observe(self, features_BF: Tensor, dropout: torch.Generator | None = None) -> Tensor:
-        """The observation's share of the first layer, (B, W).
+        """The observation's part of the first layer, (B, W).
 
-        With `dropout`, which is given in training only, spectral norms take their step as well.
+        `dropout`, given in training only, also updates spectral norms.
         """
         if self.config.spectral_norm and dropout is not None:
             advance(self)
@@ -59,10 +59,9 @@ class ConcatEnergy(nn.Module):
     ) -> Tensor:
         """Energies (B, N) in float32; `dropout` draws the masks, None leaves dropout out.
 
-        Masks by window do not depend on N: a generator in the same state draws the same ones.
         Actions of shape (1, N, D) are scored for every observation. The first and the last layer
         stay in float32 under autocast: bf16 would round actions and energies to one part in 256.
-        On a CPU, what needs neither a graph nor masks is scored in blocks that fit the cache.
+        On a CPU, without gradients and dropout, candidates are scored in blocks that fit the cache.
         """
         blocks = (
             dropout is None and actions_BND.device.type == "cpu" and not torch.is_grad_enabled()
@@ -102,7 +101,7 @@ class ConcatEnergy(nn.Module):
 
 
 class ResidualDense(nn.Module):
-    """Two dense layers, each behind its ReLU, added to what came in (He et al. 2016b)."""
+    """Two dense layers, each after a ReLU, and a shortcut (He et al. 2016b)."""
 
     def __init__(self, width: int, spectral: bool) -> None:
         super().__init__()
@@ -111,7 +110,7 @@ class ResidualDense(nn.Module):
     def forward(
         self, x: Tensor, share: float, dropout: torch.Generator | None, by_window: bool = False
     ) -> Tensor:
-        """(B, N, W) to (B, N, W), `share` of the hidden units left out as `drop` does."""
+        """(B, N, W) to (B, N, W), with dropout of `share` as in `drop`."""
         h = self.first(drop(x.relu(), share, dropout, by_window)).relu_()
         out: Tensor = x + self.second(drop(h, share, dropout, by_window))
         return out
@@ -128,7 +127,7 @@ class ProductEnergy(nn.Module):
 
     def __init__(self, features: int, action_dim: int, config: EnergyConfig) -> None:
         super().__init__()
-        self.recall: Recall | None = None
+        self.memo: Memo | None = None
         width, normed = config.width, config.spectral_norm
         hidden = [width] * config.depth
         self.spectral = normed
@@ -138,7 +137,7 @@ class ProductEnergy(nn.Module):
         self.scale = 1.0 / math.sqrt(config.width)
 
     def observe(self, features_BF: Tensor, dropout: torch.Generator | None = None) -> Tensor:
-        """u(x), (B, W); with `dropout`, given in training only, spectral norms take their step."""
+        """u(x), (B, W); `dropout`, given in training only, also updates spectral norms."""
         if self.spectral and dropout is not None:
             advance(self)
         context_BW: Tensor = self.observation(features_BF, dropout)
@@ -152,10 +151,10 @@ class ProductEnergy(nn.Module):
         Dropout is applied to observations only. First layer and product stay in float32.
         """
         shared = len(actions_BND) == 1
-        if self.recall is None or not shared or torch.is_grad_enabled():
+        if self.memo is None or not shared or torch.is_grad_enabled():
             v = self._tower(actions_BND)
         else:  # a lattice is the same at every step
-            v = self.recall.whole(actions_BND, self._tower)
+            v = self.memo.whole(actions_BND, self._tower)
         with torch.autocast(actions_BND.device.type, enabled=False):
             u_BW = context_BW.float() * -self.scale
             v_BNW = v.float().view(*actions_BND.shape[:2], -1)
@@ -185,9 +184,9 @@ def build_energy(features: int, action_dim: int, config: EnergyConfig) -> Energy
 
 
 def slope(energy: Energy, actions_BSD: Tensor, *, graph: bool = False) -> tuple[Tensor, Tensor]:
-    """Energies (B, S) and dE/da (B, S, D), also where the caller has switched gradients off.
+    """Energies (B, S) and dE/da (B, S, D), also under no_grad.
 
-    graph: keep what it takes to train on them.
+    graph: keep the graph, to train on them.
     """
     with torch.enable_grad():
         actions_BSD = actions_BSD.detach().requires_grad_()

@@ -20,8 +20,8 @@ from ibc.config.checks import check
 from ibc.config.policy import ObsMode, PolicyConfig, config_from_plain
 from ibc.data.normalizer import Normalizer
 from ibc.encoders.image import build_encoder
-from ibc.encoders.state import LOW_DIM
-from ibc.layers import Recall
+from ibc.encoders.state import FRAME_SIZES
+from ibc.layers import Memo
 
 FORMAT = 1
 Batch = Mapping[str, Any]
@@ -106,14 +106,14 @@ class Policy(nn.Module, ABC):
 
         What was made of a frame or of a lattice of actions is kept for the next prediction.
         """
-        keepers: list[Any] = [module for module in self.modules() if hasattr(module, "recall")]
+        keepers: list[Any] = [module for module in self.modules() if hasattr(module, "memo")]
         for module in keepers:
-            module.recall = Recall()
+            module.memo = Memo()
         try:
             yield
         finally:
             for module in keepers:
-                module.recall = None
+                module.memo = None
 
     def act(
         self,
@@ -135,7 +135,7 @@ class Policy(nn.Module, ABC):
                 check(value.dtype == torch.uint8, "images must be uint8", value.dtype)
                 shape = (self.obs_horizon, *value.shape[2:4], 3)
             else:
-                shape = (self.obs_horizon, LOW_DIM.get(name, 2))
+                shape = (self.obs_horizon, FRAME_SIZES.get(name, 2))
                 value = value.to(torch.float32)
             rule = f"observation {name} must have the shape (B, {', '.join(map(str, shape))})"
             check(tuple(value.shape[1:]) == shape, rule, tuple(value.shape))

@@ -1,4 +1,4 @@
-"""IBCPolicy, and building and loading a policy of any kind.
+"""Implicit behavioral cloning: a policy that searches for the action of least energy.
 
 Legend: B batch, N negatives, K = N + 1 candidates, F features, H action horizon, A = 2, D = H * A
 (or as many of these columns as a part has), P columns before a part.
@@ -19,15 +19,15 @@ from ibc.energy import autoregressive, losses
 from ibc.energy.models import EnergyModel
 from ibc.policies.base import Batch, Policy, read_config
 from ibc.sampling import negatives
-from ibc.sampling import readout as sampling_readout
-from ibc.sampling import search as inference
+from ibc.sampling.readout import Samples, read_out
+from ibc.sampling.search import Warm, search
 
 
 class IBCPolicy(Policy):
     """Implicit behavioral cloning: the action of least energy (Florence et al. 2021).
 
     `energy` is one model over the whole chunk, or a list of one for each part of it
-    (ibc/energy/autoregressive.py); what follows reads the same for both.
+    (ibc/energy/autoregressive.py); `parts` covers both.
     """
 
     def __init__(self, config: PolicyConfig, normalizer: Normalizer) -> None:
@@ -116,7 +116,7 @@ class IBCPolicy(Policy):
     ) -> dict[str, Tensor]:
         """The lowest energy found ("argmax") and the configured readout ("policy")."""
         readout = self.config.inference.readout
-        found = self._search(obs, generators, (readout, "argmax"))
+        found, _ = self.search(obs, generators, (readout, "argmax"))
         return {"argmax": found["argmax"], "policy": found[readout]}
 
     def act(
@@ -126,29 +126,19 @@ class IBCPolicy(Policy):
         previous: Tensor | None = None,
     ) -> Tensor:
         """Actions (B, H, 2) px by the configured readout, warm-started if so configured."""
-        return self.search(obs, generators, previous)[0]
+        readout = self.config.inference.readout
+        return self.search(obs, generators, (readout,), previous)[0][readout]
 
     def search(
         self,
         obs: Mapping[str, Tensor],
         generators: Sequence[torch.Generator],
-        previous: Tensor | None = None,
-    ) -> tuple[Tensor, sampling_readout.Samples]:
-        """What `act` returns, and the samples that the chunk's first part was read out of."""
-        readout, samples = self.config.inference.readout, list[sampling_readout.Samples]()
-        return self._search(obs, generators, (readout,), previous, samples)[readout], samples[0]
-
-    def _search(
-        self,
-        obs: Mapping[str, Tensor],
-        generators: Sequence[torch.Generator],
         readouts: Sequence[str],
         previous: Tensor | None = None,
-        kept: list[sampling_readout.Samples] | None = None,
-    ) -> dict[str, Tensor]:
-        """Actions (B, H, 2) px by every readout, each settling part after part.
+    ) -> tuple[dict[str, Tensor], Samples]:
+        """Actions (B, H, 2) px by every readout, and the samples of the chunk's first part.
 
-        kept: takes what was sampled.
+        A readout settles one part of the chunk after the other, each given its earlier parts.
         """
         features_BF, agent_BA = self.encoder(dict(obs)), self.newest_agent(obs)
         B, config = len(features_BF), self.config.inference
@@ -156,33 +146,32 @@ class IBCPolicy(Policy):
         bandwidth_D = self._lengths(config.bandwidth)
         warm = self._warm(previous, agent_BA)
         found = {readout: torch.empty(B, 0, device=self.device) for readout in readouts}
+        first: Samples | None = None
         for part, model in self.parts:
-            samples = None
             for readout, earlier_BP in found.items():
-                if samples is None or part.start > 0:  # the first part is the same for all
+                if first is None or part.start > 0:  # the first part is the same for all readouts
                     given_BF = autoregressive.condition(features_BF, earlier_BP)
-                    samples = inference.search(
+                    samples = search(
                         partial(model.score, model.observe(given_BF)),
                         part.stop - part.start,
                         config,
                         generators,
                         self.device,
-                        warm and inference.Warm(warm.centre[:, part], warm.spread[part]),
+                        warm and Warm(warm.centre[:, part], warm.spread[part]),
                     )
-                    if kept is not None:
-                        kept.append(samples)
-                own_BD = sampling_readout.read_out(samples, readout, bandwidth_D[part])
+                    first = first or samples
+                own_BD = read_out(samples, readout, bandwidth_D[part])
                 found[readout] = torch.cat([earlier_BP, own_BD], 1)
-        return {name: self.normalizer.decode(a_BD, agent_BA) for name, a_BD in found.items()}
+        assert first is not None
+        actions = {name: self.normalizer.decode(a_BD, agent_BA) for name, a_BD in found.items()}
+        return actions, first
 
     def energies(self, obs: Mapping[str, Tensor], actions_BKD: Tensor) -> Tensor:
         """Energies (B, K) of normalised actions for prepared observations, summed over the parts.
 
-        Actions of shape (1, K, D) are scored for every observation, where the energy is joint for
-        the cost of scoring them once.
-
-        Sums can be compared only where the energy is joint: an energy of a part is free by a
-        constant that depends on the parts before it.
+        Actions of shape (1, K, D) are scored for every observation. Sums can be compared only where
+        the energy is joint: the energy of a part is defined up to a constant that depends on the
+        parts before it.
         """
         features_BF = self.encoder(dict(obs))
         B, K = len(features_BF), actions_BKD.shape[1]
@@ -205,7 +194,7 @@ class IBCPolicy(Policy):
         """A length in px in normalised units of every column, (D,)."""
         return self.normalizer.lengths(px).expand(self.action_horizon, 2).flatten()
 
-    def _warm(self, previous: Tensor | None, agent_BA: Tensor) -> inference.Warm | None:
+    def _warm(self, previous: Tensor | None, agent_BA: Tensor) -> Warm | None:
         """The action executed last, for every step of the chunk: a target that stays."""
         if previous is None or not self.uses_previous:
             return None
@@ -217,7 +206,7 @@ class IBCPolicy(Policy):
         centre_BD = self.normalizer.encode(
             last_B1A.expand(-1, self.action_horizon, -1), agent_BA
         ).clamp(-1.0, 1.0)
-        return inference.Warm(centre_BD, self._lengths(self.config.inference.warm_noise))
+        return Warm(centre_BD, self._lengths(self.config.inference.warm_noise))
 
     def _stay(self, obs: Mapping[str, Tensor]) -> Tensor:
         """The normalised action "stay where you are", (B, D)."""

@@ -1,8 +1,7 @@
-"""What a policy makes of an observation, for those who look at it: a landscape and candidates.
+"""Looking into a policy: its energy landscape and the candidates it chose from.
 
-Everything is of the first action of a chunk, the one for the newest frame. Where a policy has an
-energy, that is its landscape; where it has a density, its negative logarithm, which is an energy
-too. Nothing here is part of acting.
+Everything is about the first action of a chunk, the one for the newest frame. The landscape of a
+policy with a density is the negative log density. Acting uses none of this.
 
 Legend: B batch, S samples per observation, N places of the lattice, H action horizon, A = 2,
 D = H * A, M components.
@@ -27,8 +26,8 @@ class View(NamedTuple):
     """actions (B, H, 2) px, as predicted, and what they were chosen from.
 
     candidates (B, S, 2) px with their probabilities (B, S): an energy policy's samples of the
-    first action, a mixture's components; None where nothing was weighed. Some may lie off the
-    board, whose edge is where an action so chosen ends.
+    first action, a mixture's components; None for other policies. Some may lie off the board; an
+    action chosen there is moved to the board's edge.
     """
 
     actions: Tensor
@@ -43,12 +42,14 @@ def view(
     generators: Sequence[torch.Generator],
     previous: Tensor | None = None,
 ) -> View:
-    """Return a prediction and its candidates; what `predict_action` takes, whose draws it makes."""
+    """Return a prediction, with the random draws of `predict_action`, and its candidates."""
     prepared = policy.prepare(obs)
     if isinstance(policy, IBCPolicy):
-        actions_BHA, samples = policy.search(prepared, generators, previous)
+        readout = policy.config.inference.readout
+        found, samples = policy.search(prepared, generators, (readout,), previous)
+        actions_BHA = found[readout]
         if samples.actions.shape[-1] == 1:
-            return View(actions_BHA, None, None)  # of one coordinate, which is no place
+            return View(actions_BHA, None, None)  # samples of one coordinate, not of a position
         energies_BS = torch.zeros_like(samples.energies) if samples.drawn else samples.energies
         first_BSA = samples.actions[..., :2].expand(len(energies_BS), -1, -1)
         return View(
@@ -68,8 +69,8 @@ def landscape(
 ) -> Tensor | None:
     """Return energies (B, side, side) of first actions, rows down and columns to the right.
 
-    They are at the middles of `side` cells along each axis of `window`, in nats, each row's free
-    by a constant. Later actions of a chunk count as in actions_BHA px where one energy is over the
+    They are at the middles of `side` cells along each axis of `window`, in nats, each row's up to
+    a constant. Later actions of a chunk count as in actions_BHA px where one energy is over the
     whole chunk, and not at all where each action has an energy of its own. None for a policy that
     has neither an energy nor a density.
     """
@@ -89,7 +90,7 @@ def landscape(
 def window(policy: Policy, obs: Mapping[str, Tensor]) -> Tensor:
     """Return where first actions are compared: lower and upper corner (B, 2, A) in px.
 
-    What of it lies off the board is moved to the board's edge before it is carried out.
+    An action outside the board is moved to the board's edge.
     """
     bounds_2A = torch.stack([policy.normalizer.low, policy.normalizer.high]).reshape(2, -1, 2)[:, 0]
     agent_BA = policy.newest_agent(policy.prepare(obs))
@@ -109,15 +110,15 @@ def _energies(
     (_, first), *others = policy.parts
     features_BF = policy.encoder(dict(prepared))
     if conditionals == "dimensions":
-        # Each energy is free by a constant that depends on what came before, so the two can only
-        # be added as log densities, normalised over the line.
+        # Each energy is defined up to a constant that depends on the dimension before it, so the
+        # two can only be added as log densities, normalised over the line.
         x_BS = torch.log_softmax(-first.score(first.observe(features_BF), line_S[None, :, None]), 1)
         side = len(line_S)
-        told_XF = autoregressive.condition(
+        given_XF = autoregressive.condition(
             features_BF.repeat_interleave(side, 0), line_S.repeat(len(features_BF))[:, None]
         )
         y = others[0][1]
-        y_XS = torch.log_softmax(-y.score(y.observe(told_XF), line_S[None, :, None]), 1)
+        y_XS = torch.log_softmax(-y.score(y.observe(given_XF), line_S[None, :, None]), 1)
         return -(x_BS[:, :, None] + y_XS.view(-1, side, side)).flatten(1)
     if conditionals == "steps" or policy.action_horizon == 1:
         return first.score(first.observe(features_BF), lattice_NA[None])

@@ -1,4 +1,4 @@
-"""The derivative-free optimiser of Florence et al. 2021: weigh, resample, perturb, again.
+"""The derivative-free optimiser of Florence et al. 2021: weigh, resample, perturb, repeat.
 
 Legend: B batch, S samples per observation, R rounds, D action dimensions.
 """

@@ -4,8 +4,8 @@
     google:    a <- a - clip(s (dE/da / 2 + noise N(0, 1)), limit)
 
 With noise 1 and small steps s the standard form draws from exp(-E) (the unadjusted Langevin
-algorithm). Google's form, which published runs used, has noise of the size of the step instead of
-its root, and so does not: its chains settle near minima instead.
+algorithm). Google's form, which the published runs used, scales the noise by the step instead of
+its root: its chains settle near minima.
 
 Legend: B batch, S samples per observation, D action dimensions.
 """
@@ -22,10 +22,10 @@ from ibc.energy.models import Energy, slope
 
 
 class Chain(NamedTuple):
-    """Where the samples ended (B, S, D), their energies (B, S), and numbers to watch.
+    """The final samples (B, S, D), their energies (B, S), and metrics.
 
     chain_energy_drop: mean energy before less after. chain_gradient_first, _last: mean largest
-    |dE/da| of an axis before and after. chain_move: mean distance gone. chain_at_bounds: share of
+    |dE/da| of an axis before and after. chain_move: mean distance moved. chain_at_bounds: share of
     samples that ended with an axis at its bound.
     """
 
@@ -44,9 +44,8 @@ def chain(
 ) -> Chain:
     """Run the chain from start_BSD; `normal` gives the next standard normal numbers (B, S, D).
 
-    No gradient goes through the chain, whatever the caller's mode; `energy` maps (B, S, D) to
-    (B, S) and must not hold on to a graph of its own (detach the observation's part). clip: keep
-    the samples inside the bounds after every step.
+    No gradient goes through the chain. `energy` maps (B, S, D) to (B, S) and must not keep a graph
+    of its own (detach the observation). clip: keep the samples inside the bounds after every step.
     """
     actions_BSD = start_BSD.detach()
     first: tuple[Tensor, Tensor] | None = None

@@ -1,7 +1,7 @@
 """Counter-example samplers, each with its exact log density.
 
-InfoNCE learns the conditional density only if, given what the sampler looked at, the positive and
-the negatives could have changed places. For a candidate set {a_0 .. a_N} the right logits are
+InfoNCE learns the conditional density only if the positive and the negatives are exchangeable given
+what the sampler is conditioned on. For a candidate set {a_0 .. a_N} the right logits are
 
     -E(x, a_k) + correction_k.
 
@@ -12,10 +12,10 @@ the negatives could have changed places. For a candidate set {a_0 .. a_N} the ri
   negatives are drawn from q(. | z). The candidate set then has the density
   p(a_k | x) q(z | a_k) prod_{i != k} q(a_i | z), so correction_k = log q(z | a_k) - log q(a_k | z),
   which is 0 because q is symmetric: it is wrapped around the bounds.
-- Moved by DFO or Langevin under the energy of the moment: their density q is not known, so nothing
-  corrects for it, and what is learned is log p - log q + c, flatter than log p wherever the moved
-  negatives gather. They sharpen the contrast where uniform ones are sparse (many dimensions); the
-  loss no longer says how good the density is, and readouts that weigh by it inherit the bias. A
+- Moved by DFO or Langevin under the current energy: their density q is unknown and cannot be
+  corrected for, so what is learned is log p - log q + c, flatter than log p where the moved
+  negatives concentrate. They sharpen the contrast where uniform ones are sparse (many dimensions),
+  but the loss no longer measures the density, and readouts that weigh by it are biased. A
   moved_share below 1 keeps some uniform ones, so that the energy stays high everywhere else.
 
 Legend: B batch, N negatives (M of them moved), R rounds, K = N + 1 candidates (the positive first),

@@ -27,10 +27,10 @@ class Samples(NamedTuple):
 def read_out(samples: Samples, readout: str, bandwidth_D: Tensor) -> Tensor:
     """One action (B, D) for each row out of the samples; bandwidth_D in normalised units.
 
-    The mode of a density of human moves is slower than its mean, for the scatter of a move grows
-    with its size, so that "argmax" creeps and stops; the mean falls between two ways around the
-    block. "mean_shift" picks one of the ways by a draw and takes the mean of that one; "mode_mean"
-    does without the draw: of the neighbourhoods of the least energies, the one that weighs most.
+    The mode of a density of human moves is slower than its mean, because the variance of a move
+    grows with its size: "argmax" slows down and stops. The mean falls between two ways around the
+    block. "mean_shift" chooses a mode by a draw and takes the mean around it; "mode_mean" takes the
+    heaviest of the neighbourhoods of the least energies instead of a draw.
     """
     energies_BS = torch.zeros_like(samples.energies) if samples.drawn else samples.energies
     actions_BSD = samples.actions.expand(len(energies_BS), -1, -1)
@@ -58,15 +58,15 @@ def _best_neighbourhood(samples: Samples, log_weights_BS: Tensor, bandwidth_D: T
     exact = "donot_use_mm_for_euclid_dist"
     distance_BMS = torch.cdist(modes_BMD, places_BSD.contiguous(), compute_mode=exact)
     near_BMS = log_weights_BS.unsqueeze(1) - 0.5 * distance_BMS.square()
-    # What is e^-60 of the largest weighs nothing, and logsumexp is slow on a CPU where it is there.
+    # Weights below e^-60 of the largest do not count, and make logsumexp slow on a CPU.
     floor_B11 = near_BMS.amax((1, 2), keepdim=True) - 60.0
     best_B = near_BMS.clamp(min=floor_B11).logsumexp(2).argmax(1)
     return near_BMS[torch.arange(len(best_B), device=best_B.device), best_B]
 
 
 def resample(energies_BS: Tensor, unit_BX: Tensor) -> Tensor:
-    """Indices (B, X) drawn with replacement from softmax(-energy), by the inverse of its sum."""
-    # In float64 the running sum of thousands of weights still ends where it should.
+    """Indices (B, X) drawn with replacement from softmax(-energy), by its inverse CDF."""
+    # float64: in float32 the sum of thousands of weights is not accurate enough.
     cumulative_BS = torch.softmax(-energies_BS, 1).cumsum(1, dtype=torch.float64)
     target_BX = unit_BX.double() * cumulative_BS[:, -1:]
     return torch.searchsorted(cumulative_BS, target_BX, right=True).clamp_(
@@ -75,7 +75,7 @@ def resample(energies_BS: Tensor, unit_BX: Tensor) -> Tensor:
 
 
 def _squares(actions_BSD: Tensor, centre_B1D: Tensor, lengths_D: Tensor) -> Tensor:
-    """Squared distances (B, S) in units of the lengths; a sum over so short an axis is slow."""
+    """Squared distances (B, S) in units of the lengths, axis by axis: a sum over two is slow."""
     total_BS = None
     for actions_BS, centre_B1, length in zip(
         actions_BSD.unbind(2), centre_B1D.unbind(2), lengths_D, strict=True

@@ -1,4 +1,4 @@
-"""Acting with a memory gives the same bits as acting without one, and forgets."""
+"""Acting with the inference memo gives the same bits as acting without it."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from ibc.config.action import ActionConfig
 from ibc.config.implicit import EnergyConfig, InferenceConfig
 from ibc.config.policy import PolicyConfig, config_from_plain
 from ibc.data.normalizer import Normalizer
-from ibc.layers import Recall
+from ibc.layers import Memo
 from ibc.policies.base import Policy
 from ibc.policies.factory import build_policy
 
@@ -85,38 +85,38 @@ def test_new_weights_are_used_once_it_is_over() -> None:
     assert not torch.equal(after[0], before[0])
 
 
-def test_recall_keeps_the_last_call_only() -> None:
+def test_a_memo_keeps_the_last_call_only() -> None:
     calls: list[int] = []
 
     def double(rows: Tensor) -> Tensor:
         calls.append(len(rows))
         return rows * 2
 
-    recall = Recall()
+    memo = Memo()
     a = torch.arange(6.0).view(3, 2)
-    assert torch.equal(recall.rows(a, double), a * 2)
-    assert torch.equal(recall.rows(a[1:], double), a[1:] * 2)
-    assert torch.equal(recall.rows(a, double), a * 2)  # the first row was forgotten
+    assert torch.equal(memo.rows(a, double), a * 2)
+    assert torch.equal(memo.rows(a[1:], double), a[1:] * 2)
+    assert torch.equal(memo.rows(a, double), a * 2)  # the first row was forgotten
     assert calls == [3, 1]
-    assert torch.equal(recall.whole(a, double), a * 2)
+    assert torch.equal(memo.whole(a, double), a * 2)
     a += 1.0  # the caller may write into what was given
-    assert torch.equal(recall.whole(a, double), a * 2)
+    assert torch.equal(memo.whole(a, double), a * 2)
     assert calls == [3, 1, 3, 3]
 
 
-def test_recall_forgets_the_input_that_was_asked_for_longest_ago() -> None:
+def test_a_memo_forgets_the_input_that_was_asked_for_longest_ago() -> None:
     calls: list[float] = []
 
     def double(rows: Tensor) -> Tensor:
         calls.append(float(rows[0]))
         return rows * 2
 
-    recall = Recall()
+    memo = Memo()
     # A lattice and probes that come again, and other candidates each time.
     for other in (10.0, 11.0, 12.0):
         for value in (other, 1.0, 2.0):
             given = torch.full((3,), value)
-            assert torch.equal(recall.whole(given, double), given * 2)
+            assert torch.equal(memo.whole(given, double), given * 2)
     assert calls == [10.0, 1.0, 2.0, 11.0, 12.0]
 
 

@@ -9,7 +9,7 @@ import torch
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))
 
-from benchmarks.health_cases import Run, lesson, small
+from benchmarks.health_cases import Run, short_training, small
 from ibc.config.presets import PRESETS, preset
 from ibc.data.demos import Split
 from ibc.policies.factory import build_policy, load_policy
@@ -217,7 +217,7 @@ def test_a_preset_trains_predicts_and_comes_back_from_the_disk(toy_demos, tmp_pa
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_builds_at_its_full_size(toy_demos, name):
     policy = preset(name)[0]
-    trainer = Run(toy_demos, small(name), lesson(policy), SPLIT).trainer()
+    trainer = Run(toy_demos, small(name), short_training(policy), SPLIT).trainer()
     with torch.device("meta"):
         built = build_policy(policy, trainer.policy.normalizer, generator_seed=0)
     count = sum(value.numel() for value in built.parameters())

@@ -14,9 +14,9 @@ from benchmarks.health_cases import (
     FromTheOldest,
     Run,
     dead_layer,
-    lesson,
     names,
     repeated_action,
+    short_training,
     small,
     swallowed_save,
 )
@@ -71,7 +71,7 @@ def test_wrong_wiring_is_named_for_images(toy_demos, case):
 
 
 def test_every_finding_says_what_mends_it(toy_demos):
-    run = Run(toy_demos, small("mse"), lesson(small("mse")), SPLIT)
+    run = Run(toy_demos, small("mse"), short_training(small("mse")), SPLIT)
     with dead_layer(run):
         found = {finding.name: finding for finding in run.findings()}
     assert "encoder.layers.0.weight" in found["dead layers"].evidence
@@ -97,13 +97,13 @@ def test_a_residual_block_whose_first_convolution_is_bypassed_has_a_dead_layer(
     policy = dataclasses.replace(
         policy, encoder=dataclasses.replace(policy.encoder, channels=(4, 8), downsample="stride")
     )
-    train = dataclasses.replace(lesson(policy), steps=4, epoch_steps=2, batch_size=8)
+    train = dataclasses.replace(short_training(policy), steps=4, epoch_steps=2, batch_size=8)
     assert "dead layers" in {f.name for f in Run(toy_demos, policy, train, SPLIT).findings()}
 
 
 def test_images_in_0_1_are_refused_before_anything_is_predicted(toy_demos):
     policy = small("images")
-    trainer = Run(toy_demos, policy, lesson(policy), SPLIT).trainer()
+    trainer = Run(toy_demos, policy, short_training(policy), SPLIT).trainer()
     obs = {k: torch.from_numpy(v) for k, v in trainer.train.batch([0]).items()}
     with pytest.raises(ValueError, match="images must be uint8"):
         trainer.policy.predict_action(
@@ -114,13 +114,13 @@ def test_images_in_0_1_are_refused_before_anything_is_predicted(toy_demos):
 def test_windows_that_are_right_are_not_suspected_at_any_horizon(toy_demos):
     """Chunks as long as the observations are no illness by themselves."""
     policy = dataclasses.replace(small("mse"), obs_horizon=4, action_horizon=4)
-    run = Run(toy_demos, policy, lesson(policy), SPLIT)
+    run = Run(toy_demos, policy, short_training(policy), SPLIT)
     assert run.findings(trained=False) == []
     run.windows = FromTheOldest
     (finding,) = run.findings(trained=False)
     assert finding.name == "the action of a past frame is executed"
-    with repeated_action(Run(toy_demos, policy, lesson(policy), SPLIT)) as _:
-        found = Run(toy_demos, policy, lesson(policy), SPLIT).findings(trained=False)
+    with repeated_action(Run(toy_demos, policy, short_training(policy), SPLIT)) as _:
+        found = Run(toy_demos, policy, short_training(policy), SPLIT).findings(trained=False)
     assert [f.name for f in found] == ["one action is repeated over the chunk"]
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ibc.config.encoder import EncoderConfig
-from ibc.encoders.backbones import ConvTrunk, ResidualBlock, ResNet18, build_trunk, group_norm
+from ibc.encoders.backbones import ConvBackbone, ResidualBlock, ResNet18, build_backbone, group_norm
 from ibc.encoders.image import ImageEncoder, build_encoder
 from ibc.encoders.pooling import SoftArgmax, add_coordinates, crop_frames
 
@@ -109,8 +109,8 @@ def test_the_width_of_the_last_map_is_known_beforehand(changes):
     config = EncoderConfig(**{**SMALL, **changes})
     for side in (84, 63, 32):
         channels = 3 + 2 * config.coordinates
-        maps = build_trunk(config, channels)(torch.zeros(1, channels, side, side))
-        assert maps.shape == (1, config.trunk_channels, *[config.map_side(side)] * 2)
+        maps = build_backbone(config, channels)(torch.zeros(1, channels, side, side))
+        assert maps.shape == (1, config.maps, *[config.map_side(side)] * 2)
 
 
 def test_channel_stacking_sees_every_frame_in_one_pass():
@@ -222,7 +222,7 @@ def test_both_convolutions_of_a_residual_block_matter():
 @pytest.mark.parametrize("norm", ["group", "none"])
 def test_every_convolution_of_a_residual_trunk_matters(norm):
     torch.manual_seed(0)
-    trunk = build_trunk(
+    trunk = build_backbone(
         EncoderConfig(trunk="residual", channels=(8, 8), reduce_maps=4, norm=norm), 3
     )
     x = torch.randn(2, 3, 32, 32)
@@ -241,7 +241,7 @@ def test_every_convolution_of_a_residual_trunk_matters(norm):
 def test_trunk_sizes():
     assert ResNet18(3)(torch.zeros(1, 3, 84, 84)).shape == (1, 512, 3, 3)
     assert sum(p.numel() for p in ResNet18(3).parameters()) == 11_176_512
-    assert ConvTrunk(3, (32, 64, 128))(torch.zeros(1, 3, 84, 84)).shape == (1, 128, 11, 11)
+    assert ConvBackbone(3, (32, 64, 128))(torch.zeros(1, 3, 84, 84)).shape == (1, 128, 11, 11)
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(64, 4), (128, 8), (24, 2), (7, 1), (16, 1)])

@@ -1,5 +1,6 @@
 """The samplers find the minimum, keep to the bounds, and treat every row by itself."""
 
+import dataclasses
 import math
 
 import pytest
@@ -8,9 +9,17 @@ import torch
 from ibc.config.implicit import READOUTS, InferenceConfig, LangevinConfig
 from ibc.sampling.readout import Samples, resample
 from ibc.sampling.readout import read_out as read_out_with
-from ibc.sampling.search import Warm, dfo, langevin, lattice, search
+from ibc.sampling.search import Warm, lattice, search
 
 CPU = torch.device("cpu")
+
+
+def dfo(energy, action_dim, config, *rest):
+    return search(energy, action_dim, dataclasses.replace(config, sampler="dfo"), *rest)
+
+
+def langevin(energy, action_dim, config, *rest):
+    return search(energy, action_dim, dataclasses.replace(config, sampler="langevin"), *rest)
 
 
 def read_out(samples, readout, bandwidth=0.1):
