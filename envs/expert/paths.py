@@ -1,6 +1,6 @@
-"""The agent's shortest way around the T to a contact, in the block's frame (px).
+"""The agent's shortest path around the T to a contact, in the block's frame (px).
 
-The T is grown by the agent's radius and a clearance; the ways run over the corners of the grown T.
+The T is grown by the agent's radius and a clearance; paths run over the corners of the grown T.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from envs.expert.pushes import (
     FACE_ALONG,
     FACE_HIGH,
     FACE_LOW,
-    FACE_PUSH,
+    FACE_NORMAL,
     Floats,
     Ints,
     agent_point,
@@ -18,14 +18,13 @@ from envs.expert.pushes import (
 )
 from envs.physics.dynamics import AGENT_RADIUS, BAR, STEM
 
-CORNER_CLEARANCE = 9.0  # px at the corners: room for cutting them
-GAP = 5.0  # px off a face, where an approach straightens towards the contact
-SLIDE = 14.0  # px: the farthest contact on the same face that is reached by sliding along it
+CORNER_CLEARANCE = 9.0  # px at the corners, which the agent cuts
+GAP = 5.0  # px off a face, where an approach turns towards the contact
+SLIDE = 14.0  # px: contacts this near on the same face are reached by sliding along it
 _FAR = 1e5
-_GROWN = AGENT_RADIUS + GAP - 1.0  # no way comes closer to the T's outline than this
+_GROWN = AGENT_RADIUS + GAP - 1.0  # the least distance of a path to the T's outline
 
-
-# The offsets on each face that can be approached at right angles, outside the two inner corners.
+# The offsets on each face that can be approached at right angles, clear of the inner corners.
 _REACH_LOW, _REACH_HIGH = FACE_LOW.copy(), FACE_HIGH.copy()
 _REACH_LOW[3], _REACH_HIGH[4] = 15 + _GROWN, -15 - _GROWN
 _REACH_LOW[5:7] = 30 + _GROWN
@@ -78,8 +77,8 @@ def shortest(usable: npt.NDArray[np.bool_]) -> tuple[Floats, Ints]:
 _ALL_USABLE = shortest(np.ones(len(NODES), dtype=bool))
 
 
-class Ways:
-    """The ways from one agent position (2,); `usable` (8,) corners are those on the board."""
+class Paths:
+    """The paths from one agent position (2,); `usable` (8,) corners are those on the board."""
 
     def __init__(self, agent: Floats, usable: npt.NDArray[np.bool_]) -> None:
         self._agent = agent
@@ -90,7 +89,7 @@ class Ways:
         self._usable = usable
 
     def lengths(self, face: Ints, offset: Floats) -> Floats:
-        """Return the lengths (...) of the ways to contacts, px; _FAR-like where there is none."""
+        """Return the lengths (...) of the paths to contacts, px; at least _FAR without a path."""
         before = _before(face, offset)
         direct = np.linalg.norm(before - self._start, axis=-1)
         direct = np.where(crosses(self._start, before), _FAR, direct)
@@ -105,13 +104,13 @@ class Ways:
         return np.where(slides, np.hypot(ahead - AGENT_RADIUS, aside), length)
 
     def points(self, face: Ints, offset: Floats) -> Floats:
-        """Return the corners (P, 2) of the way to one contact, from the agent to the touch."""
+        """Return the corners (P, 2) of the path to one contact, from the agent on."""
         touch, before = agent_point(face, offset), _before(face, offset)
         if _slides(*self._at_face(face, offset)):
             return np.array([self._agent, touch])
-        way = [self._agent]
+        path = [self._agent]
         if not np.array_equal(self._start, self._agent):
-            way.append(self._start)
+            path.append(self._start)
         if crosses(self._start, before):
             last = np.where(
                 crosses(NODES, before) | ~self._usable,
@@ -120,19 +119,19 @@ class Ways:
             )
             total = self._first[:, None] + self._length + last
             node, goal = (int(i) for i in np.unravel_index(np.argmin(total), total.shape))
-            way.append(NODES[node])
+            path.append(NODES[node])
             while node != goal:
                 node = int(self._hop[node, goal])
-                way.append(NODES[node])
-        return np.array([*way, before, touch])
+                path.append(NODES[node])
+        return np.array([*path, before, touch])
 
     def _at_face(self, face: Ints, offset: Floats) -> tuple[Floats, Floats]:
         away = contact_point(face, offset) - self._agent
-        return (away * FACE_PUSH[face]).sum(axis=-1), (away * FACE_ALONG[face]).sum(axis=-1)
+        return (away * FACE_NORMAL[face]).sum(axis=-1), (away * FACE_ALONG[face]).sum(axis=-1)
 
 
 def _before(face: Ints, offset: Floats) -> Floats:
-    """Return where (..., 2) an approach straightens: off the contact and outside the grown T."""
+    """Return the points (..., 2), outside the grown T, from which contacts are approached."""
     return agent_point(face, np.clip(offset, _REACH_LOW[face], _REACH_HIGH[face]), GAP)
 
 

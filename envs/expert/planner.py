@@ -1,13 +1,13 @@
 """A deterministic search for the next one or two pushes that bring the T to the goal.
 
-The plans that follow then start from one angle, whatever the start was, which leaves much less to
-be learned from them: what to do depends on two numbers instead of three.
+A T that is far from the goal's angle is turned first. All later plans then start from one angle:
+what to do depends on two numbers instead of three, which is easier to learn.
 
-All pairs of strokes on a grid of contacts and lengths are judged at once: the squared distance to
-the goal after two strokes is bilinear in features of the pose after the first and of the second
-stroke, so one small matrix product judges all pairs. The best are then refined in offset and length
-by damped Gauss-Newton steps. The cost is time in control steps, plus what the distance left is
-worth, so similar states get similar strokes.
+All pairs of pushes on a grid of contacts and lengths are compared at once: the squared distance to
+the goal after two pushes is bilinear in features of the pose after the first and of the second
+push, so one small matrix product gives the costs of all pairs. The best are refined in offset and
+length by damped Gauss-Newton steps. The cost is the time in control steps plus a price of the
+remaining distance, so similar states get similar pushes.
 """
 
 import math
@@ -17,134 +17,131 @@ import numpy as np
 import numpy.typing as npt
 
 from envs.expert import pushes
-from envs.expert.paths import NODES, Ways
-from envs.expert.plan import IMPOSSIBLE, Flags, Plan, Style, into_wall, off_board
+from envs.expert.paths import NODES, Paths
+from envs.expert.plan import (
+    IMPOSSIBLE,
+    Flags,
+    Plan,
+    into_wall,
+    off_board,
+    time_to_push,
+    time_to_reach,
+)
 from envs.expert.pushes import FACE_HIGH, FACE_LOW, TURN_RADIUS, Floats, Ints
 
-
-def must_turn(pose: Floats, current: Plan | None, style: Style) -> bool:
-    """Return whether the T at a pose (3,) is to be turned; a turn that has begun is finished."""
-    begun = current is not None and current.turns
-    return abs(float(pose[2])) > (style.turn_until if begun else style.turn_from)
-
-
-class Turner:
-    """Chooses the push that turns the T to the goal's angle in the least time."""
-
-    def __init__(self, style: Style) -> None:
-        self._style = style
-        face, offset = pushes.contact_grid(style.spacing)
-        far = np.abs(pushes.lever(face, offset)) >= style.turn_arm
-        self._face, self._offset = face[far], offset[far]
-        self._twist = pushes.twist(self._face, self._offset)
-
-    def turn(self, pose: Floats, ways: Ways, current: Plan | None) -> Plan:
-        """Return the cheapest turning plan from a pose (3,); see `Style.keep` for `current`."""
-        style, face, offset, spin = self._style, self._face, self._offset, self._twist[:, 2]
-        length = (-pose[2] * np.sign(spin)) % (2 * math.pi) / np.abs(spin)
-        after = pushes.moved(pose, pushes.motion(self._twist * length[:, None]))
-        cost = style.time_to_reach(ways.lengths(face, offset))
-        cost += style.time_to_push(face, offset, length)
-        cost += style.turn_shift_cost * np.hypot(after[:, 0], after[:, 1])
-        cost += IMPOSSIBLE * (off_board(pose, face, offset) + 1.0 * into_wall(pose, after))
-        judged = cost.copy()
-        if current is not None and current.turns:
-            same = (face == current.face[0]) & (offset == current.offset[0])
-            judged -= style.keep * same
-        k = int(np.argmin(judged))
-        chosen = slice(k, k + 1)
-        return Plan(face[chosen], offset[chosen], length[chosen], float(cost[k]), turns=True)
-
-
-_SHORTEST, _LONGEST = 0.3, 220.0  # px of push in a stroke
-_DONE = 1.2  # px: a first stroke with no more than this left gives way to the second
-_PAIRS, _SINGLES = 12, 6  # how many plans of two and of one stroke are refined
+# Costs are in control steps.
+KEEP = 4.0  # by which a new plan must be cheaper than the current one
+TURN_FROM, TURN_UNTIL = 0.35, 0.06  # rad: the T's angle at which turning begins and ends
+TURN_ARM = 38.0  # px: the least lever of a turning push
+TURN_SHIFT_COST = 0.2  # of each px between the T and the goal after a turn
+FACES = ("bar top", "stem right", "stem left", "stem tip")  # that are pushed to the goal
+SPACING = 12.0  # px between the contacts of the grid
+LENGTHS = np.array([1.5, 3, 5, 8, 12, 17, 23, 30, 38, 48, 60, 75, 95, 120, 150, 180])  # px
+DISTANCE_COST = 0.8  # of each px of remaining distance
+MISS_COST = 30.0  # of a plan that does not reach the goal
+HIT_DISTANCE = 2.5  # px: the scale on which a distance counts as a miss
+_SHORTEST, _LONGEST = 0.3, 220.0  # px of a push
+_DONE = 1.2  # px: a first push with no more than this left is dropped for the second
+_PAIRS, _SINGLES = 12, 6  # how many plans of two and of one push are refined
 _PROBE, _SCALE, _DAMPING = 0.05, 3.0, 2.0  # of the Gauss-Newton steps (px)
 
 
 class Planner:
     """Chooses plans; holds the tables that do not depend on the state."""
 
-    def __init__(self, style: Style | None = None) -> None:
-        self.style = style = style or Style()
-        self._turner = Turner(style)
-        face, offset = pushes.contact_grid(style.spacing)
-        allowed = np.isin(face, [pushes.FACE_NAMES.index(name) for name in style.faces])
+    def __init__(self) -> None:
+        face, offset = pushes.contact_grid(SPACING)
+        far = np.abs(pushes.lever(face, offset)) >= TURN_ARM
+        self._turn_face, self._turn_offset = face[far], offset[far]
+        self._turn_twist = pushes.twist(face[far], offset[far])
+        allowed = np.isin(face, [pushes.FACE_NAMES.index(name) for name in FACES])
         self._face, self._offset = face[allowed], offset[allowed]
-        lengths = np.array(style.lengths)
-        # Every stroke of the grid, contact by contact: C contacts times L lengths are S strokes.
-        self._stroke_face = np.repeat(self._face, len(lengths))
-        self._stroke_offset = np.repeat(self._offset, len(lengths))
-        self._stroke_length = np.tile(lengths, len(self._face))
-        twists_S3 = pushes.twist(self._stroke_face, self._stroke_offset)
-        self._displacement_S3 = pushes.motion(twists_S3 * self._stroke_length[:, None])
-        self._push_time_S = style.time_to_push(
-            self._stroke_face, self._stroke_offset, self._stroke_length
-        )
+        # Every push of the grid, contact by contact: C contacts times L lengths are S pushes.
+        self._face_S = np.repeat(self._face, len(LENGTHS))
+        self._offset_S = np.repeat(self._offset, len(LENGTHS))
+        self._length_S = np.tile(LENGTHS, len(self._face))
+        twists_S3 = pushes.twist(self._face_S, self._offset_S)
+        self._displacement_S3 = pushes.motion(twists_S3 * self._length_S[:, None])
+        self._push_time_S = time_to_push(self._face_S, self._offset_S, self._length_S)
         self._second_6S = _features_of_second(self._displacement_S3)
         self._change_CC = self._time_to_change()
-        contact_S = np.repeat(np.arange(len(self._face)), len(lengths))
-        self._second_time_CS = self._change_CC[:, contact_S] + self._push_time_S
-        self._second_time_CS = self._second_time_CS.astype(np.float32)
+        contact_S = np.repeat(np.arange(len(self._face)), len(LENGTHS))
+        second_time_CS = self._change_CC[:, contact_S] + self._push_time_S
+        self._second_time_CS = second_time_CS.astype(np.float32)
 
-    def search(self, pose: Floats, ways: Ways, current: Plan | None) -> Plan:
-        """Return the cheapest plan from a pose (3,); see `Style.keep` for `current`."""
-        if must_turn(pose, current, self.style):
-            return self._turner.turn(pose, ways, current)
-        reach = self.style.time_to_reach(ways.lengths(self._face, self._offset))
+    def search(self, pose: Floats, paths: Paths, current: Plan | None) -> Plan:
+        """Return the cheapest plan from a pose (3,), given the plan being carried out."""
+        if _must_turn(pose, current):
+            return self._turn(pose, paths, current)
+        reach = time_to_reach(paths.lengths(self._face, self._offset))
         reach += IMPOSSIBLE * off_board(pose, self._face, self._offset)
         first_S3 = pushes.moved(pose, self._displacement_S3)
-        spent_S = np.repeat(reach, len(self.style.lengths)) + self._push_time_S
+        spent_S = np.repeat(reach, len(LENGTHS)) + self._push_time_S
         spent_S += IMPOSSIBLE * into_wall(pose, first_S3)
-        one_S = spent_S + self._worth(pushes.distance(first_S3))
-        two_SS = self._judge_pairs(first_S3, spent_S)
+        one_S = spent_S + _distance_cost(pushes.distance(first_S3))
+        two_SS = self._costs_of_pairs(first_S3, spent_S)
         best_pairs = np.argsort(two_SS.min(axis=1), kind="stable")[:_PAIRS]
         rows = [[int(i), int(two_SS[i].argmin())] for i in best_pairs]
         rows += [[int(i)] for i in np.argsort(one_S, kind="stable")[:_SINGLES]]
         blocked = np.array([spent_S[row[0]] >= IMPOSSIBLE for row in rows])
-        found = [self._plan(np.array(row)) for row in rows]
-        return self._refine(pose, ways, found, blocked, current)
+        found = [
+            Plan(self._face_S[row], self._offset_S[row], self._length_S[row], 0.0) for row in rows
+        ]
+        return self._refine(pose, paths, found, blocked, current)
 
-    def follow(self, pose: Floats, ways: Ways, current: Plan) -> Plan | None:
-        """Return `current`, brought up to date without a search, or None if it has ended."""
-        if must_turn(pose, current, self.style):
-            return self._turner.turn(pose, ways, current)
+    def follow(self, pose: Floats, paths: Paths, current: Plan) -> Plan | None:
+        """Return `current` adjusted to the pose without a search, or None if it has ended."""
+        if _must_turn(pose, current):
+            return self._turn(pose, paths, current)
         if current.turns:
             return None
-        return self._refine(pose, ways, [], np.zeros(0, dtype=bool), current)
+        return self._refine(pose, paths, [], np.zeros(0, dtype=bool), current)
 
-    def _plan(self, stroke: Ints) -> Plan:
-        face, offset = self._stroke_face[stroke], self._stroke_offset[stroke]
-        return Plan(face, offset, self._stroke_length[stroke], 0.0)
+    def _turn(self, pose: Floats, paths: Paths, current: Plan | None) -> Plan:
+        """Return the cheapest push that turns the T to the goal's angle."""
+        face, offset, spin = self._turn_face, self._turn_offset, self._turn_twist[:, 2]
+        length = (-pose[2] * np.sign(spin)) % (2 * math.pi) / np.abs(spin)
+        after = pushes.moved(pose, pushes.motion(self._turn_twist * length[:, None]))
+        cost = time_to_reach(paths.lengths(face, offset))
+        cost += time_to_push(face, offset, length)
+        cost += TURN_SHIFT_COST * np.hypot(after[:, 0], after[:, 1])
+        cost += IMPOSSIBLE * (off_board(pose, face, offset) + 1.0 * into_wall(pose, after))
+        compared = cost.copy()
+        if current is not None and current.turns:
+            same = (face == current.face[0]) & (offset == current.offset[0])
+            compared -= KEEP * same
+        k = int(np.argmin(compared))
+        chosen = slice(k, k + 1)
+        return Plan(face[chosen], offset[chosen], length[chosen], float(cost[k]), turns=True)
 
-    def _judge_pairs(self, first_S3: Floats, spent_S: Floats) -> npt.NDArray[np.float32]:
-        """Return the cost (S, S) of every pair of strokes; see the module's docstring."""
-        style = self.style
+    def _costs_of_pairs(self, first_S3: Floats, spent_S: Floats) -> npt.NDArray[np.float32]:
+        """Return the cost (S, S) of every pair of pushes; see the module's docstring."""
         cost = _features_of_first(first_S3) @ self._second_6S
         np.maximum(cost, 0, out=cost)
-        hit = np.exp(cost * np.float32(-1 / style.hit_distance**2))
+        hit = np.exp(cost * np.float32(-1 / HIT_DISTANCE**2))
         np.sqrt(cost, out=cost)
-        cost *= np.float32(style.distance_cost)
-        hit *= np.float32(style.miss_cost)
+        cost *= np.float32(DISTANCE_COST)
+        hit *= np.float32(MISS_COST)
         cost -= hit
-        cost += (spent_S + style.miss_cost).astype(np.float32)[:, None]
-        by_contact = cost.reshape(len(self._face), len(style.lengths), -1)
+        cost += (spent_S + MISS_COST).astype(np.float32)[:, None]
+        by_contact = cost.reshape(len(self._face), len(LENGTHS), -1)
         by_contact += self._second_time_CS[:, None]
         return cost
 
     def _refine(
-        self, pose: Floats, ways: Ways, found: list[Plan], blocked: Flags, current: Plan | None
+        self, pose: Floats, paths: Paths, found: list[Plan], blocked: Flags, current: Plan | None
     ) -> Plan:
-        """Refine the plans found and what is left of the current one; return the cheapest."""
-        goes_on = current is not None and not current.turns
-        plans = [*found, *(_left_of(pose, current) if current is not None and goes_on else [])]
+        """Refine the plans found and the rest of the current one; return the cheapest."""
+        plans = list(found)
+        if current is not None and not current.turns:
+            plans += _rest_of(pose, current)
         pair = np.array([len(plan.face) == 2 for plan in plans])
         face = np.array([[plan.face[0], plan.face[-1]] for plan in plans])
         offset = np.array([[plan.offset[0], plan.offset[-1]] for plan in plans])
         length = np.array([[plan.length[0], plan.length[-1]] for plan in plans])
         length[~pair, 1] = 0.0
         is_found = np.arange(len(plans)) < len(found)
-        room = np.where(is_found, 0.6 * self.style.spacing, 40.0)[:, None]
+        room = np.where(is_found, 0.6 * SPACING, 40.0)[:, None]
         low = np.maximum(FACE_LOW[face], offset - room)
         high = np.minimum(FACE_HIGH[face], offset + room)
         free = np.stack([np.ones_like(pair), pair] * 2, axis=1).astype(np.float64)
@@ -157,28 +154,23 @@ class Planner:
         for _ in range(3):
             values = _gauss_newton_step(after, values, free, low, high)
         offset, length = values[:, :2], values[:, 2:]
-        cost = self.style.time_to_reach(ways.lengths(face[:, 0], offset[:, 0]))
-        cost += self.style.time_to_push(face, offset, length).sum(axis=1)
+        cost = time_to_reach(paths.lengths(face[:, 0], offset[:, 0]))
+        cost += time_to_push(face, offset, length).sum(axis=1)
         nearest = self._nearest(face, offset)
         cost += pair * self._change_CC[nearest[:, 0], nearest[:, 1]]
-        cost += self._worth(pushes.distance(after(values)))
-        judged = cost - self.style.keep * ~is_found
-        judged[is_found] += IMPOSSIBLE * blocked
-        k = int(np.argmin(judged))
+        cost += _distance_cost(pushes.distance(after(values)))
+        compared = cost - KEEP * ~is_found
+        compared[is_found] += IMPOSSIBLE * blocked
+        k = int(np.argmin(compared))
         count = 2 if pair[k] else 1
         return Plan(face[k, :count], offset[k, :count], length[k, :count], float(cost[k]))
-
-    def _worth(self, left: Floats) -> Floats:
-        """Return what distances (...) to the goal in px cost."""
-        miss = 1.0 - np.exp(-((left / self.style.hit_distance) ** 2))
-        return self.style.miss_cost * miss + self.style.distance_cost * left
 
     def _time_to_change(self) -> Floats:
         """Return the steps (C, C) from the end of a push at one contact to another contact."""
         stands = pushes.agent_point(self._face, self._offset)
         everywhere = np.ones(len(NODES), dtype=bool)
-        ways = [Ways(stand, everywhere).lengths(self._face, self._offset) for stand in stands]
-        return self.style.time_to_reach(np.stack(ways))
+        paths = [Paths(stand, everywhere).lengths(self._face, self._offset) for stand in stands]
+        return time_to_reach(np.stack(paths))
 
     def _nearest(self, face: Ints, offset: Floats) -> Ints:
         apart = np.abs(self._offset - offset[..., None]) + 1e4 * (self._face != face[..., None])
@@ -186,8 +178,20 @@ class Planner:
         return nearest
 
 
-def _left_of(pose: Floats, plan: Plan) -> list[Plan]:
-    """Return the plan with what is left of its first stroke and, if there is, its second alone."""
+def _must_turn(pose: Floats, current: Plan | None) -> bool:
+    """Return whether the T at a pose (3,) is to be turned; a turn that has begun is finished."""
+    begun = current is not None and current.turns
+    return abs(float(pose[2])) > (TURN_UNTIL if begun else TURN_FROM)
+
+
+def _distance_cost(distance: Floats) -> Floats:
+    """Return the cost of remaining distances (...) to the goal in px."""
+    miss = 1.0 - np.exp(-((distance / HIT_DISTANCE) ** 2))
+    return MISS_COST * miss + DISTANCE_COST * distance
+
+
+def _rest_of(pose: Floats, plan: Plan) -> list[Plan]:
+    """Return the plan with the rest of its first push and, if there is one, its second alone."""
     left = np.maximum(plan.length[0] - np.arange(0.0, 16.0, 1.5), _SHORTEST)
     after = pushes.pushed(pose, plan.face[0], plan.offset[0], left)
     if len(plan.face) == 1:
@@ -203,7 +207,7 @@ def _left_of(pose: Floats, plan: Plan) -> list[Plan]:
 
 
 def _features_of_first(pose_S3: Floats) -> npt.NDArray[np.float32]:
-    """Return features (S, 6) whose product with those of a second stroke is distance squared."""
+    """Return features (S, 6) whose product with those of a second push is distance squared."""
     x, y, angle = pose_S3.T
     cos, sin = np.cos(angle), np.sin(angle)
     squared = x**2 + y**2 + 2 * TURN_RADIUS**2
@@ -221,10 +225,10 @@ def _features_of_second(displacement_S3: Floats) -> npt.NDArray[np.float32]:
 def _gauss_newton_step(
     after: Callable[[Floats], Floats], values: Floats, free: Floats, low: Floats, high: Floats
 ) -> Floats:
-    """Return values (M, 4) one damped step nearer to the goal: two offsets, two lengths (px).
+    """Return values (M, 4), two offsets and two lengths in px, one damped step nearer to the goal.
 
-    `after` gives the poses (..., M, 3) that values (..., M, 4) lead to; `free` (M, 4) is 0 where a
-    value must stay; `low` and `high` (M, 2) bound the offsets.
+    `after` gives the poses (..., M, 3) that values (..., M, 4) lead to; `free` (M, 4) is 0 for a
+    fixed value; `low` and `high` (M, 2) bound the offsets.
     """
     probes = np.concatenate([np.zeros((1, 4)), _PROBE * np.eye(4)])
     error_5M3 = pushes.errors(after(values + probes[:, None]))

@@ -1,12 +1,12 @@
 """Pushes on the T as rigid motions in closed form.
 
-Nothing in this world has friction and a free block stops at once, so an agent that keeps its place
-on one face of the T, pushing along the face's normal, turns the T about a fixed point of the T: a
-constant twist, whose motion is an exponential on SE(2). Whole plans are therefore arithmetic.
+There is no friction and a free block stops at once, so an agent that keeps its place on one face of
+the T and pushes along the face's normal turns the T about a fixed point: a constant twist, whose
+motion is an exponential on SE(2).
 
-A pose (..., 3) here is the T's centre of gravity and angle in the goal's own frame (px, px, rad):
-zero is the goal. Points of the T are px in the block's frame. A stroke is a face, an offset along
-it (px) and a length (px by which the face is pushed along its normal).
+A pose (..., 3) is the T's centre of gravity and angle in the goal's frame (px, px, rad): zero is
+the goal. Points of the T are px in the block's frame. A push is a face, an offset along it (px) and
+a length (px by which the face moves along its normal).
 """
 
 import math
@@ -20,9 +20,8 @@ from envs.physics.geometry import GOAL_POSE, OUTLINE
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-
-# Per face: name, a point of it, the direction of offsets, the push, and the offsets allowed. The
-# agent's disc must touch the face alone, so offsets keep away from corners and from the stem.
+# Per face: name, a point on it, the direction of offsets, the inward normal, and the allowed
+# offsets, at which the agent's disc touches this face alone.
 _FACES = (
     ("bar top", (0, 0), (1, 0), (0, 1), (-54, 54)),
     ("bar right end", (60, 0), (0, 1), (-1, 0), (6, 24)),
@@ -36,10 +35,10 @@ _FACES = (
 FACE_NAMES = tuple(face[0] for face in _FACES)
 FACE_POINT = np.array([face[1] for face in _FACES], dtype=np.float64)
 FACE_ALONG = np.array([face[2] for face in _FACES], dtype=np.float64)
-FACE_PUSH = np.array([face[3] for face in _FACES], dtype=np.float64)
+FACE_NORMAL = np.array([face[3] for face in _FACES], dtype=np.float64)
 FACE_LOW, FACE_HIGH = np.array([face[4] for face in _FACES], dtype=np.float64).T
 MOMENT = 3000.0  # of the block, whose mass is 1
-TURN_RADIUS = 48.0  # px: how much of a displacement one radian of turn is worth
+TURN_RADIUS = 48.0  # px: the weight of one radian in distances
 _CENTRE = np.array(CENTRE_OF_GRAVITY)
 _GOAL_ANGLE = GOAL_POSE[2]
 _GOAL_TURN = np.array(
@@ -50,16 +49,12 @@ _GOAL_TURN = np.array(
 )
 _GOAL_CENTRE = np.array(GOAL_POSE[:2]) + _GOAL_TURN @ _CENTRE
 
-
-# The corners that can touch a wall, from the centre of gravity.
+# The corners that can touch a wall.
 HULL_POINTS = OUTLINE[[0, 1, 2, 4, 5, 7]]
 
 
 def contact_grid(spacing: float) -> tuple[Ints, Floats]:
-    """Return faces (C,) and offsets (C,) about `spacing` px apart, each face's middle among them.
-
-    The middle of the bar's top and of the stem's tip push straight through the centre of gravity.
-    """
+    """Return faces (C,) and offsets (C,) about `spacing` px apart, each face's middle included."""
     faces: list[int] = []
     offsets: list[float] = []
     for face, (low, high) in enumerate(zip(FACE_LOW, FACE_HIGH, strict=True)):
@@ -76,30 +71,30 @@ def contact_point(face: Ints, offset: Floats) -> Floats:
 
 
 def agent_point(face: Ints, offset: Floats, gap: float = 0.0) -> Floats:
-    """Return where (..., 2) the agent's centre stands when it is `gap` px off the contact."""
-    return contact_point(face, offset) - FACE_PUSH[face] * (AGENT_RADIUS + gap)
+    """Return the agent's centre (..., 2) when it is `gap` px off the contact."""
+    return contact_point(face, offset) - FACE_NORMAL[face] * (AGENT_RADIUS + gap)
 
 
 def lever(face: Ints, offset: Floats) -> Floats:
-    """Return the lever (...) in px with which pushes turn the T; its sign is the turn's."""
-    arm, push = contact_point(face, offset) - _CENTRE, FACE_PUSH[face]
-    turn: Floats = arm[..., 0] * push[..., 1] - arm[..., 1] * push[..., 0]
+    """Return the signed lever arm (...) in px of pushes about the centre of gravity."""
+    arm, normal = contact_point(face, offset) - _CENTRE, FACE_NORMAL[face]
+    turn: Floats = arm[..., 0] * normal[..., 1] - arm[..., 1] * normal[..., 0]
     return turn
 
 
 def twist(face: Ints, offset: Floats) -> Floats:
-    """Return the T's twist (..., 3) per px of push: the contact moves 1 px along the push.
+    """Return the T's twist (..., 3) per px of push.
 
-    An impulse J along the push n at the lever l gives the velocity J n and the spin J l / moment.
+    An impulse J along the normal n at the lever l gives the velocity J n and the spin J l / moment.
     """
-    arm, push = lever(face, offset), FACE_PUSH[face]
+    arm, normal = lever(face, offset), FACE_NORMAL[face]
     share = 1.0 / (1.0 + arm**2 / MOMENT)
     spin = arm / MOMENT * share
-    return np.stack([push[..., 0] * share, push[..., 1] * share, spin], axis=-1)
+    return np.stack([normal[..., 0] * share, normal[..., 1] * share, spin], axis=-1)
 
 
 def agent_speed(face: Ints, offset: Floats) -> Floats:
-    """Return how far (...) the agent moves per px of push when it keeps its place on the face."""
+    """Return the px (...) that the agent moves per px of push when it keeps its place."""
     twists = twist(face, offset)
     arm = agent_point(face, offset) - _CENTRE
     across = np.stack([-arm[..., 1], arm[..., 0]], axis=-1)
@@ -131,8 +126,8 @@ def moved(pose: Floats, displacement: Floats) -> Floats:
     )
 
 
-def seen_from(origin: Floats, pose: Floats) -> Floats:
-    """Return a pose (3,) in the frame of another (3,): zero where they are the same."""
+def relative_to(origin: Floats, pose: Floats) -> Floats:
+    """Return a pose (3,) in the frame of another (3,)."""
     cos, sin = math.cos(origin[2]), math.sin(origin[2])
     x, y, angle = pose - origin
     turn = (angle + math.pi) % (2 * math.pi) - math.pi
@@ -140,7 +135,7 @@ def seen_from(origin: Floats, pose: Floats) -> Floats:
 
 
 def pushed(pose: Floats, face: Ints, offset: Floats, length: Floats) -> Floats:
-    """Return the pose (..., 3) after strokes of `length` (...) px."""
+    """Return the pose (..., 3) after pushes of `length` (...) px."""
     return moved(pose, motion(twist(face, offset) * length[..., None]))
 
 
@@ -151,16 +146,13 @@ def errors(pose: Floats) -> Floats:
 
 
 def distance(pose: Floats) -> Floats:
-    """Return the distance (...) to the goal in px, turns weighed by TURN_RADIUS.
-
-    Coverage 0.95 is passed at about 2.
-    """
+    """Return the distance (...) to the goal in px; coverage 0.95 is reached at about 2."""
     length: Floats = np.linalg.norm(errors(pose), axis=-1)
     return length
 
 
 def observe(state: Floats) -> tuple[Floats, Floats]:
-    """Return the pose (3,) and the agent (2,) in the block's frame of a recorded state (5,)."""
+    """Return the pose (3,) of a state (5,), and the agent (2,) in the block's frame."""
     cos, sin = math.cos(state[4]), math.sin(state[4])
     turn = np.array([[cos, -sin], [sin, cos]])
     centre = (state[2:4] + turn @ _CENTRE - _GOAL_CENTRE) @ _GOAL_TURN

@@ -9,6 +9,7 @@ from envs.physics.dynamics import BAR, STEM
 
 GOAL_POSE = (256.0, 256.0, math.pi / 4)
 GOAL_AREA = 6300.0
+SUCCESS_COVERAGE = 0.95
 
 
 # Nine points on the block in its own frame (px): the medians of the recorded ones.
@@ -152,6 +153,3 @@ def keypoints(state: npt.ArrayLike) -> npt.NDArray[np.float64]:
     points[..., 1:18:2] = states[..., 3:4] + sin * _KEYPOINTS_U + cos * _KEYPOINTS_V
     points[..., 18:] = states[..., :2]
     return points
-
-
-SUCCESS_COVERAGE = 0.95

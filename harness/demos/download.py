@@ -1,13 +1,15 @@
-"""Fetches the published demonstrations: one zip over HTTP, unpacked warily, known by its content.
+"""The download of the published demonstrations: a zip over HTTP, identified by its content.
 
-The zip's own checksum is not published, so what is installed is what decodes to the right arrays:
-the fingerprint must be that of the data set that every PushT result rests on.
+The zip's own checksum is not published, so the decoded arrays are verified: their fingerprint must
+be that of the data set behind all published PushT results.
 """
 
+import argparse
 import contextlib
 import http.client
 import os
 import shutil
+import sys
 import urllib.error
 import urllib.request
 import zipfile
@@ -15,9 +17,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
-from harness.core import files
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
+from rich.progress import Progress as ProgressBar
+
+from harness.core import errors, files, paths, text
 from harness.core.errors import UserError
-from harness.core.paths import DATA
+from harness.demos import source
 from harness.demos.source import DOWNLOADED
 from ibc.data import demos, zarr_store
 
@@ -28,26 +34,55 @@ MAX_UNPACKED_BYTES = 4 * 2**30
 MAX_ENTRIES = 100_000
 TIMEOUT = 30.0  # seconds without a byte
 _BLOCK = 2**18
-Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all where the server says
+Progress = Callable[[int, int | None], None]  # bytes received, bytes in all if they are known
 
 
 class DownloadError(Exception):
-    """The network or the server failed, or what came is not the data set; no user's mistake."""
+    """The network or the server failed, or the file is not the data set."""
+
+
+def command(given: argparse.Namespace) -> int:
+    """Run `python -m harness.demos download`."""
+    target = paths.DATA / DOWNLOADED
+    if target.exists() and not given.force:
+        if source.fingerprint(target) == FINGERPRINT:
+            print(f"already installed: {target}")
+            return errors.OK
+        raise UserError(f"{target} is another data set; --force replaces it")
+    url = given.url or URL
+    print(f"downloading {text.one_line(url)}", flush=True)
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    bars = ProgressBar(*columns, console=console, transient=True, disable=not console.is_terminal)
+    try:
+        with bars:
+            bar = bars.add_task("pusht.zip", total=None)
+            path = download(
+                url,
+                folder=paths.DATA,
+                expected=FINGERPRINT,
+                progress=lambda done, total: bars.update(bar, completed=done, total=total),
+            )
+    except DownloadError as error:
+        print(f"error: {text.one_line(error)}", file=sys.stderr)
+        return errors.SOME_FAILED
+    print(f"installed and verified: {path}")
+    return errors.OK
 
 
 def download(
-    url: str = URL,
+    url: str,
     *,
-    folder: Path = DATA,
+    folder: Path,
     expected: str = FINGERPRINT,
     progress: Progress = lambda done, total: None,
     timeout: float = TIMEOUT,
 ) -> Path:
-    """Installs the data set in `folder` and returns its path; what is there is replaced.
+    """Install the data set in `folder`, replacing an older one, and return its path.
 
-    Until everything is verified nothing is changed: a kill at any moment leaves the old data set,
-    or none. Raises DownloadError, UserError for an address that is not HTTP or a folder that cannot
-    be written.
+    Nothing is changed before everything is verified: a kill at any moment leaves the old data set,
+    or none. Raises DownloadError, and UserError for an address that is not HTTP or a folder that
+    cannot be written to. `timeout`: seconds without a byte.
     """
     if not url.startswith(("http://", "https://")):
         raise UserError(f"--url must begin with http:// or https://, got {url!r}")
@@ -60,15 +95,17 @@ def download(
             _verify(store, expected)
             return _install(store, folder / DOWNLOADED, work / "replaced")
     except OSError as error:
-        raise UserError(f"{folder} must be writable and roomy, it is not: {error}") from error
+        raise UserError(
+            f"{folder} must be writable, with free space, it is not: {error}"
+        ) from error
 
 
 @contextlib.contextmanager
 def _workplace(folder: Path) -> Iterator[Path]:
-    """A folder of one's own beside the target; what a killed download left in it is removed."""
+    """Yield an empty folder beside the target; what a killed download left in it is removed."""
     with files.lock(folder / ".download.lock") as held:
         if not held:
-            raise UserError(f"only one download at a time: another one fills {folder}")
+            raise UserError(f"one download at a time: another process downloads to {folder}")
         work = folder / ".download"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
@@ -87,7 +124,7 @@ def _fetch(url: str, file: Path, progress: Progress, timeout: float) -> None:
             while block := _block(response, url):
                 done += len(block)
                 if max(done, total or 0) > MAX_ZIP_BYTES:
-                    raise DownloadError(f"{url}: more than {MAX_ZIP_BYTES} bytes, not taken")
+                    raise DownloadError(f"{url}: more than {MAX_ZIP_BYTES} bytes, refused")
                 out.write(block)
                 progress(done, total)
     except urllib.error.HTTPError as error:
@@ -118,7 +155,7 @@ def _block(response: http.client.HTTPResponse, url: str) -> bytes:
 
 
 def _unpack(archive: Path, folder: Path) -> Path:
-    """The data set's folder, unpacked; DownloadError for an entry that would leave `folder`."""
+    """Return the unpacked data set; DownloadError for an entry that would leave `folder`."""
     try:
         with zipfile.ZipFile(archive) as zipped:
             entries = zipped.infolist()
@@ -137,7 +174,7 @@ def _unpack(archive: Path, folder: Path) -> Path:
                 with zipped.open(entry) as source, target.open("xb") as out:
                     shutil.copyfileobj(source, out, _BLOCK)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
-        raise DownloadError(f"what came is not a whole zip: {error}") from error
+        raise DownloadError(f"the file is not a whole zip: {error}") from error
     except (FileExistsError, NotADirectoryError) as error:
         raise DownloadError(f"the zip has the same name twice: {error.filename}") from error
     stores = [path for path in sorted(folder.rglob("*.zarr")) if zarr_store.is_store(path)]
@@ -147,7 +184,7 @@ def _unpack(archive: Path, folder: Path) -> Path:
 
 
 def _safe(entry: zipfile.ZipInfo) -> PurePosixPath:
-    """The entry's path, below the folder and of a plain file or folder."""
+    """Return the path of an entry that is a plain file or folder, below the target folder."""
     path = PurePosixPath(entry.filename)
     kind = entry.external_attr >> 28  # the file type of a Unix mode: 0 unknown, 4 folder, 8 plain
     if path.is_absolute() or ".." in path.parts or "\\" in entry.filename or not path.parts:
@@ -161,15 +198,15 @@ def _verify(store: Path, expected: str) -> None:
     try:
         found = demos.fingerprint(store)
     except ValueError as error:
-        raise DownloadError(f"what came is a broken data set: {error}") from error
+        raise DownloadError(f"the file is a broken data set: {error}") from error
     if found != expected:
         raise DownloadError(
-            f"what came is another data set: its fingerprint must be {expected}, it is {found}"
+            f"the file is another data set: its fingerprint must be {expected}, it is {found}"
         )
 
 
 def _install(store: Path, target: Path, replaced: Path) -> Path:
-    os.sync()  # the files before their name, so that a power cut cannot leave empty ones
+    os.sync()  # file contents before names: a power cut cannot leave empty files
     if target.exists():
         target.rename(replaced)
     store.rename(target)

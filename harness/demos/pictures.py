@@ -1,104 +1,152 @@
-"""A data set on one picture: where episodes begin, how long they are, how far they get."""
+"""Pictures of a data set: its statistics in six panels, and its episodes as a contact sheet."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pygame
 from numpy.typing import NDArray
 
+from envs.physics.dynamics import BOARD
 from envs.physics.geometry import GOAL_POSE, corners
-from harness.core.errors import UserError
 from harness.demos.statistics import Statistics
 from ibc.data.demos import Demos
 
-os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-PANEL, MARGIN, TITLE = 420, 24, 34
-SIZE = (3 * PANEL + 4 * MARGIN, 2 * (PANEL + TITLE) + 3 * MARGIN)
-INK, FAINT, BARS = (40, 44, 52), (205, 208, 214), (96, 140, 196)
-BLOCK, AGENT, GOAL = (188, 196, 205), (65, 105, 225), (144, 238, 144)
-GOAL_EDGE = (46, 139, 70)
-BINS = 24
-Corner = tuple[int, int]  # of a panel: left and top, in pixels
+Colour = tuple[int, int, int]
+Corner = tuple[int, int]  # left and top, in pixels
+INK, FAINT, BARS, WHITE = (40, 44, 52), (205, 208, 214), (96, 140, 196), (255, 255, 255)
+BLOCK, AGENT, GOAL, GOAL_EDGE = (188, 196, 205), (65, 105, 225), (144, 238, 144), (46, 139, 70)
+
+# Statistics: three panels by two.
+PANEL, MARGIN, TITLE, BINS = 420, 24, 34, 24
+
+# The contact sheet: the T is drawn every few steps, from light to dark; the agent's path goes from
+# orange to blue.
+COLUMNS, ROWS = 6, 4
+TILE, TILE_MARGIN, TILE_TITLE = 220, 12, 20
+OVERSAMPLING = 2  # tiles are drawn larger and scaled down: smooth edges
+FIRST, LAST, START = (214, 219, 226), (92, 108, 128), (245, 166, 66)
+EVERY = 8  # steps from one drawn T to the next
 
 
-def draw(demos: Demos, found: Statistics, file: Path) -> None:
-    """Writes a PNG with six panels; UserError if the file cannot be written or is no .png."""
+def draw_statistics(demos: Demos, found: Statistics) -> pygame.Surface:
+    """Draw start poses, last poses and four histograms."""
+    canvas = _white(3 * PANEL + 4 * MARGIN, 2 * (PANEL + TITLE) + 3 * MARGIN)
     pygame.font.init()
     font = pygame.font.Font(None, 24)
-    canvas = pygame.Surface(SIZE)
-    canvas.fill((255, 255, 255))
     first = demos.state[demos.episode_starts].astype(np.float64)
     last = demos.state[demos.episode_ends - 1].astype(np.float64)
     panels: list[tuple[str, Callable[[Corner], None]]] = [
         ("start poses", lambda at: _board(canvas, at, first)),
         ("last poses", lambda at: _board(canvas, at, last)),
-        ("episode length (steps)", lambda at: _bars(canvas, font, at, found.lengths)),
-        ("coverage reached by replay", lambda at: _bars(canvas, font, at, found.coverage)),
-        ("agent's speed (px a step)", lambda at: _bars(canvas, font, at, found.speed)),
-        ("target's distance (px)", lambda at: _bars(canvas, font, at, found.reach)),
+        ("episode length (steps)", lambda at: _histogram(canvas, font, at, found.lengths)),
+        ("coverage reached by replay", lambda at: _histogram(canvas, font, at, found.coverage)),
+        ("agent's speed (px a step)", lambda at: _histogram(canvas, font, at, found.speed)),
+        ("target's distance (px)", lambda at: _histogram(canvas, font, at, found.reach)),
     ]
     for number, (title, panel) in enumerate(panels):
         row, column = divmod(number, 3)
         at = (MARGIN + column * (PANEL + MARGIN), MARGIN + row * (PANEL + TITLE + MARGIN))
         canvas.blit(font.render(title, True, INK), at)
         panel((at[0], at[1] + TITLE))
-    save(canvas, file, "--picture")
+    return canvas
 
 
-def check(file: Path, option: str) -> None:
-    """UserError unless the file may be a picture's; to be asked before the work."""
-    if file.suffix.lower() != ".png":
-        raise UserError(f"{option} must be a .png file, got {file.name!r}")
+def draw_episodes(demos: Demos, found: Statistics) -> pygame.Surface:
+    """Draw a tile for each of up to 24 episodes, evenly chosen."""
+    total = len(demos.episode_ends)
+    chosen = np.unique(np.linspace(0, total - 1, min(total, COLUMNS * ROWS)).round().astype(int))
+    rows = -(-len(chosen) // COLUMNS)
+    width, height = TILE + TILE_MARGIN, TILE + TILE_TITLE + TILE_MARGIN
+    canvas = _white(TILE_MARGIN + COLUMNS * width, TILE_MARGIN + rows * height)
+    pygame.font.init()
+    font = pygame.font.Font(None, 19)
+    for number, k in enumerate(chosen.tolist()):
+        row, column = divmod(number, COLUMNS)
+        left, top = TILE_MARGIN + column * width, TILE_MARGIN + row * height
+        text = f"{k}: {found.lengths[k]} steps, covers {found.coverage[k]:.2f}"
+        canvas.blit(font.render(text, True, INK), (left, top))
+        steps = slice(demos.episode_starts[k], demos.episode_ends[k])
+        tile = _tile(demos.state[steps].astype(np.float64))
+        canvas.blit(tile, (left, top + TILE_TITLE))
+        pygame.draw.rect(canvas, FIRST, (left, top + TILE_TITLE, TILE, TILE), 1)
+    return canvas
 
 
-def save(canvas: pygame.Surface, file: Path, option: str) -> None:
-    """Writes a PNG; UserError naming the option if the file cannot be written or is no .png."""
-    check(file, option)
+def save(canvas: pygame.Surface, file: Path) -> None:
+    """Write a PNG; OSError if the file cannot be written."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         pygame.image.save(canvas, str(file))
-    except (OSError, pygame.error) as error:
-        raise UserError(f"{option} must be a file that can be written: {error}") from error
+    except pygame.error as error:
+        raise OSError(str(error)) from error
+
+
+def _white(width: int, height: int) -> pygame.Surface:
+    surface = pygame.Surface((width, height))
+    surface.fill(WHITE)
+    return surface
+
+
+def _outline(pose: Any, scale: float) -> list[list[float]]:
+    outline: list[list[float]] = (corners(pose) * scale).tolist()
+    return outline
 
 
 def _board(canvas: pygame.Surface, at: Corner, states: NDArray[np.float64]) -> None:
-    """The goal, the blocks' outlines and the agents of the states (n, 5), seen from above."""
-    board = pygame.Surface((PANEL, PANEL))
-    board.fill((255, 255, 255))
-    scale = PANEL / 512
-    goal = (corners(np.array(GOAL_POSE)) * scale).tolist()
-    pygame.draw.polygon(board, GOAL, goal)
+    """Draw the goal, and the outlines of the blocks and the agents of states (n, 5)."""
+    board, scale = _white(PANEL, PANEL), PANEL / BOARD
+    pygame.draw.polygon(board, GOAL, _outline(GOAL_POSE, scale))
     for state in states:
-        pygame.draw.aalines(board, BLOCK, True, (corners(state[2:]) * scale).tolist())
-    pygame.draw.polygon(board, GOAL_EDGE, goal, 2)
+        pygame.draw.aalines(board, BLOCK, True, _outline(state[2:], scale))
+    pygame.draw.polygon(board, GOAL_EDGE, _outline(GOAL_POSE, scale), 2)
     for state in states:
         pygame.draw.circle(board, AGENT, (state[:2] * scale).tolist(), 4)
     canvas.blit(board, at)
     pygame.draw.rect(canvas, FAINT, (*at, PANEL, PANEL), 1)
 
 
-def _bars(
+def _histogram(
     canvas: pygame.Surface,
     font: pygame.font.Font,
     at: Corner,
     values: NDArray[np.float64] | NDArray[np.int64],
 ) -> None:
-    """A histogram up to the 99.5th percentile, with its ends and its median written below."""
-    high = float(np.percentile(values, 99.5))
-    low = float(values.min())
+    """Draw a histogram up to the 99.5th percentile, its range and its median below."""
+    low, high = float(values.min()), float(np.percentile(values, 99.5))
     counts, _ = np.histogram(values, BINS, (low, high if high > low else low + 1))
     left, top = at
-    height = PANEL - TITLE
-    width = PANEL / BINS
+    height, width = PANEL - TITLE, PANEL / BINS
     for k, count in enumerate(counts):
         tall = round(count / counts.max() * (height - 8))
         pygame.draw.rect(canvas, BARS, (left + k * width + 1, top + height - tall, width - 2, tall))
     pygame.draw.line(canvas, INK, (left, top + height), (left + PANEL, top + height))
-    most = font.render(f"tallest {counts.max()}", True, INK)
-    canvas.blit(most, (left + PANEL - most.get_width(), top - TITLE))
+    highest = font.render(f"highest bar {counts.max()}", True, INK)
+    canvas.blit(highest, (left + PANEL - highest.get_width(), top - TITLE))
     median = f"median {np.median(values):.3g}, largest {values.max():.3g}"
     texts = [font.render(text, True, INK) for text in (f"{low:.3g}", median, f"{high:.3g}")]
     for text, share in zip(texts, (0.0, 0.5, 1.0), strict=True):
         canvas.blit(text, (left + (PANEL - text.get_width()) * share, top + height + 8))
+
+
+def _tile(states: NDArray[np.float64]) -> pygame.Surface:
+    """Draw one episode's goal, its T every few steps and the agent's path."""
+    edge = TILE * OVERSAMPLING
+    tile, scale = _white(edge, edge), edge / BOARD
+    pygame.draw.polygon(tile, GOAL, _outline(GOAL_POSE, scale))
+    last = len(states) - 1
+    for t in sorted({*range(0, last, EVERY), last}):
+        colour = _between(FIRST, LAST, t / max(last, 1))
+        pygame.draw.polygon(tile, colour, _outline(states[t, 2:], scale), 5 if t == last else 2)
+    points = (states[:, :2] * scale).tolist()
+    for t in range(last):
+        pygame.draw.line(tile, _between(START, AGENT, t / last), points[t], points[t + 1], 4)
+    pygame.draw.circle(tile, START, points[0], 7)
+    pygame.draw.circle(tile, AGENT, points[-1], 12)
+    return pygame.transform.smoothscale(tile, (TILE, TILE))
+
+
+def _between(first: Colour, last: Colour, share: float) -> Colour:
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, last, strict=True))
+    return red, green, blue

@@ -13,23 +13,24 @@ from harness.core.text import one_line
 from harness.demos.source import Source
 from ibc.data.demos import Demos
 
-IDLE_PX = 1.0  # as evaluation counts it
+IDLE_PX = 1.0  # px in a step, as in evaluations
 SAME_START_PX = 1e-3
 KEYPOINT_PX = 5.0  # the human recording's keypoints are up to 2 px off while the block moves
-STRAYED_PX = 5.0  # contacts that begin before an episode does cannot be replayed exactly
-STRAY_SHARE = 0.5
+DRIFT_PX = 5.0  # a contact that began before the episode cannot be replayed exactly
+DRIFTED_SHARE = 0.5
+QUANTILES = (0, 5, 50, 95, 100)
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """One number per episode (E,), except the speeds, one per step (L,).
+    """One number per episode (E,); speed and reach have one per step (L,).
 
-    coverage: the most that a replay of the actions reaches, in [0, 1]; final_coverage: at its end;
-    drift_px: how far the replayed positions are from the recorded ones, at most; speed: px that the
-    agent moves in a step; reach: px from the agent to its target; jerk: mean norm of the third
-    difference of the actions (px per step cubed; NaN below four steps); idle: share of steps that
-    move the agent by less than 1 px; seeded: whether the episode began at a known reset.
+    coverage: the maximum in a replay of the actions, in [0, 1]; final_coverage: that at its end;
+    drift_px: the largest distance between replayed and recorded positions; jerk: mean norm of the
+    third difference of the actions (px/step^3; NaN below four steps); idle: share of steps in which
+    the agent moves less than 1 px; seeded: whether the episode begins at a known reset; speed: px
+    that the agent moves in a step; reach: px from the agent to its target.
     """
 
     lengths: NDArray[np.int64]
@@ -44,13 +45,11 @@ class Statistics:
 
 
 def statistics(demos: Demos) -> Statistics:
-    """Replays every episode in the exact world.
+    """Replay every episode in the simulator.
 
-    An episode without a recorded seed is tried with its number, as the human recording has it.
+    Without recorded seeds, an episode's number is tried, as in the human recording.
     """
-    world = World()
-    rows = []
-    speeds = []
+    world, rows, speeds = World(), [], []
     seeds = range(len(demos.episode_ends)) if demos.seeds is None else demos.seeds.tolist()
     for seed, start, end in zip(seeds, demos.episode_starts, demos.episode_ends, strict=True):
         recorded = demos.state[start:end].astype(np.float64)
@@ -92,7 +91,7 @@ def statistics(demos: Demos) -> Statistics:
 
 
 def inconsistencies(demos: Demos) -> list[str]:
-    """Where readable arrays contradict each other or the world; each names its arrays."""
+    """Return where arrays contradict each other or the simulator, each with the arrays' names."""
     faults = []
     apart = np.abs(keypoints(demos.state.astype(np.float64)) - demos.keypoints).max(axis=1)
     if (wrong := int((apart > KEYPOINT_PX).sum())) > 0:
@@ -100,20 +99,19 @@ def inconsistencies(demos: Demos) -> list[str]:
             f"data/keypoint, data/state: the keypoints must be the block's, {wrong} rows are more "
             f"than {KEYPOINT_PX:g} px off, the first is {int(np.argmax(apart > KEYPOINT_PX))}"
         )
-    strayed = int((statistics(demos).drift_px > STRAYED_PX).sum())
-    if strayed > STRAY_SHARE * len(demos.episode_ends):
+    drifted = int((statistics(demos).drift_px > DRIFT_PX).sum())
+    if drifted > DRIFTED_SHARE * len(demos.episode_ends):
         faults.append(
-            f"data/action, data/state: replaying the actions must lead to the states, in {strayed} "
-            f"of {len(demos.episode_ends)} episodes it leads more than {STRAYED_PX:g} px away"
+            f"data/action, data/state: replaying the actions must lead to the states, in {drifted} "
+            f"of {len(demos.episode_ends)} episodes it leads more than {DRIFT_PX:g} px away"
         )
     return faults
 
 
 def _begin(world: World, seed: int, first: Floats) -> bool:
-    """Puts the world where an episode began; whether that is the reset with this seed.
+    """Put the world at an episode's start; return whether that is the reset with this seed.
 
-    The reset is preferred: it lets a block that begins in touch with something settle as it did
-    when the episode was recorded.
+    The reset is preferred: a block that starts in contact settles as it did in the recording.
     """
     world.reset(seed)
     if np.abs(world.state[:4] - first[:4]).max() < SAME_START_PX:
@@ -122,14 +120,11 @@ def _begin(world: World, seed: int, first: Floats) -> bool:
     return False
 
 
-QUANTILES = (0, 5, 50, 95, 100)
-
-
 def table(found: Statistics) -> Table:
-    """A row for each quantity with its mean and its quantiles."""
+    """Return a row for each quantity with its mean and its quantiles."""
     drawn = Table()
     drawn.add_column("quantity")
-    for heading in ("mean", "least", "5 %", "median", "95 %", "most"):
+    for heading in ("mean", "min", "5 %", "median", "95 %", "max"):
         drawn.add_column(heading, justify="right")
     for name, values, digits in (
         ("episode length (steps)", found.lengths, 0),
@@ -145,17 +140,17 @@ def table(found: Statistics) -> Table:
 
 
 def lines(source: Source, demos: Demos, found: Statistics) -> list[str]:
-    """What is said of the data set as a whole."""
+    """Return the lines that describe the data set as a whole."""
     total = len(demos.episode_ends)
-    images = "stored" if demos.pixels is not None else "drawn when needed"
+    images = "stored" if demos.pixels is not None else "rendered when needed"
     reached = ", ".join(f"{(found.coverage > c).sum()} above {c:.2f}" for c in THRESHOLDS)
-    strayed = int((found.drift_px > STRAYED_PX).sum())
+    drifted = int((found.drift_px > DRIFT_PX).sum())
     return [
         one_line(source),
         f"{total} episodes, {len(demos.action)} steps, images {images}",
         f"coverage of {total} episodes: {reached}",
-        f"replay against the record: median {np.median(found.drift_px):.1e} px off, {strayed} "
-        f"episodes beyond {STRAYED_PX:g} px; {int(found.seeded.sum())} begin at a known reset",
+        f"replay error: median {np.median(found.drift_px):.1e} px, {drifted} episodes above "
+        f"{DRIFT_PX:g} px; {int(found.seeded.sum())} episodes begin at a known reset",
         f"fingerprint: {demos.fingerprint}",
     ]
 

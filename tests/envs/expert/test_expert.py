@@ -1,4 +1,4 @@
-"""The demonstrator: its closed form against the engine, its ways, its episodes, its data set."""
+"""The demonstrator: its closed form against the engine, its paths, its episodes, its data set."""
 
 import math
 from pathlib import Path
@@ -9,10 +9,10 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.expert import pushes as strokes
+from envs.expert import pushes
 from envs.expert.demonstrator import Demonstrator, ExpertPolicy, plan_episode, policy
-from envs.expert.paths import NODES, Ways, crosses
-from envs.expert.plan import Plan, Style
+from envs.expert.paths import NODES, Paths, crosses
+from envs.expert.plan import PUSH_SPEED, Plan
 from envs.expert.planner import Planner
 from envs.physics.dynamics import World
 from envs.physics.geometry import GOAL_POSE, coverage
@@ -25,7 +25,7 @@ poses = st.tuples(
 
 
 def test_a_zero_pose_is_the_goal() -> None:
-    pose, _ = strokes.observe(np.array([0, 0, *GOAL_POSE]))
+    pose, _ = pushes.observe(np.array([0, 0, *GOAL_POSE]))
     assert np.allclose(pose, 0)
 
 
@@ -33,107 +33,97 @@ def test_a_zero_pose_is_the_goal() -> None:
 def test_observed_points_return_to_the_board(
     block: tuple[float, float, float], x: float, y: float
 ) -> None:
-    pose, agent = strokes.observe(np.array([x, y, *block]))
-    assert np.allclose(strokes.to_board(pose, agent[None])[0], (x, y))
-    assert np.allclose(strokes.to_board(pose, np.zeros((1, 2)))[0], block[:2])
+    pose, agent = pushes.observe(np.array([x, y, *block]))
+    assert np.allclose(pushes.to_board(pose, agent[None])[0], (x, y))
+    assert np.allclose(pushes.to_board(pose, np.zeros((1, 2)))[0], block[:2])
 
 
-@pytest.mark.parametrize("face", range(len(strokes.FACE_NAMES)))
+@pytest.mark.parametrize("face", range(len(pushes.FACE_NAMES)))
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
 def test_the_closed_form_is_what_the_engine_does(face: int, share: float) -> None:
-    low, high = strokes.FACE_LOW[face], strokes.FACE_HIGH[face]
+    low, high = pushes.FACE_LOW[face], pushes.FACE_HIGH[face]
     contact, offset = np.array(face), np.array(low + share * (high - low))
     start = np.array([0, 0, 230.0, 240.0, 1.0])
-    pose, _ = strokes.observe(start)
-    speed = max(float(strokes.agent_speed(contact, offset)), 0.5)
-    stand = strokes.agent_point(contact, offset)
+    pose, _ = pushes.observe(start)
+    speed = max(float(pushes.agent_speed(contact, offset)), 0.5)
+    stand = pushes.agent_point(contact, offset)
     world = World()
-    world.set_state([*strokes.to_board(pose, stand[None])[0], *start[2:]])
-    pushes = np.arange(1, 40) * 1.5 / speed
-    for length in pushes:
-        ahead = strokes.pushed(pose, contact, offset, np.array(length))
-        world.step(strokes.to_board(ahead, stand[None])[0])
+    world.set_state([*pushes.to_board(pose, stand[None])[0], *start[2:]])
+    for length in np.arange(1, 40) * 1.5 / speed:
+        ahead = pushes.pushed(pose, contact, offset, np.array(length))
+        world.step(pushes.to_board(ahead, stand[None])[0])
     for _ in range(10):
-        world.step(strokes.to_board(ahead, stand[None])[0])
-    reached, _ = strokes.observe(world.state)
-    assert np.abs(strokes.errors(pose) - strokes.errors(ahead)).max() > 10
-    assert np.allclose(strokes.errors(reached), strokes.errors(ahead), atol=1.5)
+        world.step(pushes.to_board(ahead, stand[None])[0])
+    reached, _ = pushes.observe(world.state)
+    assert np.abs(pushes.errors(pose) - pushes.errors(ahead)).max() > 10
+    assert np.allclose(pushes.errors(reached), pushes.errors(ahead), atol=1.5)
 
 
 @given(st.floats(-150, 150), st.floats(-110, 230), st.integers(0, 7), st.floats(0, 1))
 @settings(deadline=None)
-def test_ways_go_around_the_block(x: float, y: float, face: int, share: float) -> None:
+def test_paths_go_around_the_block(x: float, y: float, face: int, share: float) -> None:
     agent = np.array([x, y])
     contact = np.array(face)
-    offset = strokes.FACE_LOW[face] + share * (strokes.FACE_HIGH[face] - strokes.FACE_LOW[face])
-    ways = Ways(agent, EVERYWHERE)
-    points = ways.points(contact, np.array(offset))
+    offset = pushes.FACE_LOW[face] + share * (pushes.FACE_HIGH[face] - pushes.FACE_LOW[face])
+    paths = Paths(agent, EVERYWHERE)
+    points = paths.points(contact, np.array(offset))
     legs = np.linalg.norm(np.diff(points, axis=0), axis=1)
     assert np.allclose(points[0], agent)
-    assert np.allclose(points[-1], strokes.agent_point(contact, np.array(offset)))
-    assert math.isclose(legs.sum(), float(ways.lengths(contact, np.array(offset))), abs_tol=1e-6)
+    assert np.allclose(points[-1], pushes.agent_point(contact, np.array(offset)))
+    assert math.isclose(legs.sum(), float(paths.lengths(contact, np.array(offset))), abs_tol=1e-6)
     if len(points) > 3:
         assert not crosses(points[1:-3], points[2:-2]).any()
 
 
-def test_a_way_avoids_corners_off_the_board() -> None:
+def test_a_path_avoids_corners_off_the_board() -> None:
     agent, contact, offset = np.array([0.0, -60.0]), np.array(7), np.array(0.0)
-    direct = Ways(agent, EVERYWHERE)
+    direct = Paths(agent, EVERYWHERE)
     right = NODES[:, 0] > 0
-    forced = Ways(agent, right)
+    forced = Paths(agent, right)
     assert (forced.points(contact, offset)[1:-2, 0] > 0).all()
     assert forced.lengths(contact, offset) >= direct.lengths(contact, offset)
 
 
-def test_one_stroke_suffices_where_one_stroke_suffices() -> None:
+def test_one_push_is_planned_where_one_suffices() -> None:
     contact, offset, length = np.array(0), np.array(10.0), np.array(-60.0)
-    pose = strokes.pushed(np.zeros(3), contact, offset, length)
-    ways = Ways(strokes.agent_point(contact, offset), EVERYWHERE)
-    plan = Planner().search(pose, ways, None)
+    pose = pushes.pushed(np.zeros(3), contact, offset, length)
+    paths = Paths(pushes.agent_point(contact, offset), EVERYWHERE)
+    plan = Planner().search(pose, paths, None)
     assert isinstance(plan, Plan)
-    assert strokes.FACE_NAMES[plan.face[0]] == "bar top"
+    assert pushes.FACE_NAMES[plan.face[0]] == "bar top"
     assert abs(plan.offset[0] - 10) < 2
     assert abs(plan.length[0] - 60) < 3
-    assert plan.cost < 60 / Style().push_speed * 2
+    assert plan.cost < 60 / PUSH_SPEED * 2
 
 
 def test_a_turned_block_is_turned_back_first() -> None:
     pose = np.array([20.0, -30.0, 1.2])
-    ways = Ways(np.array([0.0, -80.0]), EVERYWHERE)
-    plan = Planner().search(pose, ways, None)
+    paths = Paths(np.array([0.0, -80.0]), EVERYWHERE)
+    plan = Planner().search(pose, paths, None)
     assert plan.turns
-    after = strokes.pushed(pose, plan.face[0], plan.offset[0], plan.length[0])
+    after = pushes.pushed(pose, plan.face[0], plan.offset[0], plan.length[0])
     assert abs(after[2]) < 1e-9
-    assert not Planner().search(np.array([20.0, -30.0, 0.1]), ways, None).turns
-    assert Planner().search(np.array([20.0, -30.0, 0.1]), ways, plan).turns
+    assert not Planner().search(np.array([20.0, -30.0, 0.1]), paths, None).turns
+    assert Planner().search(np.array([20.0, -30.0, 0.1]), paths, plan).turns
 
 
-def test_a_stroke_that_is_done_gives_way_to_the_next() -> None:
+def test_a_finished_push_is_followed_by_the_next() -> None:
     planner = Planner()
     first, second = (np.array(0), np.array(10.0)), (np.array(6), np.array(52.0))
     pose = np.zeros(3)
     for (face, offset), length in ((second, 80.0), (first, 40.0)):
-        pose = strokes.pushed(pose, face, offset, np.array(-length))
-    stand = strokes.agent_point(*first)
+        pose = pushes.pushed(pose, face, offset, np.array(-length))
+    stand = pushes.agent_point(*first)
     faces, offsets = np.array([0, 6]), np.array([10.0, 52.0])
     plan: Plan | None = Plan(faces, offsets, np.array([40.0, 80.0]), 0.0)
     carried_out = []
     for _ in range(5):
         assert plan is not None
-        plan = planner.follow(pose, Ways(stand, EVERYWHERE), plan)
+        plan = planner.follow(pose, Paths(stand, EVERYWHERE), plan)
         assert plan is not None
         carried_out.append(plan.face.tolist())
-        pose = strokes.pushed(pose, *first, np.array(9.9))
+        pose = pushes.pushed(pose, *first, np.array(9.9))
     assert carried_out == [[0, 6], [0, 6], [0, 6], [0, 6], [6]]
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [({"push_speed": 0.0}, "push_speed must be above 0"), ({"faces": ("side",)}, "faces must be")],
-)
-def test_a_wrong_style_is_refused(wrong: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Style(**wrong)  # type: ignore[arg-type]
 
 
 def test_the_agent_never_creeps() -> None:
@@ -171,10 +161,10 @@ def test_the_first_aim_is_hit_before_the_goal() -> None:
     best_before = 0.0
     for _ in range(300):
         world.step(demonstrator.act(world.state))
-        pose, _ = strokes.observe(world.state)
+        pose, _ = pushes.observe(world.state)
         if nearest >= 2.5:
             best_before = max(best_before, coverage(*world.state[2:]))
-        nearest = min(nearest, float(strokes.distance(strokes.seen_from(aim, pose))))
+        nearest = min(nearest, float(pushes.distance(pushes.relative_to(aim, pose))))
         if coverage(*world.state[2:]) > 0.95:
             break
     assert nearest < 2.5
@@ -182,11 +172,11 @@ def test_the_first_aim_is_hit_before_the_goal() -> None:
     assert coverage(*world.state[2:]) > 0.95
 
 
-def test_a_pose_is_zero_seen_from_itself() -> None:
+def test_a_pose_is_zero_relative_to_itself() -> None:
     pose = np.array([12.0, -30.0, 3.0])
-    assert np.allclose(strokes.seen_from(pose, pose), 0)
+    assert np.allclose(pushes.relative_to(pose, pose), 0)
     step = np.array([4.0, 5.0, 0.3])
-    assert np.allclose(strokes.seen_from(pose, strokes.moved(pose, step)), step)
+    assert np.allclose(pushes.relative_to(pose, pushes.moved(pose, step)), step)
 
 
 def test_an_episode_ends_at_the_limit() -> None:

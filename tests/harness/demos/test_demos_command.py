@@ -134,7 +134,7 @@ def test_arrays_that_contradict_each_other(tmp_path, write_demos, recorded):
 def test_info_prints_a_table_and_draws(command, path, tmp_path):
     code, out, _ = command("info", "--data", path, "--picture", tmp_path / "drawn" / "p.png")
     assert code == 0
-    assert "3 episodes, 45 steps, images drawn when needed" in out
+    assert "3 episodes, 45 steps, images rendered when needed" in out
     assert fingerprint(path) in out
     assert re.search(r"episode length \(steps\) +│ +15 │ +3 │ +4 │ +12 │ +28 │ +30 │", out)
     assert "coverage reached by replay" in out
@@ -296,7 +296,7 @@ def test_collect_makes_a_set_that_check_accepts(command, tmp_path):
 
 def test_the_module_runs_as_a_command():
     done = subprocess.run(
-        [sys.executable, "-m", "harness.demos.__main__", "info", "--data", "/nowhere"],
+        [sys.executable, "-m", "harness.demos", "info", "--data", "/nowhere"],
         capture_output=True,
         text=True,
         check=False,

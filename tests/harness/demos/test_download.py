@@ -212,7 +212,7 @@ def test_one_download_at_a_time(tmp_path, server, store):
 CHILD = """
 import signal, sys
 from pathlib import Path
-from harness import download
+from harness.demos import download
 def stop(store, expected):
     print("unpacked", flush=True)
     signal.pause()
@@ -234,7 +234,7 @@ def test_what_a_killed_download_left_is_removed_by_the_next(tmp_path, server, st
 
 def test_a_folder_that_cannot_be_written(tmp_path, server, store):
     (tmp_path / "data").touch()
-    with pytest.raises(UserError, match="data must be writable and roomy, it is not"):
+    with pytest.raises(UserError, match="data must be writable, with free space"):
         download.download(server(zipped(store)), folder=tmp_path / "data")
 
 
@@ -260,7 +260,7 @@ def test_the_command_installs_once(server, store, command, tmp_path):
     assert out.startswith(f"downloading {url}\n")
     assert f"installed and verified: {tmp_path / 'data' / source.DOWNLOADED}" in out
     code, out, _ = command("--url", server(status=500))
-    assert (code, out) == (0, f"already there and right: {tmp_path / 'data' / source.DOWNLOADED}\n")
+    assert (code, out) == (0, f"already installed: {tmp_path / 'data' / source.DOWNLOADED}\n")
     code, out, _ = command("--url", server(zipped(store)), "--force")
     assert code == 0
     assert "installed and verified" in out

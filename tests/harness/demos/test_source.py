@@ -151,12 +151,13 @@ def test_states_alone_need_no_cache(tmp_path, write_demos, cache):
     assert not cache.exists()
 
 
-def test_importing_it_draws_in_no_torch_and_no_ray():
-    code = "import sys, harness.data; print(*sorted({'torch', 'ray', 'pygame'} & set(sys.modules)))"
+def test_importing_it_needs_no_torch_and_no_ray():
+    code = "import sys, harness.demos.source; print(*sorted({'torch', 'ray', 'pygame'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 
 
+@pytest.mark.slow
 def test_the_second_look_at_the_recorded_demonstrations_is_quick(human_data):
     data.fingerprint(human_data)
     start = time.perf_counter()
