@@ -1,8 +1,7 @@
 """Ranges of environment seeds, random streams of a trial, one generator per episode."""
 
+from numbers import Integral
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 if TYPE_CHECKING:
     import torch
@@ -44,10 +43,12 @@ def episode_generator(env_seed: int, device: str = "cpu") -> "torch.Generator":
 
 
 def _seed(entropy: int, *key: int) -> int:
+    import numpy as np  # here, as a mistake in a config is answered without it
+
     sequence = np.random.SeedSequence(entropy=entropy, spawn_key=key)
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _check(what: str, seed: int) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
         raise ValueError(f"{what} must be a non-negative integer, given {seed!r}")
