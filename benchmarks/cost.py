@@ -1,10 +1,10 @@
-"""What a big study costs: 1,000 trials x 3 training seeds x 500 episodes, from measured figures.
+"""The cost of a big study: 1,000 trials x 3 training seeds x 500 episodes, from measured rates.
 
     python -m benchmarks.cost --sweep results/NAME      rates from a sweep's tables
     python -m benchmarks.cost                           rates measured now, in a short run
 
-Prints a Markdown table: hours on 2 cores, one GPU, 64 GPUs. A GPU's rate is measured where there is
-one, else it is what --gpu-samples-per-second says, else it is left open.
+Prints a Markdown table: hours on 2 cores, one GPU, 64 GPUs. The GPU's rate is measured if there is
+one, or given by --gpu-samples-per-second; otherwise the table says "not measured".
 """
 
 import argparse
@@ -21,16 +21,16 @@ from harness.core.provenance import device_name
 from harness.storage import tables
 
 TRIALS, SEEDS, EPISODES, CORES = 1_000, 3, 500, 2
-STEPS, BATCH = 20_000, 256  # of a trial, where no sweep says so
+STEPS, BATCH = 20_000, 256  # of a trial, if no sweep is given
 MEASURED_STEPS, MEASURED_EPISODES = 400, 50
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds of training a trial on one core; episodes a second on one core; where from."""
+    """Training seconds per trial and episodes per second, both on one core; their origin."""
 
     train_seconds: float
-    samples: float  # that one trial draws
+    samples: float  # windows per trial
     episodes_per_second: float
     origin: str
 
@@ -42,7 +42,7 @@ def of_sweep(folder: Path) -> Rates:
     episodes = tables.read(folder, "episodes")
     episodes = episodes.filter(pc.is_null(episodes["error"]))
     if not trials.num_rows or not episodes.num_rows:
-        raise UserError(f"rates are read from finished trials, and {folder} has none")
+        raise UserError(f"rates need finished trials, and {folder} has none")
     parts = [pc.fill_null(episodes[name], 0.0) for name in ("policy_ms", "env_ms", "render_ms")]
     spent = sum(pc.sum(part).as_py() for part in parts) / 1000
     seconds = pc.mean(trials["train_seconds"]).as_py()
@@ -53,7 +53,7 @@ def of_sweep(folder: Path) -> Rates:
 
 
 def measured(device: str = "cpu") -> Rates:
-    """Train the keypoint baseline of the ablations for a moment, on one thread, and roll it out."""
+    """Train the ablations' keypoint baseline briefly on one thread and roll it out."""
     import torch
 
     from harness.config.protocol import Protocol, blocks
@@ -82,38 +82,37 @@ def measured(device: str = "cpu") -> Rates:
             evaluate_block(policy, block, Protocol())
         episodes = MEASURED_EPISODES / (time.perf_counter() - began)
     samples = float(STEPS * BATCH)
-    origin = f"measured now on {device_name(device)}: {STEPS:,} steps of {BATCH} a trial"
+    origin = f"measured now on {device_name(device)}: {STEPS:,} steps of {BATCH} per trial"
     return Rates(samples / rate, samples, episodes, origin)
 
 
 def table(rates: Rates, gpu_samples_per_second: float | None, gpu_origin: str) -> str:
-    """Return the costs as Markdown; hours of a machine that does nothing else."""
+    """Return the costs as Markdown, in hours of an otherwise idle machine."""
     runs = TRIALS * SEEDS
-    rows = [
-        ("| on | training | rolling out | together |", "|---|--:|--:|--:|"),
-    ]
     train = runs * rates.train_seconds / CORES
     roll = runs * EPISODES / rates.episodes_per_second / CORES
-    lines = [*rows[0], line(f"{CORES} cores", train, roll)]
+    lines = ["| on | training | evaluation | together |", "|---|--:|--:|--:|"]
+    lines.append(line(f"{CORES} cores", train, roll))
     if gpu_samples_per_second is None:
-        open_ = "not measured"
-        lines += [f"| {count} | {open_} | {open_} | {open_} |" for count in ("1 GPU", "64 GPUs")]
+        lines += [f"| {name}{' | not measured' * 3} |" for name in ("1 GPU", "64 GPUs")]
     else:
         one = runs * rates.samples / gpu_samples_per_second
-        # Rolling out stays on CPUs; a GPU machine is counted with the same cores for each GPU.
+        # Evaluation stays on CPUs: each GPU is counted with the same number of cores.
         lines.append(line("1 GPU", one, roll))
         lines.append(line("64 GPUs", one / 64, roll / 64))
-    head = f"{TRIALS:,} trials x {SEEDS} training seeds, {EPISODES} episodes of each"
-    notes = [f"Rates: {rates.origin}; {rates.train_seconds:.0f} s of one core to train a trial, "]
-    notes[0] += f"{rates.episodes_per_second:.1f} episodes a second and core."
+    head = f"{TRIALS:,} trials x {SEEDS} training seeds, {EPISODES} episodes each"
+    notes = [
+        f"Rates: {rates.origin}; {rates.train_seconds:.0f} s of one core to train a trial, "
+        f"{rates.episodes_per_second:.1f} episodes per second and core."
+    ]
     if gpu_samples_per_second is None:
         notes.append(
-            "No GPU was there to be measured: give --gpu-samples-per-second, the column "
+            "There is no GPU to measure: pass --gpu-samples-per-second, the column "
             "samples_per_second of a trial that ran on yours."
         )
     else:
-        notes.append(f"GPU: {gpu_samples_per_second:,.0f} samples a second ({gpu_origin}).")
-        notes.append(f"Rolling out is counted on {CORES} cores beside each GPU.")
+        notes.append(f"GPU: {gpu_samples_per_second:,.0f} samples per second ({gpu_origin}).")
+        notes.append(f"Evaluation is counted on {CORES} cores for each GPU.")
     return "\n".join([head, "", *lines, "", *notes])
 
 
@@ -127,7 +126,7 @@ def hours(seconds: float) -> str:
 
 
 def gpu_rate(given: float | None) -> tuple[float | None, str]:
-    """Return samples a second of one GPU and where that is from."""
+    """Return samples per second of one GPU and the origin of that number."""
     if given is not None:
         return given, "as given"
     import torch
@@ -140,7 +139,7 @@ def gpu_rate(given: float | None) -> tuple[float | None, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sweep", type=Path, metavar="DIR", help="whose tables hold the rates")
+    parser.add_argument("--sweep", type=Path, metavar="DIR", help="read the rates from its tables")
     parser.add_argument("--gpu-samples-per-second", type=float, metavar="X")
     given = parser.parse_args()
     rates = measured() if given.sweep is None else of_sweep(given.sweep)

@@ -1,10 +1,10 @@
-"""A sweep that loses its driver, a worker and a node ends with the table of an undisturbed one.
+"""A sweep that loses its driver, a worker and a node has the same tables as an undisturbed one.
 
     python -m benchmarks.disturbed_sweep [--seed 0] [--trials 6] [--folder DIR]
 
-Three Ray nodes of one CPU each on this machine (they are processes; the nodes' CPUs are counted,
-not measured). The same sweep runs twice: once left alone, once disturbed at random times (by
---seed). Prints what happened when, and ends with 1 if the tables differ.
+Starts three Ray nodes of one CPU each on this machine (as processes; Ray counts their CPUs). The
+same sweep runs twice: once undisturbed, once disturbed at random times (from --seed). Prints the
+events with their times, and exits with 1 if the tables differ.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from harness.core import files
 from harness.storage import tables
 
 ROOT = Path(__file__).resolve().parent.parent
-# What two runs of the same sweep may differ in.
+# Columns in which two runs of the same sweep may differ.
 OWN = {"sweep", "attempts", "train_seconds", "samples_per_second", "git_revision", "git_dirty"}
 PATIENCE_SECONDS = 600.0
 
@@ -55,7 +55,7 @@ questions:
 
 
 def write_demonstrations(path: Path) -> None:
-    """Write sixty made-up rows in Diffusion Policy's layout."""
+    """Write sixty random rows in Diffusion Policy's layout."""
     rng = np.random.default_rng(0)
     state = rng.uniform(50, 450, (60, 5)).astype(np.float32)
     action = np.clip(state[:, :2] + rng.normal(0, 20, (60, 2)), 0, 512).astype(np.float32)
@@ -74,7 +74,7 @@ def write_demonstrations(path: Path) -> None:
 
 
 class Sweep:
-    """The sweep's command on a cluster, and what its folder says."""
+    """The sweep's command on a cluster, and the files in its folder."""
 
     def __init__(self, folder: Path, name: str, address: str) -> None:
         self.folder, self.name, self.address = folder, name, address
@@ -105,11 +105,11 @@ class Sweep:
         say(f"the driver ended with code {self.process.returncode}")
 
     def steps(self) -> int:
-        """Optimiser steps of all trials so far."""
+        """Return the optimiser steps of all trials so far."""
         return sum(status.get("step", 0) for status in self.statuses())
 
     def statuses(self) -> Iterator[dict[str, Any]]:
-        """Yield the status of each trial that has begun."""
+        """Yield the status of each trial that has started."""
         for path in (self.results / self.name).glob("trials/*/status.json"):
             try:
                 yield files.read_json(path)
@@ -117,7 +117,7 @@ class Sweep:
                 continue
 
     def rows(self, kind: Any) -> list[dict[str, Any]]:
-        """Return a table without what two runs may differ in."""
+        """Return a table without the columns in which two runs may differ."""
         rows = tables.read(self.results / self.name, kind).to_pylist()
         return [
             {k: v for k, v in row.items() if k not in OWN and not k.endswith("_ms")} for row in rows
@@ -134,7 +134,7 @@ def say(text: str) -> None:
 
 @contextmanager
 def cluster(nodes: int) -> Iterator[Any]:
-    """A head without CPUs and so many nodes of one CPU; all of it goes at the end."""
+    """Start a head without CPUs and nodes of one CPU; shut all down at the end."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster
 
@@ -147,12 +147,12 @@ def cluster(nodes: int) -> Iterator[Any]:
         yield made
     finally:
         for process in STARTED:
-            process.kill()  # one that a fault has left; those that have ended do not mind
+            process.kill()  # one may still run after an error
         made.shutdown()
 
 
 def trial_workers(root: int) -> list[int]:
-    """Return the processes below `root` that train a trial."""
+    """Return the descendants of process `root` that train a trial."""
     parents = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -185,7 +185,7 @@ def wait_for_steps(sweep: Sweep, steps: int) -> None:
 
 
 def disturb(what: str, sweep: Sweep, made: Any, nodes: list[Any]) -> None:
-    """Lose a driver, a worker or a node, with SIGKILL each."""
+    """Send SIGKILL to the driver, a worker or a node."""
     assert sweep.process is not None
     finished = sum(status.get("status") == "finished" for status in sweep.statuses())
     at = f"at {sweep.steps()} steps, {finished} trials finished"
@@ -197,12 +197,12 @@ def disturb(what: str, sweep: Sweep, made: Any, nodes: list[Any]) -> None:
     elif what == "worker":
         pids = trial_workers(os.getpid())
         if not pids:
-            raise SystemExit("no worker was found to be killed")
+            raise SystemExit("found no worker to kill")
         os.kill(pids[0], signal.SIGKILL)
         say(f"SIGKILL to worker {pids[0]} {at}")
     else:
         made.remove_node(nodes.pop(), allow_graceful=False)
-        say(f"a node is gone {at}; {len(nodes)} are left")
+        say(f"SIGKILL to a node {at}; {len(nodes)} left")
 
 
 def main() -> int:
@@ -210,7 +210,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the random times")
     parser.add_argument("--trials", type=int, default=6, help="of the sweep")
     parser.add_argument("--steps", type=int, default=600, help="of a trial")
-    parser.add_argument("--folder", type=Path, help="where to work (a temporary folder)")
+    parser.add_argument("--folder", type=Path, help="working folder (default: a temporary one)")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="disturbed-") as temporary:
         folder = (given.folder or Path(temporary)).absolute()
@@ -219,7 +219,7 @@ def main() -> int:
         (folder / "space.yaml").write_text(space(given.trials, given.steps))
         with cluster(3) as made:
             nodes = list(made.worker_nodes)[1:]
-            say(f"three nodes of one CPU; {given.trials} trials of {given.steps} steps, left alone")
+            say(f"three one-CPU nodes; {given.trials} trials of {given.steps} steps, undisturbed")
             alone = Sweep(folder, "undisturbed", made.address)
             alone.start()
             alone.end()
@@ -257,7 +257,7 @@ def main() -> int:
 
 
 def drop_rates(row: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what a clock says: seconds, and what is divided by them."""
+    """Return the row without seconds and rates."""
     return {k: v for k, v in row.items() if "second" not in k}
 
 

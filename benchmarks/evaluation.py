@@ -1,15 +1,14 @@
-"""Measures evaluation beside the way it is done elsewhere, in one run on two cores.
+"""Measures evaluation against gymnasium's AsyncVectorEnv, in one run on two cores.
 
     python -m benchmarks.evaluation [--episodes 100] [--only keypoints|image] [--ckpt DIR ...]
                                     [--quick] [--out results/evaluation.json]
 
-The other side: gymnasium's AsyncVectorEnv over gym-pusht (a process an environment), the policy
-called on the batch in the main process, environments that are done stepped on until all of the
-batch are. Both sides load the same weights, search the same candidates, start from the same states
-with the same random numbers for each episode. The peer is tried with every number of environments
-and of threads, for some seconds each, and its best runs all episodes; this side runs what
-`run_eval.py` runs: blocks of 25 in lockstep on two workers of one thread. Without `--ckpt`, small
-policies are trained first on the demonstrations that a sweep would take, about a minute each.
+The peer is AsyncVectorEnv over gym-pusht with a process for each environment, the policy called on
+the batch in the main process, finished environments stepped until the whole batch is done. Both
+sides use the same weights, candidates, initial states and random numbers for each episode. The peer
+is timed for some seconds with every number of environments and threads, and its best setting runs
+all episodes. Ours is what `run_eval.py` runs: blocks of 25 in lockstep on two one-thread workers.
+Without `--ckpt`, small policies are trained first, about a minute each.
 """
 
 import argparse
@@ -56,7 +55,7 @@ COMMON = {
     "train.val_windows": 64,
     "select.seeds": 1,
 }
-POLICIES: dict[str, tuple[int, dict[str, Any]]] = {  # training steps of a minute, settings
+POLICIES: dict[str, tuple[int, dict[str, Any]]] = {  # steps of about a minute, settings
     "keypoints": (1500, {"policy.obs_mode": "keypoints", "train.batch_size": 256}),
     "keypoints, width 64": (
         1500,
@@ -74,9 +73,10 @@ POLICIES: dict[str, tuple[int, dict[str, Any]]] = {  # training steps of a minut
 
 @dataclass(frozen=True)
 class Side:
-    """What one side took: seconds in all, of them a share for each part, and its scores by seed.
+    """The times and scores of one side.
 
-    episodes: how many were run in these seconds; start: seconds until the first step.
+    wall: seconds for all episodes; start: seconds before the first step; episodes: how many were
+    run; shares: of `wall`, by part; scores: by seed; how: the setting, as text.
     """
 
     wall: float
@@ -88,12 +88,12 @@ class Side:
 
     @property
     def rate(self) -> float:
-        """Episodes a second."""
+        """Episodes per second."""
         return self.episodes / self.wall
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="evaluation beside the way it is done elsewhere")
+    parser = argparse.ArgumentParser(description="evaluation against gymnasium's AsyncVectorEnv")
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--only", choices=("keypoints", "image"), help="policies of this kind")
     parser.add_argument(
@@ -101,9 +101,9 @@ def main() -> None:
     )
     parser.add_argument("--environments", type=int, nargs="+", default=[2, 8, 25, 50])
     parser.add_argument(
-        "--probe", type=float, default=20.0, help="seconds for each trial of the peer"
+        "--probe", type=float, default=20.0, help="seconds for each setting of the peer"
     )
-    parser.add_argument("--quick", action="store_true", help="a few steps of hardly trained ones")
+    parser.add_argument("--quick", action="store_true", help="a few steps of an untrained policy")
     parser.add_argument("--peer-venv", type=Path, default=ROOT / "build/peers/gym-pusht")
     parser.add_argument("--out", type=Path, help="write the figures as JSON too")
     arguments = parser.parse_args()
@@ -151,7 +151,7 @@ def train(name: str, folder: Path, *, quick: bool) -> Path:
 def best_of_peer(
     peer: Path, checkpoint: Path, spec: dict[str, Any], arguments: argparse.Namespace
 ) -> Side:
-    """Run all episodes at the number of environments and threads that is fastest for a while."""
+    """Time every setting of the peer briefly, then run all episodes with the fastest."""
     tried: list[tuple[float, int, int]] = []
     numbers = [2] if arguments.quick else arguments.environments
     for count in numbers:
@@ -166,13 +166,13 @@ def best_of_peer(
 def there(
     peer: Path, checkpoint: Path, spec: dict[str, Any], count: int, threads: int, seconds: float
 ) -> Side:
-    """Evaluate with the peer, whole batches until the time is over."""
+    """Evaluate with the peer in whole batches until the time is over."""
     behind = [place for place in sys.path if place.endswith("site-packages")] + [str(ROOT)]
     spec = {**spec, "checkpoint": str(checkpoint), "count": count, "threads": threads}
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump({**spec, "seconds": seconds, "behind": behind}, file)
         file.flush()
-        # One thread each for the environments' processes; torch is told its own.
+        # One thread for each environment's process; the worker sets torch's threads itself.
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         environment |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
         command = [str(peer), str(PEER_WORKER), file.name]
@@ -193,7 +193,7 @@ def there(
         seeds = [int(seed) for seed in result["states"]]
         apart = float(np.abs(_starts(seeds) - starts)[:, :4].max())
         if apart > 1e-6:
-            raise SystemExit(f"both must start from the same states, they are {apart} px apart")
+            raise SystemExit(f"both sides must start from the same states, got {apart} px")
     scores = {int(seed): score for seed, score in result["scores"].items()}
     how = f"{count} environments, {threads} thread{'s' if threads > 1 else ''}"
     return Side(wall, result["start"], result["episodes"], shares, scores, how)
@@ -210,7 +210,7 @@ def here(checkpoint: Path, seeds: list[int], protocol: Protocol) -> Side:
     source = Source(checkpoint=checkpoint)
     began = time.perf_counter()
     with Pool(protocol, WORKERS) as pool:
-        # A worker starts and loads the policy with its first block: one episode each.
+        # Workers start and load the policy with their first block, so each runs one episode first.
         list(pool.run([Task(source, (seeds[0],)), Task(source, (seeds[-1],))]))
         start = time.perf_counter() - began
         began = time.perf_counter()
@@ -227,12 +227,12 @@ def here(checkpoint: Path, seeds: list[int], protocol: Protocol) -> Side:
 
 
 def agreement(theirs: Side, ours: Side) -> str:
-    """Return both means and their paired difference in words."""
+    """Return both mean scores and their paired difference as text."""
     seeds = sorted(theirs.scores.keys() & ours.scores.keys())
     a, b = (np.array([side.scores[seed] for seed in seeds]) for side in (theirs, ours))
     difference = intervals.paired_difference(b[None], a[None])
     return (
-        f"score {a.mean():.3f} there and {b.mean():.3f} here on the same {len(seeds)} starts, "
+        f"score {a.mean():.3f} (peer) and {b.mean():.3f} (ours) on the same {len(seeds)} starts, "
         f"difference {difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
     )
 

@@ -1,10 +1,10 @@
-"""Evaluates a checkpoint the usual way and prints what it took as JSON; evaluation.py starts it.
+"""Evaluates a checkpoint in AsyncVectorEnv and prints times as JSON; started by evaluation.py.
 
     python evaluation_peer.py SPEC.json
 
-Runs in gym-pusht's own virtual environment, with torch and this project behind its own packages.
-gymnasium's AsyncVectorEnv steps a process an environment; the policy is called on the whole batch
-in this process; environments that are done are stepped on until the last one is.
+Runs in gym-pusht's virtual environment, with torch and this project after its packages on the path.
+AsyncVectorEnv has a process for each environment; the policy is called on the whole batch in this
+process; finished environments are stepped until the last one is done.
 """
 
 import json
@@ -19,7 +19,7 @@ import numpy as np
 
 
 class Start(gymnasium.Wrapper):
-    """Starts where a seed starts in this project's world, and tells what a step cost."""
+    """Starts from the state of a seed in this project, and measures each step."""
 
     def __init__(self, env: Any) -> None:
         super().__init__(env)
@@ -36,7 +36,7 @@ class Start(gymnasium.Wrapper):
         inner._render = timed
 
     def reset(self, *, seed: Any = None, options: Any = None) -> Any:
-        """Reset to the start of the seed; without one as the world likes."""
+        """Reset to the start of the seed, or to the environment's own."""
         if seed is not None:
             random = np.random.RandomState(seed)
             places = [random.randint(50, 450), random.randint(50, 450)]
@@ -46,7 +46,7 @@ class Start(gymnasium.Wrapper):
         return obs, {**info, "render_seconds": 0.0, "world_seconds": 0.0}
 
     def step(self, action: Any) -> Any:
-        """Step, with the processor time of drawing and of the rest in the info."""
+        """Step, with the CPU time of drawing and of the rest in the info."""
         self.spent, began = 0.0, time.process_time()
         obs, reward, terminated, truncated, info = self.env.step(action)
         took = time.process_time() - began
@@ -55,7 +55,7 @@ class Start(gymnasium.Wrapper):
 
 
 def make(mode: str, steps: int) -> Any:
-    """Return a function that makes one environment in its process."""
+    """Return a function that creates one environment in its process."""
 
     def one() -> Any:
         import gym_pusht  # noqa: F401
@@ -70,10 +70,10 @@ def make(mode: str, steps: int) -> Any:
 def main() -> None:
     spec = json.loads(Path(sys.argv[1]).read_text())
     sys.path = [place for place in sys.path if place != str(Path(__file__).parent)]
-    sys.path += spec["behind"]  # its own packages win
+    sys.path += spec["behind"]  # its own packages come first
     began = time.perf_counter()
     mode, count = spec["mode"], spec["count"]
-    # Before torch has threads: processes are forked off this one.
+    # Before torch starts threads, because the processes are forked from this one.
     world = gymnasium.vector.AsyncVectorEnv([make(mode, spec["steps"])] * count)
     import pymunk
     import torch
@@ -82,7 +82,7 @@ def main() -> None:
     from harness.core.seeds import episode_generator
     from ibc.policies.factory import load_policy
 
-    assert int(pymunk.version.split(".")[0]) < 7, f"gym-pusht's own pymunk must win: {pymunk}"
+    assert int(pymunk.version.split(".")[0]) < 7, f"gym-pusht needs its own pymunk, got {pymunk}"
     torch.set_num_threads(spec["threads"])
     policy: Any = load_policy(spec["checkpoint"])
     policy.eval()

@@ -1,8 +1,7 @@
-"""A finished sweep of any size, made up: the folders and files of a real one, without its training.
+"""A generated sweep of any size: the folders and files of a real one, without training.
 
-Everything is written by the writers that a sweep and an evaluation use (`TrialFolder`,
-`SweepFolder`, `store`), so that what reads it cannot tell. Scores are a draw of a crossed design:
-an arm's effect, a training seed's, a start's and the episode's own noise.
+The writers of real sweeps write it (`TrialFolder`, `SweepFolder`, `table_schemas`). Scores follow a
+crossed design: the effects of the arm, the training seed and the start, and the episode's noise.
 """
 
 import json
@@ -14,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from harness.config import plan as space
+from harness.config.plan import plan
 from harness.config.protocol import Protocol
 from harness.config.trial_config import to_dict
 from harness.core import files, provenance
-from harness.core import seeds as store
+from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
 from harness.demos.source import Source
 from harness.scheduling.jobs import planned_job
 from harness.storage import table_schemas
@@ -30,7 +29,7 @@ STEPS = 8_000
 
 @dataclass(frozen=True)
 class Size:
-    """How much there is of everything; configs beside the baseline are shared out to questions.
+    """The size of a sweep; configs other than the baseline are distributed over the questions.
 
     select: starts of each of two selections; report: starts of the evaluation of the best.
     """
@@ -44,23 +43,23 @@ class Size:
 
     @property
     def trials(self) -> int:
-        """Trials in all."""
+        """The number of trials."""
         return self.configs * self.train_seeds
 
     @property
     def episodes(self) -> int:
-        """Episode rows in all."""
+        """The number of episode rows."""
         return self.trials * (2 * self.select + self.report)
 
 
 def write(folder: Path, size: Size) -> None:
-    """Write the sweep `folder`, without derived tables."""
+    """Write the sweep `folder` without derived tables."""
     file = folder.parent / f"{folder.name}.yaml"
     files.write_json(_space(size), file)  # JSON is YAML
-    plan = space.plan(file)
-    jobs = [planned_job(trial, folder.name) for trial in plan.trials]
+    planned = plan(file)
+    jobs = [planned_job(trial, folder.name) for trial in planned.trials]
     sweep = SweepFolder(folder)
-    sweep.write_plan(plan, file, jobs, Source(folder / "no.zarr", "given"), FINGERPRINT)
+    sweep.write_plan(planned, file, jobs, Source(folder / "no.zarr", "given"), FINGERPRINT)
     provenance_ = provenance.collect("cpu")
     effects: dict[str, float] = {}
     random = np.random.default_rng(0)
@@ -100,8 +99,8 @@ def _write_trial(
     common = {**identity, "sweep": described["sweep"], "protocol_hash": Protocol().hash}
     best = {**common, "checkpoint_step": STEPS, "policy_hash": weights}
     early = {**common, "checkpoint_step": STEPS // 2, "policy_hash": weights[::-1]}
-    select = np.arange(store.SELECT_SEEDS.start, store.SELECT_SEEDS.start + size.select)
-    report = np.arange(store.REPORT_SEEDS.start, store.REPORT_SEEDS.start + size.report)
+    select = np.array(SELECT_SEEDS[: size.select])
+    report = np.array(REPORT_SEEDS[: size.report])
     chosen = episodes(random, select, level, best)
     folder = path / "episodes"
     for step, rows in (
@@ -135,9 +134,9 @@ def _write_trial(
 def episodes(
     random: np.random.Generator, seeds: NDArray[np.int64], level: float, common: dict[str, Any]
 ) -> pa.Table:
-    """Return an episode row for each environment seed, of a policy of about this score."""
+    """Return an episode row for each environment seed, with about this mean score."""
     n = len(seeds)
-    # A start is as hard for every policy: drawn from its own number.
+    # A start is equally hard for every policy: its effect is a function of its seed.
     hardness = np.array([np.sin(seed * 12.9898) * 0.15 for seed in seeds])
     best = np.clip(level + hardness + random.normal(0.0, 0.2, n), 0.0, 1.0)
     success = best > 0.95

@@ -1,7 +1,7 @@
-"""The failure diary made on purpose: each entry as a deliberately wrong configuration or wiring.
+"""Common failure modes, each reproduced by a wrong configuration or wrong wiring.
 
-A case takes a small healthy run and breaks one thing. tests/ibc/diagnostics/test_health.py holds
-that each is recognised by its name, benchmarks/health_table.py prints the table of entries by recipe.
+A case takes a small healthy run and breaks one thing. tests/ibc/diagnostics/test_health.py checks
+that each is reported by its name; benchmarks/health_table.py prints a table by recipe.
 """
 
 import dataclasses
@@ -26,16 +26,17 @@ from ibc.diagnostics import probes
 from ibc.diagnostics.health import Finding, diagnose
 from ibc.encoders.image import ImageEncoder
 from ibc.encoders.state import StateEncoder
+from ibc.policies import implicit
 from ibc.policies.base import Policy
 from ibc.policies.factory import build_policy, fit_normalizer
-from ibc.sampling import negatives, readout
+from ibc.sampling import negatives
 from ibc.training.trainer import Trainer
 
 SEEDS = {"data": 1, "negatives": 2, "augment": 3, "validation": 4}
 
 
 class Run:
-    """A small run; cases change its parts before it trains."""
+    """A small run whose parts a case changes before training."""
 
     def __init__(
         self, demos: Demos, policy: PolicyConfig, train: TrainConfig, split: Split
@@ -47,7 +48,7 @@ class Run:
         self.normalizer: Callable[[Windows], Normalizer] | None = None
 
     def trainer(self) -> Trainer:
-        """The trainer as the harness builds it, with this run's parts."""
+        """Return a trainer as the harness builds it, with this run's parts."""
         config = self.policy
         shape = (config.obs_mode, config.obs_horizon, config.action_horizon)
         train = self.windows(self.demos, self.split.train_episodes, *shape)
@@ -59,7 +60,7 @@ class Run:
         return trainer
 
     def findings(self, *, trained: bool = True) -> list[Finding]:
-        """What health and probes say, after training if asked."""
+        """Return the findings of health and probes, after training if `trained`."""
         trainer = self.trainer()
         found: list[Finding] = []
         if trained:
@@ -72,10 +73,10 @@ class Run:
 
 
 class Case(NamedTuple):
-    """A diary entry, the name that it is reported under, and what breaks a run that way.
+    """A failure mode, the name that it is reported under, and a context that causes it.
 
-    applies: whether a policy can have the illness at all; trained: whether it shows in numbers;
-    share: how much of the short training it takes to see it.
+    applies: whether a policy can have it; trained: whether training is needed to detect it;
+    share: the share of the short training that is needed.
     """
 
     entry: str
@@ -87,7 +88,7 @@ class Case(NamedTuple):
 
 
 def small(name: str) -> PolicyConfig:
-    """A preset, or our recipe of a kind or obs mode, at a size that trains in a second."""
+    """Return a preset, or our recipe of a kind or obs mode, that trains in a second."""
     if name in presets.PRESETS:
         policy = presets.preset(name)[0]
     elif name == "images":
@@ -124,8 +125,8 @@ def small(name: str) -> PolicyConfig:
     )
 
 
-def lesson(policy: PolicyConfig, share: float = 1.0) -> TrainConfig:
-    """A short training, or a share of it: an illness shows sooner than health does."""
+def short_training(policy: PolicyConfig, share: float = 1.0) -> TrainConfig:
+    """Return a short training, or a share of it."""
     image = policy.obs_mode == "image"
     steps, batch = (150, 8) if image else (300, 64 if policy.negatives.shared else 16)
     steps = round(steps * share)
@@ -164,15 +165,15 @@ def negatives_in_px(run: Run) -> Iterator[None]:
 
 @contextmanager
 def search_in_another_space(run: Run) -> Iterator[None]:
-    """The search hands out actions in [0, 1], and the model and the bounds are in [-1, 1]."""
-    real = readout.read_out
-    with patch.object(readout, "read_out", lambda *given: (real(*given) + 1.0) / 2.0):
+    """The search returns actions in [0, 1]; the model and the bounds are in [-1, 1]."""
+    real = implicit.read_out
+    with patch.object(implicit, "read_out", lambda *given: (real(*given) + 1.0) / 2.0):
         yield
 
 
 @contextmanager
 def never_unnormalised(run: Run) -> Iterator[None]:
-    """What comes out in [-1, 1] is taken for px."""
+    """Outputs in [-1, 1] are used as px."""
     with patch.object(
         Normalizer,
         "decode",
@@ -203,7 +204,7 @@ class FromTheOldest(Windows):
     """As many actions as observations, the first for the oldest frame."""
 
     def batch(self, indices: Any) -> dict[str, Any]:
-        """The windows, their actions shifted into the past."""
+        """Return the windows with their actions shifted into the past."""
         found = super().batch(indices)
         back = self.obs_horizon - 1
         found["action"] = self.demos.action[self._actions_NH[indices] - back]
@@ -220,7 +221,7 @@ def past_action(run: Run) -> Iterator[None]:
 
 @contextmanager
 def repeated_action(run: Run) -> Iterator[None]:
-    """The first action of a chunk, handed out once for each of its steps."""
+    """The first action of a chunk is returned for each of its steps."""
     dfo = dataclasses.replace(run.policy.inference, sampler="dfo", samples=64)
     change = {"inference": dfo} if run.policy.inference.sampler == "lattice" else {}
     real = Policy.predict_action
@@ -240,7 +241,7 @@ class NewestFirst(Windows):
     """Frames in the order newest to oldest."""
 
     def batch(self, indices: Any) -> dict[str, Any]:
-        """The windows, their frames reversed."""
+        """Return the windows with their frames reversed."""
         found = super().batch(indices)
         return {k: v if k == "action" else v[:, ::-1].copy() for k, v in found.items()}
 
@@ -254,7 +255,7 @@ def oldest_frame(run: Run) -> Iterator[None]:
 
 @contextmanager
 def image_in_0_1(run: Run) -> Iterator[None]:
-    """The encoder maps to [-1, 1] where it augments, which is in training, and to [0, 1] else."""
+    """The encoder maps to [-1, 1] when it augments (in training), otherwise to [0, 1]."""
     real = ImageEncoder.forward
 
     def scaled(self: ImageEncoder, obs: Any, augment: Any = None) -> Any:
@@ -272,7 +273,7 @@ def image_in_0_1(run: Run) -> Iterator[None]:
 
 @contextmanager
 def dead_layer(run: Run) -> Iterator[None]:
-    """A layer whose units are all off, whatever comes in."""
+    """All units of one layer are zero for every input."""
 
     def kill(trainer: Trainer) -> None:
         layers = [
@@ -290,7 +291,7 @@ def dead_layer(run: Run) -> Iterator[None]:
 
 @contextmanager
 def unread_width(run: Run) -> Iterator[None]:
-    """Encoders that have made up their minds about their width."""
+    """Encoders whose width is fixed."""
     kind = ImageEncoder if run.policy.obs_mode == "image" else StateEncoder
     real = kind.__init__
     name = "features" if run.policy.obs_mode == "image" else "state_width"
@@ -308,14 +309,14 @@ def unread_width(run: Run) -> Iterator[None]:
 
 @contextmanager
 def other_validation(run: Run) -> Iterator[None]:
-    """Validation on the complement of a subset, training episodes among them."""
+    """Validation episodes that include training episodes."""
     run.val_episodes = tuple(sorted({*run.split.val_episodes, *run.split.train_episodes[:3]}))
     yield
 
 
 def swallowed_save(demos: Demos, policy: PolicyConfig) -> list[Finding]:
-    """A checkpoint of the start stays, for what failed to replace it said nothing."""
-    run = Run(demos, policy, lesson(policy), Split(tuple(range(10)), (10, 11)))
+    """The first checkpoint is never replaced: saving fails without an error."""
+    run = Run(demos, policy, short_training(policy), Split(tuple(range(10)), (10, 11)))
     trainer = run.trainer()
     with tempfile.TemporaryDirectory() as folder:
         trainer.policy_for_inference().save(Path(folder))
@@ -401,12 +402,12 @@ SAVING = "checkpoint saving that fails inside a swallowed exception"
 
 
 def names(demos: Demos, policy: PolicyConfig, case: Case | None, split: Split) -> list[str]:
-    """What is reported of a run that has the case's illness, or none."""
+    """Return the names reported for a run with the case's failure mode, or for a healthy one."""
     if case is None:
-        found = Run(demos, policy, lesson(policy), split).findings()
+        found = Run(demos, policy, short_training(policy), split).findings()
     else:
         share = max(case.share, 0.6) if policy.obs_mode == "image" else case.share
-        run = Run(demos, policy, lesson(policy, share), split)
+        run = Run(demos, policy, short_training(policy, share), split)
         with case.breaks(run):
             found = run.findings(trained=case.trained)
     assert all(finding.evidence and finding.mend for finding in found)

@@ -1,11 +1,11 @@
-"""The failure diary, entry by recipe: what is named when each is made on purpose.
+"""Which failure modes are reported by name, for each recipe.
 
     python -m benchmarks.health_table            (two minutes of one core)
-    python -m benchmarks.health_table dp_state   (some recipes alone)
+    python -m benchmarks.health_table dp_state   (some recipes only)
 
 Runs are small (benchmarks/health_cases.py): the built-in demonstrations, narrow networks, some
-hundred steps. A cell says whether the entry's own name was among the findings; "-" where a recipe
-cannot have the illness. The last row is the same run with nothing broken.
+hundred steps. A cell is "named" if the failure mode is reported by its own name, "-" if the recipe
+cannot have it. The last row is the same run with nothing broken.
 """
 
 import sys
@@ -21,7 +21,7 @@ OURS = ("ibc", "mse", "mdn", "diffusion", "images")
 
 
 def column(demos: Demos, recipe: str) -> list[str]:
-    """What is said of every entry for a recipe, checkpoint saving and the healthy run last."""
+    """Return a recipe's cells: every failure mode, checkpoint saving, and the healthy run."""
     policy, parts = small(recipe), split(demos, SplitConfig())
     cells = []
     for case in CASES:
@@ -34,14 +34,14 @@ def column(demos: Demos, recipe: str) -> list[str]:
 
 
 def main(recipes: list[str]) -> int:
-    """Print the table; 1 if an entry was missed or something said of a healthy run."""
+    """Print the table; return 1 if a failure mode is missed or a healthy run has a finding."""
     demos = open_demos("data/expert.zarr", "image")
     columns = {}
     for recipe in recipes or [*OURS, *PRESETS]:
         start = time.perf_counter()
         columns[recipe] = column(demos, recipe)
         print(f"{recipe}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
-    print(f"| entry | {' | '.join(columns)} |")
+    print(f"| failure mode | {' | '.join(columns)} |")
     print(f"|---|{'---|' * len(columns)}")
     rows = [*(case.entry for case in CASES), SAVING, "nothing broken"]
     for i, row in enumerate(rows):

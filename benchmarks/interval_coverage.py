@@ -1,12 +1,12 @@
-"""How often the 95 % intervals that are reported anywhere hold the truth, where the truth is known.
+"""How often the 95 % intervals that are reported cover the truth, on data with known truth.
 
     python benchmarks/interval_coverage.py [--repeats N]
 
-Scores are drawn like those of policies that mostly succeed: a start's difficulty, a training
-seed's skill and an episode's own luck add up; what is above a threshold counts 1, what is below
-falls off. So most scores pile up at 1. Prints three Markdown tables: the share of intervals that
-cover the truth, by interval; the lowest and highest of them by numbers of training seeds and of
-starts; and how often a question whose arms are all alike is given a wrong "helps" or "hurts".
+Scores are drawn like those of policies that mostly succeed: effects of the start, the training seed
+and the episode add up; values above a threshold score 1, lower ones less. So most scores are 1.
+Prints three Markdown tables: the share of intervals that cover the truth, by interval; the lowest
+and highest share by numbers of training seeds and starts; and how often a question whose arms are
+all equal gets a wrong "helps" or "hurts".
 """
 
 import argparse
@@ -25,7 +25,7 @@ from harness.stats import comparisons
 from harness.stats import intervals as stats
 
 SLOPE = 0.35  # of the score, per standard deviation between starts
-LUCK = 0.8  # of an episode, in standard deviations between starts
+LUCK = 0.8  # noise of an episode, in standard deviations between starts
 SEEDS, STARTS = (1, 2, 3, 5), (25, 100, 500)
 SUCCESS, SKILL = (0.3, 0.75, 0.9), (0.0, 0.15, 0.5)
 ARMS = 5
@@ -35,14 +35,14 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class World:
-    """A population: its success rate, and how much training seeds differ in skill."""
+    """A population: its success rate and the standard deviation between training seeds."""
 
     success: float
     skill: float
 
     @property
     def spread(self) -> float:
-        """The standard deviation of what decides an episode."""
+        """The standard deviation of an episode's latent value."""
         return math.sqrt(1 + self.skill**2 + LUCK**2)
 
     def draw(self, rng: np.random.Generator, sides: int, seeds: int, starts: int) -> Scores:
@@ -52,7 +52,7 @@ class World:
         return _score(latent + rng.normal(0, LUCK, (sides, seeds, starts)))
 
     def population(self) -> Scores:
-        """All its scores, at even ranks."""
+        """Its scores at evenly spaced ranks."""
         ranks = (np.arange(20_000) + 0.5) / 20_000
         quantiles = np.array([NormalDist().inv_cdf(float(rank)) for rank in ranks])
         return _score((NormalDist().inv_cdf(self.success) + quantiles) * self.spread)
@@ -65,28 +65,28 @@ def _score(latent: Scores) -> Scores:
 def intervals(
     a: Scores, b: Scores, everyone: Scores
 ) -> Iterator[tuple[str, stats.Estimate, float]]:
-    """Every interval that is reported of two arms that are alike, with the truth."""
+    """Yield every reported interval of two equal arms, with the truth."""
     quarter = len(everyone) // 4
     middle = float(everyone[quarter:-quarter].mean())
     success, success_b = (a >= 1) * 1.0, (b >= 1) * 1.0
     yield "mean score", stats.share_interval(a), float(everyone.mean())
     yield "success rate", stats.share_interval(success), float((everyone >= 1).mean())
     yield "share above 0.8", stats.share_interval((a > 0.8) * 1.0), float((everyone > 0.8).mean())
-    yield "middle half of the scores", comparisons.interquartile_mean(a), middle
+    yield "IQM of the scores", comparisons.interquartile_mean(a), middle
     yield "difference in score", stats.paired_difference(a, b), 0.0
     yield "difference in success", stats.paired_difference(success, success_b), 0.0
     yield "probability of improvement", comparisons.probability_of_improvement(a, b), 0.5
 
 
 def coverage(repeats: int) -> dict[tuple[str, int, int], list[float]]:
-    """Return the share of intervals that cover, by name, training seeds and starts."""
+    """Return the share of intervals that cover the truth, by name, training seeds and starts."""
     found = defaultdict(list)
     for success in SUCCESS:
         for skill in SKILL:
             world = World(success, skill)
             everyone = world.population()
             for seeds in SEEDS:
-                if seeds == 1 and skill:  # one seed says nothing of others, and is not asked to
+                if seeds == 1 and skill:  # the interval for one seed does not cover other seeds
                     continue
                 for starts in STARTS:
                     rng = np.random.default_rng((seeds, starts, int(1000 * (success + skill))))
@@ -101,7 +101,7 @@ def coverage(repeats: int) -> dict[tuple[str, int, int], list[float]]:
 
 
 def false_verdicts(repeats: int) -> Iterator[tuple[int, int, float, float]]:
-    """Yield how often a question of five arms like its first is told that one helps or hurts."""
+    """Yield how often a question with five arms equal to its first gets a wrong verdict."""
     level = comparisons.shared_level(ARMS)
     for seeds in (2, 3, 5):
         for starts in (50, 500):

@@ -1,11 +1,11 @@
-"""How well the default keypoint recipe learns from a set of demonstrations in a given time.
+"""How well the default keypoint recipe learns from a data set in a given time.
 
     python benchmarks/learnability.py [--steps N] [--train-seeds K] [--threads N] [--data PATH]
 
-Trains the defaults of PolicyConfig and TrainConfig, except for the number of steps, on one process
-(9 episodes of 10 train, the others are held out, as in a sweep), takes the weights after the last
-step, without choosing among checkpoints, and rolls them out on report seeds from 300000 on. Prints
-minutes, score and success with 95 % intervals for each training seed, then over all of them.
+Trains the defaults of PolicyConfig and TrainConfig with the given number of steps in one process
+(on 9 of 10 episodes, as in a sweep) and evaluates the last weights, without selecting a checkpoint,
+on test seeds from 300000 on. Prints minutes, score and success rate with 95 % intervals for each
+training seed, then over all of them.
 """
 
 import dataclasses
@@ -20,8 +20,7 @@ from rich.table import Table
 
 from harness.config.protocol import Protocol, blocks
 from harness.core import errors
-from harness.core import seeds as seeding
-from harness.core.seeds import REPORT_SEEDS
+from harness.core.seeds import REPORT_SEEDS, streams
 from harness.demos.source import open_demos
 from harness.evaluation.rollout import evaluate_block
 from harness.stats import intervals
@@ -33,12 +32,12 @@ from ibc.policies.factory import build_policy, fit_normalizer
 from ibc.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
-WANTED_SCORE = 0.75  # after 10 minutes on 2 cores, with some successes
+AIM = 0.75  # score after 10 minutes on 2 cores, with some successes
 
 
 def trained(demos: Demos, config: TrainConfig, train_seed: int) -> tuple[Any, float]:
-    """Return the policy after the last step and the minutes that it took."""
-    policy, seeds = PolicyConfig(), seeding.streams(train_seed)
+    """Return the policy after the last step and the minutes of training."""
+    policy, seeds = PolicyConfig(), streams(train_seed)
     held = split(demos, SplitConfig())
     train, val = (
         Windows(demos, episodes, policy.obs_mode, policy.obs_horizon, policy.action_horizon)
@@ -70,7 +69,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=TrainConfig().steps)
     parser.add_argument("--train-seeds", type=int, default=1, help="training seeds 0, 1, ...")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--episodes", type=int, default=100, help="report seeds from 300000 on")
+    parser.add_argument("--episodes", type=int, default=100, help="test seeds from 300000 on")
     parser.add_argument("--data", type=Path, default=ROOT / "data/expert.zarr")
     given = parser.parse_args()
     for name in ("steps", "train_seeds", "threads", "episodes"):
@@ -113,7 +112,7 @@ def main() -> int:
         both = interval(intervals.group_mean(scores)), interval(rate)
         table.add_row("all", "", "", *both, str(total))
     Console().print(table)
-    print(f"wanted after 10 minutes on 2 cores: a score of at least {WANTED_SCORE}, some successes")
+    print(f"aim after 10 minutes on 2 cores: a score of at least {AIM}, some successes")
     return errors.OK
 
 

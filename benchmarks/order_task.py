@@ -1,15 +1,14 @@
-"""A task whose answer depends on the order of frames, learned with every way of stacking them.
+"""A task that depends on the order of frames, learned with every way of stacking them.
 
     python benchmarks/order_task.py [--steps 600] [--seed 0] [--out order.json]
 
-Every frame shows a clock's hand in a direction of its own, drawn at random: the block is its tip,
-the agent its middle. The right move goes as far to the right as the hand did in the oldest frame,
-and as far down as it did in the frame before the newest. The same frames in another order want
-another move, and the newest frame alone says nothing about it: a policy that sees one frame, or
-frames without their order, can do little better than stand still.
+Every frame shows a clock's hand in a random direction: the block is its tip, the agent its centre.
+The correct move has the hand's x of the oldest frame and its y of the frame before the newest. So
+the move depends on the order of the frames and not on the newest one: a policy that sees one frame,
+or frames in unknown order, is little better than the constant prediction "stay".
 
 Implicit policies are trained with each stacking on 2 and 4 frames, on states and on small images.
-The table gives the mean distance between the predicted and the right move over held-out windows.
+The table gives the mean distance between the predicted and the correct move on held-out windows.
 """
 
 import argparse
@@ -32,20 +31,20 @@ from ibc.policies.factory import build_policy, fit_normalizer
 from ibc.training.trainer import Trainer
 
 MIDDLE, HAND, MOVE = 256.0, 120.0, 60.0  # px
-SIDE = 16  # of the images, in px of their own
-LENGTH = 40  # frames an episode
+SIDE = 16  # of the images, px
+LENGTH = 40  # frames per episode
 FUSIONS = ("features", "recurrent", "attention")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="the order of frames, by stacking")
-    parser.add_argument("--steps", type=int, default=600, help="optimiser steps a policy")
+    parser.add_argument("--steps", type=int, default=600, help="optimiser steps per policy")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="a JSON file for the table")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
-    print("| observations | frames | stacking | error px | standing still px | s |")
+    print("| observations | frames | stacking | error px | constant predictor px | s |")
     print("|---|--:|---|--:|--:|--:|")
     for obs_mode, horizon, stacking in cases():
         demos = clock(horizon, 200, arguments.seed, images=obs_mode == "image")
@@ -63,7 +62,7 @@ def main() -> None:
 
 
 def cases() -> list[tuple[ObsMode, int, str]]:
-    """Return what is trained: observations, frames of the task, stacking."""
+    """Return the policies to train: observations, frames of the task, stacking."""
     found: list[tuple[ObsMode, int, str]] = []
     for horizon in (2, 4):
         found += [("state", horizon, name) for name in ("newest frame", "order lost", *FUSIONS)]
@@ -73,14 +72,14 @@ def cases() -> list[tuple[ObsMode, int, str]]:
 
 
 def clock(horizon: int, episodes: int, seed: int, *, images: bool = False) -> Demos:
-    """Return demonstrations whose moves follow from the last `horizon` frames and their order."""
+    """Return demonstrations whose moves depend on the last `horizon` frames and their order."""
     rng = np.random.default_rng(seed)
     angles_EL = rng.uniform(0, 2 * np.pi, (episodes, LENGTH))
     state = np.zeros((episodes, LENGTH, 5), np.float32)
     state[..., :2] = MIDDLE
     state[..., 2] = MIDDLE + HAND * np.cos(angles_EL)
     state[..., 3] = MIDDLE + HAND * np.sin(angles_EL)
-    # As windows do, the first frame stands in for those before it.
+    # The first frame is repeated before the start, as in Windows.
     frames = np.maximum(np.arange(LENGTH)[:, None] + np.arange(1 - horizon, 1), 0)
     action = MIDDLE + answer(angles_EL[:, frames])
     state = state.reshape(-1, 5)
@@ -110,7 +109,7 @@ def draw(state: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 class Unordered(Windows):
-    """Windows whose frames are sorted by where the block is, so that their order is lost."""
+    """Windows whose frames are sorted by the block's position, so their order is unknown."""
 
     def batch(self, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Return the windows of the given numbers."""

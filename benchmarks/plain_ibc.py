@@ -1,9 +1,8 @@
-"""A plain fp32 implicit policy: the network that Diffusion Policy ships for low-dimensional PushT.
+"""A plain fp32 implicit policy: Diffusion Policy's network for low-dimensional PushT.
 
-Written from its description, as one would write it at first: the observation is repeated for every
-candidate, MLP(observation, action) with 4 hidden layers, ReLU and dropout 0.1 gives the energy;
-InfoNCE over one demonstrated action and N uniform ones; AdamW; DFO draws 1024 samples and moves
-them in 5 rounds.
+Written simply, from its description: the observation is repeated for every candidate;
+MLP(observation, action) with 4 hidden layers, ReLU and dropout 0.1 is the energy; InfoNCE over the
+demonstrated action and N uniform ones; AdamW; DFO with 1024 samples and 5 iterations.
 
 Legend: B windows, K = N + 1 candidates, S samples, F features, D = 2.
 """
@@ -38,7 +37,7 @@ class PlainEnergy(nn.Module):
 
 
 class PlainTrainer:
-    """Steps on random windows out of normalised observations (L, F) and actions (L, D)."""
+    """Trains on random windows of normalised observations (L, F) and actions (L, D)."""
 
     def __init__(
         self, obs_LF: Tensor, actions_LD: Tensor, width: int, negatives: int, batch: int, seed: int
@@ -53,14 +52,14 @@ class PlainTrainer:
         self.order = torch.randperm(len(obs_LF))
 
     def loss(self, rows: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """InfoNCE, a mean over the rows."""
+        """Return InfoNCE, the mean over the rows."""
         positives = self.actions_LD[rows].unsqueeze(1)
         drawn = torch.rand(len(rows), self.negatives, 2, generator=generator) * 2 - 1
         energies_BK = self.net(self.obs_LF[rows], torch.cat([positives, drawn], 1))
         return functional.cross_entropy(-energies_BK, torch.zeros(len(rows), dtype=torch.long))
 
     def step(self) -> float:
-        """One optimiser step; its loss."""
+        """Make one optimiser step and return its loss."""
         if len(self.order) < self.batch:
             self.order = torch.randperm(len(self.obs_LF))
         rows, self.order = self.order[: self.batch], self.order[self.batch :]
@@ -72,7 +71,7 @@ class PlainTrainer:
 
     @torch.no_grad()
     def act(self, obs_BF: Tensor) -> Tensor:
-        """One action (B, D) for each observation, drawn from the last round's samples."""
+        """Return an action (B, D) for each observation, drawn from the last samples."""
         self.net.eval()
         samples_BSD = torch.rand(len(obs_BF), SAMPLES, 2) * 2 - 1
         for r in range(ROUNDS):

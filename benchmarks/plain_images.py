@@ -1,6 +1,6 @@
-"""Plain training on images: float images made on the host, crops in a loop, a plain head.
+"""Plain training on images: float images, crops in a loop, a plain head.
 
-The trunk, its reduction and pooling are ours, so that only what surrounds them differs.
+The trunk with its reduction and pooling is ours, so only the rest differs.
 
 Legend: B windows, T frames, K = N + 1 candidates, F features.
 """
@@ -19,7 +19,7 @@ CROP, HORIZON = 84, 2
 
 
 class PlainImageTrainer:
-    """Steps on random windows; every sample is turned into floats and cropped by itself."""
+    """Trains on random windows; every sample is converted to floats and cropped separately."""
 
     def __init__(self, windows: Windows, width: int, negatives: int, batch: int) -> None:
         torch.manual_seed(0)
@@ -31,7 +31,7 @@ class PlainImageTrainer:
         self.optimizer = torch.optim.AdamW(parameters, lr=1e-4)
 
     def sample(self, number: int) -> dict[str, Tensor]:
-        """One window as floats in [-1, 1], cropped at a random place."""
+        """Return one window as floats in [-1, 1] with a random crop."""
         window = self.windows.batch(np.array([number]))
         images = np.moveaxis(window["image"][0], -1, 1).astype(np.float32) / 255.0 * 2.0 - 1.0
         top, left = self.random.integers(96 - CROP + 1, size=2)
@@ -42,7 +42,7 @@ class PlainImageTrainer:
         }
 
     def step(self) -> float:
-        """One optimiser step; its loss."""
+        """Make one optimiser step and return its loss."""
         numbers = self.random.integers(len(self.windows), size=self.batch)
         samples = [self.sample(int(number)) for number in numbers]
         batch = {name: torch.stack([s[name] for s in samples]) for name in samples[0]}

@@ -1,13 +1,12 @@
-"""Measures what looking at a big sweep costs: 1,000 trials, 1,000,000 episodes, with curves.
+"""Measures the cost of reading a big sweep: 1,000 trials, 1,000,000 episodes, with curves.
 
     python -m benchmarks.results_size [--derived-only] [--folder DIR] [--quick]
                                       [--out results/results_size.json]
 
-The sweep is made up (benchmarks/generated_sweep.py) by the writers that real ones use. Then each
-command runs in a fresh process, first as it is when a sweep has just ended (tables derived), then
-as it is when evaluations came after that (everything read from the trials' own files). Wall time
-is from the process's start to its end, imports included; memory is its peak. The bound is 10 s and
-1 GiB for `show` and `report`.
+The sweep is generated (benchmarks/generated_sweep.py) with the writers of real ones. Each command
+runs in a new process, first with derived tables (the state after a sweep), then without (the state
+after evaluations, where the trials' own files are read). Wall time includes imports; memory is the
+peak. The limits are 10 s and 1 GiB for `show` and `report`.
 """
 
 import argparse
@@ -29,7 +28,7 @@ NAME = "generated"
 QUICK = Size(configs=6, questions=2, train_seeds=2, select=10, report=20, epochs=5)
 SECONDS, MIB = 10.0, 1024
 
-# The peak of a process is its own, unlike what its parent is told of all children.
+# A process reads its own peak: its parent only knows the maximum over all children.
 _MEASURED = """
 import runpy, sys
 sys.argv = ["harness.results.__main__", *sys.argv[1:]]
@@ -43,9 +42,9 @@ finally:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="time and memory of looking at a big sweep")
-    parser.add_argument("--derived-only", action="store_true", help="with derived tables alone")
-    parser.add_argument("--folder", type=Path, help="keep the made-up sweep here, and reuse it")
+    parser = argparse.ArgumentParser(description="time and memory of reading a big sweep")
+    parser.add_argument("--derived-only", action="store_true", help="with derived tables only")
+    parser.add_argument("--folder", type=Path, help="keep and reuse the generated sweep here")
     parser.add_argument("--quick", action="store_true", help="a few trials, to see that it runs")
     parser.add_argument("--out", type=Path, help="write the figures as JSON too")
     arguments = parser.parse_args()
@@ -65,13 +64,13 @@ def main() -> None:
 def measure(
     results: Path, size: Size, *, derived_only: bool
 ) -> list[tuple[str, str, float, float]]:
-    """Print a table of every command's wall time (s) and peak memory (MiB), and return its rows."""
+    """Print and return the rows of a table: every command's wall time (s) and peak memory (MiB)."""
     sweep = results / NAME
     if not (sweep / "plan.json").exists():
         results.mkdir(parents=True, exist_ok=True)
         began = time.perf_counter()
         generated_sweep.write(sweep, size)
-        print(f"made up in {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+        print(f"generated in {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
     print(machine())
     questions = min(size.questions, size.configs - 1)
     print(f"{size.trials:,} trials, {size.episodes:,} episodes, {questions} questions\n")
@@ -101,13 +100,13 @@ def measure(
         for name, state, wall, mib in rows
         if state == "derived" and name in ("show", "report")
     )
-    said = "within" if within else "NOT within"
-    print(f"\n`show` and `report` with derived tables: {said} {SECONDS:g} s and {MIB:,} MiB")
+    verdict = "within" if within else "NOT within"
+    print(f"\n`show` and `report` with derived tables: {verdict} {SECONDS:g} s and {MIB:,} MiB")
     return rows
 
 
 def run(results: Path, command: tuple[str, ...]) -> tuple[float, float]:
-    """Return the wall time (s) and the peak memory (MiB) of one command in a process of its own."""
+    """Return the wall time (s) and peak memory (MiB) of one command in its own process."""
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", _MEASURED, *command, "--results", str(results)],

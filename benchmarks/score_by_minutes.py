@@ -1,12 +1,12 @@
-"""The curve of score and success against training minutes, for the implicit and explicit policies.
+"""Score and success rate against minutes of training, for implicit and explicit policies.
 
     python -m benchmarks.score_by_minutes --methods ibc mse mdn diffusion --minutes 20 --out DIR
     python -m benchmarks.score_by_minutes --join DIR
 
-Each method is trained once, in a process of its own (--jobs of them at a time), with its schedule
-cut to the steps that --minutes of training last at the rate measured first. At the marks its
-averaged weights are evaluated on the report seeds; only training counts as time. Every method
-leaves DIR/<method>.json; all that are there are joined into a table and DIR/score_by_minutes.svg.
+Each method is trained once in its own process (--jobs in parallel). Its rate is measured first, and
+its schedule has the number of steps that fit into --minutes of training. At each mark the averaged
+weights are evaluated on the test seeds; only training counts as time. Each method writes
+DIR/<method>.json; all of them are joined into a table and DIR/score_by_minutes.svg.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from benchmarks.world import machine
 from harness.config import trial_config
 from harness.config.protocol import Protocol, blocks, parse_seeds
 from harness.config.trial_config import TrialConfig
-from harness.core import seeds as seeding
+from harness.core.seeds import streams
 from harness.demos.source import open_demos, resolve_source
 from harness.evaluation.rollout import evaluate_block
 from harness.stats.intervals import share_interval, wilson
@@ -37,11 +37,11 @@ from ibc.data.windows import Windows
 from ibc.policies.factory import build_policy, fit_normalizer
 from ibc.training.trainer import Trainer
 
-# Beside the defaults, which are those of the energy model on keypoints.
+# Overrides of the defaults, which are those of the energy model on keypoints.
 METHODS: dict[str, dict[str, Any]] = {
     "ibc": {},
     "mse": {"policy.kind": "mse"},
-    "mse-wide": {  # regression's own best settings in first tries
+    "mse-wide": {  # the best settings for regression in first experiments
         "policy.kind": "mse",
         "policy.energy": {"width": 512, "depth": 4, "dropout": 0.1},
         "train.learning_rate": 1e-3,
@@ -54,7 +54,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "policy.action.bounds": "steps",
     },
 }
-MARKS = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 80.0)  # minutes; the last one is always --minutes
+MARKS = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 80.0)  # minutes; --minutes is always the last
 EPOCHS = 100
 RATE_SECONDS = 10.0
 
@@ -62,16 +62,16 @@ RATE_SECONDS = 10.0
 def main() -> None:
     parser = argparse.ArgumentParser(description="score against training minutes")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--data", type=Path, help="demonstrations; those a sweep would take")
+    parser.add_argument("--data", type=Path, help="demonstrations (those of a sweep)")
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--marks", type=float, nargs="+", help="minutes at which to evaluate")
-    parser.add_argument("--seeds", type=int, default=200, help="report seeds, 300000 onwards")
+    parser.add_argument("--seeds", type=int, default=200, help="test seeds from 300000 on")
     parser.add_argument("--train-seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1, help="of each training")
-    parser.add_argument("--jobs", type=int, default=1, help="methods trained at a time")
+    parser.add_argument("--threads", type=int, default=1, help="per training")
+    parser.add_argument("--jobs", type=int, default=1, help="methods trained in parallel")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="for all methods")
     parser.add_argument("--out", type=Path, default=Path("results/score_by_minutes"))
-    parser.add_argument("--join", type=Path, help="only join what is in this folder")
+    parser.add_argument("--join", type=Path, help="only join the results in this folder")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.here:
@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def start(method: str) -> None:
-    """Run one method with this command's arguments in a process of its own."""
+    """Run one method with this command's arguments in its own process."""
     command = [sys.executable, "-m", "benchmarks.score_by_minutes", *sys.argv[1:]]
     subprocess.run([*command, "--methods", method, "--here"], check=True)
 
@@ -129,7 +129,7 @@ def configure(settings: Mapping[str, Any], steps: int, epoch_steps: int) -> Tria
 
 
 def make_trainer(config: TrialConfig, demos: Demos, train_seed: int) -> Trainer:
-    seeds, policy = seeding.streams(train_seed), config.policy
+    seeds, policy = streams(train_seed), config.policy
     parts = split(demos, config.split)
     train, val = (
         Windows(demos, part, policy.obs_mode, policy.obs_horizon, policy.action_horizon)
@@ -140,7 +140,7 @@ def make_trainer(config: TrialConfig, demos: Demos, train_seed: int) -> Trainer:
 
 
 def steps_per_second(config: TrialConfig, demos: Demos, train_seed: int) -> float:
-    """The rate of a training that is thrown away, its first epoch left out."""
+    """Return the rate of a short training without its first epoch."""
     trainer = make_trainer(config, demos, train_seed)
     trainer.run_epoch()
     spent, first = 0.0, trainer.step
@@ -151,7 +151,7 @@ def steps_per_second(config: TrialConfig, demos: Demos, train_seed: int) -> floa
 
 
 def evaluate(trainer: Trainer, seeds: tuple[int, ...]) -> dict[str, Any]:
-    """Score and success with their intervals, of the averaged weights, on one thread."""
+    """Return score and success rate of the averaged weights with intervals, on one thread."""
     threads, begun = torch.get_num_threads(), time.perf_counter()
     torch.set_num_threads(1)
     protocol = Protocol()
@@ -189,7 +189,7 @@ def join(folder: Path) -> None:
     known = {method: folder / f"{method}.json" for method in METHODS}
     found = {m: json.loads(path.read_text()) for m, path in known.items() if path.exists()}
     if not found:
-        raise SystemExit(f"{folder} holds no results of a method")
+        raise SystemExit(f"{folder} has no results of any method")
     table = Table("method", "minutes", "steps", "score", "95 %", "success", "95 %", "ms/action")
     for method, result in found.items():
         for point in result["points"]:
@@ -212,9 +212,7 @@ def join(folder: Path) -> None:
         )
     )
     Console(width=120).print(table)
-    print(
-        f"{seeds} report seeds, {threads} thread(s) each, {next(iter(found.values()))['machine']}"
-    )
+    print(f"{seeds} test seeds, {threads} thread(s) each, {next(iter(found.values()))['machine']}")
     curves = {
         title: [
             Curve(method, [(p["minutes"], *p[name]) for p in result["points"]])
@@ -224,7 +222,7 @@ def join(folder: Path) -> None:
     }
     drawing = folder / "score_by_minutes.svg"
     drawing.write_text(panels(curves, "minutes of training"), encoding="utf-8")
-    print(f"drawn: {drawing}")
+    print(f"wrote {drawing}")
 
 
 if __name__ == "__main__":

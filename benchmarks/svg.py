@@ -1,4 +1,4 @@
-"""Curves with intervals as SVG, by hand: a logarithmic x, a y from 0 to 1, one panel a title."""
+"""Curves with intervals as SVG: logarithmic x, y from 0 to 1, one panel for each title."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def panels(curves: Mapping[str, Sequence[Curve]], x_title: str) -> str:
-    """One panel beside another, with one legend under them."""
+    """Panels side by side with one legend below."""
     all_x = [point[0] for group in curves.values() for curve in group for point in curve.points]
     low, high = min(all_x), max(all_x)
     span = math.log(high / low) or 1.0

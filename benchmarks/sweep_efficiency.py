@@ -1,17 +1,17 @@
-"""Measures what a sweep costs beside its training, part by part, with `run_sweep.py` itself.
+"""Measures the overhead of a sweep, part by part, with `run_sweep.py`.
 
     python -m benchmarks.sweep_efficiency [--parts busy overhead plan memory images] [--quick]
                                           [--out results/sweep_efficiency.json]
 
-busy      24 trials of about 30 s of training on two slots: the share of both slots' wall time, from
-          the command's first instant to its last, that was training (7 minutes).
-overhead  seconds that a further trial costs beside its training, one after the other on one slot:
-          the slope between sweeps of few and of many trivial trials; beside it the slope of plain
-          Tune function trainables that import torch and report once.
+busy      24 trials of about 30 s on two slots: training time / (wall time x slots), from the start
+          of the command to its end (7 minutes).
+overhead  seconds of one more trivial trial beside its training, on one slot: the slope between
+          sweeps of few and of many trials; for comparison the slope of plain Tune function
+          trainables that import torch and report once.
 plan      a plan of 10,000 trials expanded, checked and printed (`--dry-run`).
 memory    the driver's peak memory over a sweep of 1,000 trivial trials (a quarter of an hour).
-images    resident and proportional memory of the workers while 1, 2 and 4 image trials run at
-          once, and of the demonstrations' one mapped copy among it.
+images    resident and proportional memory of the workers while 1, 2 and 4 image trials run in
+          parallel, and of their shared mapped copy of the demonstrations.
 """
 
 import argparse
@@ -89,7 +89,7 @@ for count in map(int, sys.argv[1:]):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="what a sweep costs beside its training")
+    parser = argparse.ArgumentParser(description="the overhead of a sweep")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--quick", action="store_true", help="few and short trials")
     parser.add_argument("--out", type=Path, help="write the figures as JSON too")
@@ -110,7 +110,7 @@ def main() -> None:
 
 
 def busy(folder: Path, quick: bool) -> dict[str, Any]:
-    """The share of the slots' time that was training."""
+    """Return the share of the slots' time that was training."""
     trials, seconds = (4, 1.0) if quick else (24, 30.0)
     steps = _steps_of(folder / "calibration", seconds)
     settings = {**REAL, "train.steps": steps, "train.epoch_steps": max(1, steps // EPOCHS)}
@@ -125,17 +125,17 @@ def busy(folder: Path, quick: bool) -> dict[str, Any]:
     first = min(one["started"] for one in status)
     return {
         "trials": len(status),
-        "training, s a trial": f"{trained / len(status):.1f}",
+        "training, s per trial": f"{trained / len(status):.1f}",
         "wall time, s": f"{found.wall:.1f}",
         f"training / (wall time x {slots} slots)": f"{trained / (found.wall * slots):.3f}",
-        "the same with the selections": f"{(trained + selected) / (found.wall * slots):.3f}",
+        "the same, including selection": f"{(trained + selected) / (found.wall * slots):.3f}",
         "before the first trial, s": f"{first - found.began:.1f}",
-        "a trial beside training and selection, s": f"{(spent - trained - selected) / trials:.2f}",
+        "other time of a trial, s": f"{(spent - trained - selected) / trials:.2f}",
         "its selection, one episode, s": f"{selected / trials:.2f}",
-        "from a trial to the next, s": (
+        "between two trials, s": (
             f"{(sum(ends[-slots:]) - slots * first - spent) / max(1, trials - slots):.2f}"
         ),
-        "slots without a trial before the last one ended, s": (
+        "idle slots before the last trial ended, s": (
             f"{sum(ends[-1] - end for end in ends[-slots:]):.1f}"
         ),
         "after the last trial, s": f"{found.began + found.wall - ends[-1]:.1f}",
@@ -143,9 +143,9 @@ def busy(folder: Path, quick: bool) -> dict[str, Any]:
 
 
 def _steps_of(folder: Path, seconds: float) -> int:
-    """Return how many steps of training take this time beside another trial."""
+    """Return the number of steps that take this time while another trial runs."""
     steps = 200
-    for attempt in ("guess", "calibration"):  # with as many validations a step as the trials
+    for attempt in ("guess", "calibration"):  # with the trials' ratio of steps to epochs
         epoch = max(1, steps // EPOCHS)
         short = {**REAL, "train.steps": 4 * epoch, "train.epoch_steps": epoch}
         found = SweepFolder(sweep(folder / attempt, short, 2, "--cpus-per-trial", "1").folder)
@@ -156,7 +156,7 @@ def _steps_of(folder: Path, seconds: float) -> int:
 
 
 def overhead(folder: Path, quick: bool) -> dict[str, Any]:
-    """What a further trial costs beside its training, and what one of plain Tune does."""
+    """Return the overhead of one more trial, here and with plain Tune."""
     few, many = (2, 4) if quick else (4, 24)
     walls, trained, selected = [], [], []
     for count in (few, many):
@@ -172,31 +172,31 @@ def overhead(folder: Path, quick: bool) -> dict[str, Any]:
         [sys.executable, "-c", _PLAIN, "1", str(plain_few), str(plain_many)],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
-    # The first of three runs is to warm up.
+    # The first of three runs is a warm-up.
     times = [float(line.split()[1]) for line in done.stdout.splitlines() if line.strip()][1:]
     slope, training, selecting = (
         (each[1] - each[0]) / further for each in (walls, trained, selected)
     )
     return {
-        "a further trial, s": f"{slope:.2f}",
-        "of it beside its training, s": f"{slope - training:.2f}",
-        "and beside its selection's one episode, s": f"{slope - training - selecting:.2f}",
-        "a further plain Tune trial that imports torch, s": (
+        "one more trial, s": f"{slope:.2f}",
+        "of it without training, s": f"{slope - training:.2f}",
+        "and without its selection, s": f"{slope - training - selecting:.2f}",
+        "one more plain Tune trial that imports torch, s": (
             f"{(times[1] - times[0]) / (plain_many - plain_few):.2f}"
         ),
-        "the first trial, from the command's start, s": f"{walls[0] - (few - 1) * slope:.1f}",
+        "the first trial, from the start of the command, s": f"{walls[0] - (few - 1) * slope:.1f}",
     }
 
 
 def plan(folder: Path, quick: bool) -> dict[str, Any]:
-    """How long 10,000 trials take to be expanded, checked and printed."""
+    """Return the time to expand, check and print 10,000 trials."""
     configs, seeds = (20, 5) if quick else (2000, 5)
     found = sweep(folder, TRIVIAL, configs, "--dry-run", seeds=seeds)
     return {"trials": f"{configs * seeds:,}", "wall time, s": f"{found.wall:.1f}"}
 
 
 def memory(folder: Path, quick: bool) -> dict[str, Any]:
-    """The driver's peak memory."""
+    """Return the driver's peak memory."""
     trials = 4 if quick else 1000
     peak = 0
 
@@ -213,9 +213,9 @@ def memory(folder: Path, quick: bool) -> dict[str, Any]:
 
 
 def images(folder: Path, quick: bool) -> dict[str, Any]:
-    """Memory of concurrent image trials."""
+    """Return the memory of parallel image trials."""
     cache = folder / "cache"
-    os.environ[CACHE_VARIABLE] = str(cache)  # a file of its own, so that only these trials map it
+    os.environ[CACHE_VARIABLE] = str(cache)  # a separate file, so that only these trials map it
     try:
         demos = source.open_demos(source.resolve_source(), "image")
         assert demos.images is not None
@@ -232,18 +232,17 @@ def images(folder: Path, quick: bool) -> dict[str, Any]:
             settings = {**IMAGE, "train.steps": steps, "train.epoch_steps": 20}
             share = f"{(os.cpu_count() or 1) / count:g}"
             sweep(folder / str(count), settings, count, "--cpus-per-trial", share, watch=watch)
-            figures[f"{count} at once: workers' resident, MiB"] = f"{most.get('Rss', 0) / 1024:.0f}"
-            figures[f"{count} at once: proportional, MiB"] = f"{most.get('Pss', 0) / 1024:.0f}"
-            figures[f"{count} at once: the images among it, MiB"] = (
-                f"{most.get('images', 0) / 1024:.0f}"
-            )
+            for what, key in (
+                ("workers' resident", "Rss"), ("proportional", "Pss"), ("of it images", "images"),
+            ):  # fmt: skip
+                figures[f"{count} in parallel: {what}, MiB"] = f"{most.get(key, 0) / 1024:.0f}"
     finally:
         del os.environ[CACHE_VARIABLE]
     return figures
 
 
 def _workers(cache: Path) -> dict[str, int]:
-    """Return the memory (KiB) of the processes but this one that map a file in `cache`."""
+    """Return the memory (KiB) of other processes that map a file in `cache`."""
     total = {"workers": 0, "Rss": 0, "Pss": 0, "images": 0}
     for folder in Path("/proc").glob("[0-9]*"):
         if folder.name == str(os.getpid()):
@@ -253,7 +252,7 @@ def _workers(cache: Path) -> dict[str, int]:
                 continue
             rollup, maps = (folder / "smaps_rollup").read_text(), (folder / "smaps").read_text()
         except OSError:
-            continue  # it has ended, or is another user's
+            continue  # the process has ended or belongs to another user
         mapped = re.search(rf"{re.escape(str(cache))}.*?^Pss:\s+(\d+)", maps, re.S | re.M)
         total["workers"] += 1
         total["images"] += int(mapped[1]) if mapped else 0
@@ -275,7 +274,7 @@ def _status(pid: int, name: str) -> int:
 
 
 class Swept:
-    """A sweep that has run: its folder, when its command was started, and how long that took."""
+    """A finished sweep: its folder, start time and wall time in seconds."""
 
     def __init__(self, folder: Path, began: float, wall: float) -> None:
         self.folder, self.began, self.wall = folder, began, wall
@@ -289,9 +288,9 @@ def sweep(
     seeds: int = 1,
     watch: Callable[[int], None] | None = None,
 ) -> Swept:
-    """Run `run_sweep.py` on so many configs that differ in their number of negatives.
+    """Run `run_sweep.py` on configs that differ in their number of negatives.
 
-    watch: called with the driver's process id some times a second.
+    watch: called with the driver's process id several times per second.
     """
     folder.mkdir(parents=True, exist_ok=True)
     space = folder / "space.yaml"
@@ -316,8 +315,8 @@ def sweep(
             time.sleep(0.05 if watch is None else 0.2)
         wall = time.perf_counter() - began
     if driver.returncode:
-        said = (folder / "log").read_text()[-2000:]
-        raise SystemExit(f"run_sweep.py ended with {driver.returncode}:\n{said}")
+        output = (folder / "log").read_text()[-2000:]
+        raise SystemExit(f"run_sweep.py ended with {driver.returncode}:\n{output}")
     return Swept(results / "efficiency-standard", started, wall)
 
 

@@ -1,16 +1,16 @@
-"""Measures training and inference beside a plain fp32 version of the same network, in one run.
+"""Measures training and inference against a plain fp32 version of the same network, in one run.
 
     python -m benchmarks.training [--quick] [--threads 1 2] [--out results/training.json]
     python -m benchmarks.training --quality [--seeds 3] [--steps 1000]
 
-Three versions take turns on the same demonstrations, all with as many negatives a window:
-plain       the network that Diffusion Policy ships, written plainly (benchmarks/plain_ibc.py);
-ours        the same network, masks by candidate or by window;
-default     our default recipe at this width: an inner product, negatives shared by the batch.
-Every figure is the best of the rounds: what disturbs a machine only ever slows it down. Large cells
-take steps of fewer windows, but for the default's 256. Memory is that of a process of its own.
-`--quality` trains all from the same weights and prints the loss on held-out windows, dropout off,
-the same candidates for all, as mean and spread over seeds.
+Three versions alternate on the same demonstrations, with the same number of negatives:
+plain       Diffusion Policy's network in plain PyTorch (benchmarks/plain_ibc.py);
+ours        the same network, dropout masks by candidate or by window;
+default     the default recipe at this width: an inner product, negatives shared by the batch.
+Every figure is the best of the rounds, because other load only slows a machine down. Steps of large
+networks have fewer windows, except for the default's 256. Memory is measured in a separate process.
+`--quality` trains all versions from the same weights and prints the loss on held-out windows
+(without dropout, with the same candidates) as mean and spread over seeds.
 """
 
 import argparse
@@ -53,18 +53,18 @@ SIZES = (
 )
 QUICK = (Size(256, 256, 32), Size(512, 256, 16), Size(1024, 256, 4))
 VERSIONS = ("plain", "ours, masks by candidate", "ours", "default")
-# Steps of the default recipe are short: they are of 256 windows in every cell, several at a time.
+# Steps of the default recipe are short, so several steps of 256 windows are timed together.
 DEFAULT_BATCH, DEFAULT_STEPS = 256, 4
 Rates = dict[str, float]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="training and inference beside a plain version")
-    parser.add_argument("--data", type=Path, help="demonstrations; those a sweep would take")
+    parser = argparse.ArgumentParser(description="training and inference against a plain version")
+    parser.add_argument("--data", type=Path, help="demonstrations (those of a sweep)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=2, help="after one to warm up")
+    parser.add_argument("--rounds", type=int, default=2, help="after a warm-up")
     parser.add_argument("--quick", action="store_true", help="small steps, one round, no memory")
-    parser.add_argument("--quality", action="store_true", help="compare losses, not speeds")
+    parser.add_argument("--quality", action="store_true", help="compare losses instead of speed")
     parser.add_argument("--seeds", type=int, default=3, help="of --quality")
     parser.add_argument("--steps", type=int, default=1000, help="of --quality")
     parser.add_argument("--out", type=Path, help="write the figures as JSON too")
@@ -129,13 +129,13 @@ def speeds(data: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def in_turns(cases: dict[str, tuple[int, Callable[[], object]]], rounds: int) -> Rates:
-    """Items a second of every case, the best of the rounds; the cases alternate."""
+    """Return items per second of every case, the best of alternating rounds."""
     best = dict.fromkeys(cases, float("inf"))
     for number in range(rounds + 1):
         for name, (_, run) in cases.items():
             start = time.perf_counter()
             run()
-            if number:  # the first is to warm up
+            if number:  # round 0 is a warm-up
                 best[name] = min(best[name], time.perf_counter() - start)
     return {name: items / best[name] for name, (items, _) in cases.items()}
 
@@ -183,13 +183,13 @@ def images(windows: Windows) -> dict[str, tuple[int, Callable[[], object]]]:
 
 
 def work(size: Size) -> float:
-    """GFLOP that a window needs: forward, and backward to inputs and weights."""
+    """Return the GFLOP of a window: forward, and backward to inputs and weights."""
     width = size.width
     return 3 * 2 * (3 * width**2 + 2 * width + width) * (size.negatives + 1) / 1e9
 
 
 def matrix_rate(dtype: torch.dtype, side: int = 1024) -> float:
-    """GFLOP/s of the best of some square products."""
+    """Return the GFLOP/s of the best of some square matrix products."""
     a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
     best = float("inf")
     for _ in range(12):
@@ -200,7 +200,7 @@ def matrix_rate(dtype: torch.dtype, side: int = 1024) -> float:
 
 
 def memory(data: Path) -> dict[str, float]:
-    """GiB beyond the data of a training step at width 1024 with 1024 negatives, batch 256."""
+    """Return GiB beyond the data of a training step: width 1024, 1024 negatives, batch 256."""
     gib = {}
     for name in ("plain 8", "plain 16", "ours 256"):
         command = [sys.executable, "-m", "benchmarks.training", "--memory-of", name]
@@ -220,8 +220,8 @@ def memory_here(windows: Windows, name: str) -> float:
     torch.set_num_threads(2)
     version, count = name.split()
     size = Size(1024, 1024, int(count))
-    (torch.randn(64, 64) @ torch.randn(64, 64)).sum()  # the libraries' own memory is not ours
-    # Not ru_maxrss, which a process has from its parent if that one was larger.
+    (torch.randn(64, 64) @ torch.randn(64, 64)).sum()  # so the libraries' memory is not counted
+    # Not ru_maxrss: a process inherits its parent's if that was larger.
     before = status("VmRSS")
     if version == "plain":
         plain(windows, size).step()
@@ -231,7 +231,7 @@ def memory_here(windows: Windows, name: str) -> float:
 
 
 def status(name: str) -> int:
-    """A line of /proc/self/status in KiB: VmRSS is the memory of now, VmHWM the most so far."""
+    """Return a line of /proc/self/status in KiB: VmRSS is current memory, VmHWM the peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 

@@ -1,4 +1,4 @@
-"""What benchmarks.training times: the plain policy, ours with its network, our default."""
+"""The policies that benchmarks.training times: plain, ours with its network, the default."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ SEEDS = {"data": 1, "negatives": 2, "augment": 3, "validation": 4}
 
 @dataclass(frozen=True)
 class Size:
-    """One cell of the table: the network's width, negatives a window, windows a step."""
+    """A row of the table: the network's width, negatives per window, windows per step."""
 
     width: int
     negatives: int
@@ -33,7 +33,7 @@ class Size:
 
 
 def load(source: Source | str | Path, obs_mode: Any = "keypoints") -> tuple[Windows, Windows]:
-    """Two-frame windows for training, and those of every tenth episode, held out."""
+    """Return two-frame windows for training, and those of every tenth episode, held out."""
     demos = open_demos(source, obs_mode)
     episodes = range(len(demos.episode_ends))
     held_out = episodes[::10]
@@ -42,7 +42,7 @@ def load(source: Source | str | Path, obs_mode: Any = "keypoints") -> tuple[Wind
 
 
 def numbers(windows: Windows, bounds: Windows) -> tuple[Tensor, Tensor]:
-    """What both policies are given: (L, 40) and (L, 2) in [-1, 1], bounds from other windows."""
+    """Return observations (L, 40) and actions (L, 2) in [-1, 1], with the bounds of `bounds`."""
     batch = windows.batch(np.arange(len(windows)))
     obs_LF = normalize_positions(torch.from_numpy(batch["keypoints"]).flatten(1))
     known = torch.from_numpy(bounds.batch(np.arange(len(bounds)))["action"])[:, 0]
@@ -52,13 +52,13 @@ def numbers(windows: Windows, bounds: Windows) -> tuple[Tensor, Tensor]:
 
 
 def plain(windows: Windows, size: Size, seed: int = 0) -> PlainTrainer:
-    """The plain policy on the windows."""
+    """Return the plain policy on the windows."""
     obs_LF, actions_LD = numbers(windows, windows)
     return PlainTrainer(obs_LF, actions_LD, size.width, size.negatives, size.batch, seed)
 
 
 def same_network(size: Size) -> PolicyConfig:
-    """Our policy with the plain one's network, bounds, negatives and inference."""
+    """Return our policy with the plain one's network, bounds, negatives and inference."""
     return PolicyConfig(
         encoder=EncoderConfig(low_dim="plain", state_depth=0),
         action=ActionConfig(frame="board", bounds="data", margin=0.0),
@@ -79,7 +79,7 @@ def same_network(size: Size) -> PolicyConfig:
 
 
 def default_network(size: Size) -> PolicyConfig:
-    """Our default recipe at this width and number of negatives."""
+    """Return the default recipe at this width and number of negatives."""
     config = PolicyConfig()
     return replace(
         config,
@@ -89,12 +89,12 @@ def default_network(size: Size) -> PolicyConfig:
 
 
 def masks_by_candidate(config: PolicyConfig) -> PolicyConfig:
-    """The same with a dropout mask for every candidate, as the plain version has them."""
+    """Return the same with a dropout mask for each candidate, as in the plain version."""
     return replace(config, energy=replace(config.energy, dropout_masks="candidate"))
 
 
 class Ours:
-    """Training in epochs of some steps, and actions, of a policy of ours."""
+    """Training in epochs of some steps, and inference, of our policy."""
 
     def __init__(
         self, windows: Windows, config: PolicyConfig, batch: int, seed: int = 0, steps: int = 1
@@ -115,18 +115,18 @@ class Ours:
         self.trainer = Trainer(policy, windows, nothing, train, seeds)
 
     def epoch(self) -> float:
-        """The mean loss of the steps."""
+        """Train an epoch and return its mean loss."""
         return self.trainer.run_epoch()["train_loss"]
 
     def act(self, obs: dict[str, Tensor]) -> Tensor:
-        """Actions (B, 1, 2) px for raw observations."""
+        """Return actions (B, 1, 2) px for raw observations."""
         rows = len(next(iter(obs.values())))
         generators = [torch.Generator().manual_seed(row) for row in range(rows)]
         return self.trainer.policy.predict_action(obs, generators)
 
 
 def image_network(concat: bool, width: int, negatives: int) -> PolicyConfig:
-    """An image policy with our default trunk: the plain one's head, or our default one."""
+    """Return an image policy with the default trunk and the plain head or the default one."""
     size = Size(width, negatives, 0)
-    like = same_network(size, 1.0) if concat else default_network(size)
+    like = same_network(size) if concat else default_network(size)
     return replace(like, obs_mode="image", encoder=EncoderConfig())

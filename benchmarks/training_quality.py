@@ -1,4 +1,4 @@
-"""Do the fast ways of training learn what the plain one learns? Losses on held-out windows."""
+"""Losses of the fast versions and of the plain one on held-out windows."""
 
 import sys
 import time
@@ -20,12 +20,12 @@ from ibc.data.windows import Windows
 
 SIZE = Size(256, 64, 32)
 EVERY, HELD_OUT = 100, 1024
-# Masks by candidate are the plain version's; those by window make one thinned network judge all.
+# The plain version has masks by candidate; with masks by window one thinned network scores all.
 VERSIONS = ("plain", "ours, masks by candidate", "ours")
 
 
 def compare(train: Windows, held_out: Windows, seeds: int, steps: int) -> dict[str, Any]:
-    """Print and return the held-out InfoNCE of every version and seed, at every mark."""
+    """Print and return the held-out InfoNCE of every version and seed at every mark."""
     marks = range(min(EVERY, steps), steps + 1, EVERY)
     curves: dict[str, list[list[float]]] = {name: [] for name in VERSIONS}
     seconds = dict.fromkeys(curves, 0.0)

@@ -1,13 +1,12 @@
-"""Measures this world beside gym-pusht, in one run on one machine, on the same demonstrations.
+"""Measures this environment against gym-pusht, in one run on the same demonstrations.
 
     python -m benchmarks.world [--seconds 3] [--rounds 3] [--out results/world.json]
 
-gym-pusht needs pymunk < 7, so it gets a virtual environment of its own under build/ (made on the
-first run; needs the network). Alone, both worlds run on core 0; together, gym-pusht runs in
-gymnasium's AsyncVectorEnv with a process an environment on two cores, and this world in lockstep in
-one process on one core and in two processes on two. Both compute coverage and reward on every step.
-Each figure is the best of the rounds, which alternate between the worlds: what disturbs a machine
-only ever slows it down.
+gym-pusht needs pymunk < 7, so it has its own virtual environment under build/ (created in the first
+run, with network access). A single environment runs on core 0. Several run in gymnasium's
+AsyncVectorEnv for gym-pusht (a process for each environment, two cores), and in lockstep here: in
+one process on one core, and in two processes on two. Both compute coverage and reward each step.
+Each figure is the best of alternating rounds, because other load only slows a machine down.
 """
 
 import argparse
@@ -30,9 +29,9 @@ TOGETHER = (2, 8, 32)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="this world's speed beside gym-pusht's")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of stepping a measurement")
-    parser.add_argument("--rounds", type=int, default=3, help="the best of so many is reported")
+    parser = argparse.ArgumentParser(description="this environment's speed against gym-pusht's")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of stepping per measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="the best of these is reported")
     parser.add_argument("--data", type=Path, default=ROOT / "data/expert.zarr")
     parser.add_argument("--peer-venv", type=Path, default=ROOT / "build/peers/gym-pusht")
     parser.add_argument("--out", type=Path, help="write the figures as JSON too")
@@ -60,10 +59,10 @@ def main() -> None:
 
 
 def peer_python(folder: Path) -> Path:
-    """Return the Python of the peer's virtual environment, made where it is missing."""
+    """Return the Python of the peer's virtual environment; create it if missing."""
     python = folder / "bin/python"
     if not python.exists():
-        print(f"making {folder} for {PEER}", file=sys.stderr)
+        print(f"creating {folder} for {PEER}", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", PEER], check=True)
     return python
@@ -87,7 +86,7 @@ def machine() -> str:
 
 
 def write_workload(data: Path, path: Path, episodes: int = 40) -> None:
-    """Write the seeds, the raw draws of their resets and the actions of some demonstrations."""
+    """Write seeds, raw draws of the resets and actions of some demonstrations."""
     root = zarr.open_group(data, mode="r")
     ends = root["meta/episode_ends"][:episodes]
     seeds = root["meta/seeds"][:episodes]
@@ -110,7 +109,7 @@ class Measure:
         self.rounds = rounds
 
     def pair(self, mode: str, count: int, cores: list[int]) -> list[float]:
-        """Return the best rates of the peer, of one process and of two of ours, in turns."""
+        """Return the best rates of the peer and of ours in one and in two processes."""
         runs: dict[str, list[float]] = {"peer": [], "one": [], "two": []}
         for _ in range(self.rounds):
             runs["peer"].append(self.rate("peer", mode, count, [cores]))
@@ -124,7 +123,7 @@ class Measure:
         return max(self.rate(world, mode, count, [cores]) for _ in range(self.rounds))
 
     def rate(self, world: str, mode: str, count: int, places: list[list[int]]) -> float:
-        """Return steps per second of one worker a place, each held to its cores, at once."""
+        """Return steps per second of parallel workers, one for each list of cores."""
         python = self.peer if world == "peer" else Path(sys.executable)
         command = [python, WORKER, world, mode, str(count), self.workload, str(self.seconds)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

@@ -1,10 +1,9 @@
-"""Says where the time of one step goes, in microseconds, on the built-in demonstrations.
+"""Measures the parts of one step, in microseconds, on the built-in demonstrations.
 
     python -m benchmarks.world_profile [--rounds 40] [--data data/expert.zarr]
 
-Every step of some episodes is taken again and again; the shortest time of each step counts, which
-is what the machine can do when nothing else disturbs it. The parts are timed alone and need not add
-up.
+Every step of some episodes is repeated; the shortest time of each step counts, because other load
+only slows a machine down. The parts are timed separately and need not add up.
 """
 
 import argparse
@@ -27,7 +26,7 @@ Episode = tuple[int, list[list[float]]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="where the time of one step goes")
+    parser = argparse.ArgumentParser(description="the time of the parts of one step")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--episodes", type=int, default=6)
     parser.add_argument("--data", type=Path, default=ROOT / "data/expert.zarr")
@@ -57,7 +56,7 @@ Lap = Callable[[], Iterator[Callable[[], Any]]]
 
 
 def shortest(lap: Lap, rounds: int) -> float:
-    """Return the mean, over the steps of a lap, of each step's shortest time in microseconds."""
+    """Return the mean over the steps of each step's shortest time in microseconds."""
     times = []
     for _ in range(rounds):
         row = []

@@ -1,12 +1,12 @@
-"""Steps one world for a while and prints its rate as JSON; world.py starts it, in either's venv.
+"""Steps one environment for a while and prints its rate as JSON; started by world.py.
 
     python world_worker.py ours|peer|chipmunk state|image COUNT WORKLOAD.npz SECONDS
 
-COUNT 0 is one environment alone; else that many together: `envs.LockstepPushT` in this process, or
-gymnasium's AsyncVectorEnv over gym-pusht with a process an environment. Both worlds replay the same
-demonstrations from the same starts, and both compute coverage and reward on every step. `chipmunk`
-makes the calls of Chipmunk that these steps consist of, and nothing else. Only steps are timed,
-never resets. Runs with numpy and the world's own package alone.
+COUNT 0 is a single environment; otherwise that many together: `envs.LockstepPushT` in this process,
+or gymnasium's AsyncVectorEnv over gym-pusht with a process for each environment. Both replay the
+same demonstrations from the same starts and compute coverage and reward on every step. `chipmunk`
+makes only the calls into Chipmunk of these steps. Resets are not timed. It runs in either virtual
+environment, so it imports only numpy and the environment's package.
 """
 
 import json
@@ -161,7 +161,7 @@ def main() -> None:
         "peer": (peer_alone, peer_together),
         "chipmunk": (chipmunk_alone, ours_together),
     }[world]
-    for limit in (float(seconds), float(seconds)):  # the first is to warm up
+    for limit in (float(seconds), float(seconds)):  # the first is a warm-up
         if count == "0":
             steps, spent, coverage = alone(mode, episodes, limit)
         else:

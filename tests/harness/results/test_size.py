@@ -62,7 +62,7 @@ def test_the_evaluation_benchmark_says_what_it_found() -> None:
     text = "\n".join(evaluation.tables({"keypoints": (theirs, ours)}))
     assert "| keypoints | 2.00 | 25 environments, 2 threads | 20.00 | 10.0 x |" in text
     assert "| keypoints, ours | 50 % | 25 % | 0 % | 25 % | 8.0 s |" in text
-    assert "on the same 10 starts, difference +0.000" in evaluation.agreement(theirs, ours)
+    assert "(ours) on the same 10 starts, difference +0.000" in evaluation.agreement(theirs, ours)
 
 
 def test_the_peers_worker_needs_its_own_packages_only() -> None:
