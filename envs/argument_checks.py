@@ -1,4 +1,4 @@
-"""The checks of what users pass to the world: the rule first, then what was given."""
+"""Checks of arguments; an error gives the rule, then the value."""
 
 import math
 from typing import Literal, get_args

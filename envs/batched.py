@@ -1,4 +1,4 @@
-"""Many episodes stepped together in one process; a finished one freezes, never to reset alone."""
+"""Many episodes stepped together in one process; finished ones are not stepped or reset."""
 
 import math
 import time
@@ -17,20 +17,18 @@ Observations = dict[str, npt.NDArray[Any]]
 
 
 class LockstepPushT:
-    """B episodes of PushT, one a seed (legacy resets), stepped together.
-
-    Every episode goes exactly as it goes alone in `PushTEnv`, whatever runs beside it.
+    """B episodes of PushT, one per seed (legacy resets), each exactly as alone in `PushTEnv`.
 
     Attributes, valid after `reset`:
-        active: bool (B,), the episodes that still run.
+        active: bool (B,), the episodes that have not ended.
         states: float64 (B, 5), agent x, y, block x, y (px), angle (rad).
-        coverage: float64 (B,), the present share of the goal covered.
+        coverage: float64 (B,), the share of the goal covered now.
         max_coverage: float64 (B,), its maximum after any step so far; 0 before the first.
         success_at_reset: bool (B,), coverage above 0.95 before any step.
         success: bool (B,), coverage above 0.95 after a step.
         length: int64 (B,), steps taken.
         terminated, truncated: bool (B,), ended by success, by `max_episode_steps` (None: never).
-        env_seconds, render_seconds: wall time spent so far on physics and on drawing.
+        env_seconds, render_seconds: wall time spent so far on physics and on rendering.
     """
 
     def __init__(
@@ -85,11 +83,10 @@ class LockstepPushT:
         return self._observations(self._running)
 
     def step(self, actions: npt.ArrayLike) -> Observations:
-        """Send each running episode's agent towards its row of `actions` (B, 2), px, for 0.1 s.
+        """Send each active episode's agent towards its row of `actions` (B, 2), px, for 0.1 s.
 
-        Rows of finished episodes are ignored; their observations stay as they were. Raises
-        ValueError before the first reset, when no episode runs any more, and for actions of another
-        shape or, in running rows, not finite.
+        Rows of ended episodes are ignored; their observations stay as they were. ValueError if no
+        episode is active, and for actions of another shape or, in active rows, not finite.
         """
         if not self._running:
             state = "all have ended" if self._was_reset else "none was started"
@@ -115,7 +112,6 @@ class LockstepPushT:
                 shares[i] = coverage(*pose)
         self.states[rows] = values
         self.coverage[rows] = shares
-        # A finished episode's coverage stands still, so its maximum does too.
         np.maximum(self.max_coverage, self.coverage, out=self.max_coverage)
         self.length[rows] += 1
         self._end(rows, [share > SUCCESS_COVERAGE for share in shares])
@@ -123,7 +119,7 @@ class LockstepPushT:
         return self._observations(rows)
 
     def _end(self, rows: list[int], succeeded: list[bool]) -> None:
-        """End those of the episodes `rows` that succeeded, and all when their time is up."""
+        """End the episodes of `rows` that succeeded, and all of them at the last step."""
         over = self.length[rows[0]] == self.max_episode_steps
         if over or any(succeeded):
             self.success[rows] = self.terminated[rows] = succeeded

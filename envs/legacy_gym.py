@@ -1,6 +1,6 @@
 """PushT for the old `gym` package (0.26 and before); importing this module registers it there.
 
-gym 0.26 breaks on numpy 2, so it wants an environment of its own with numpy < 2, in which this wing
+gym 0.26 fails with numpy 2, so it needs a Python environment with numpy < 2, where this package
 works too. New code should use gymnasium: `import envs`.
 """
 
@@ -45,10 +45,10 @@ class LegacyPushTEnv(gym.Env):  # type: ignore[misc]  # gym has no types
 
 
 class OldStepPushTEnv(gym.Env):  # type: ignore[misc]  # gym has no types
-    """`PushTEnv` under the API before gym 0.26, which Diffusion Policy's wrappers speak.
+    """`PushTEnv` under the API before gym 0.26, which Diffusion Policy's wrappers expect.
 
-    `seed` is remembered: every `reset` starts where that seed starts. `step` returns four values;
-    done is success, or the end of the episode where `max_episode_steps` is given.
+    Every `reset` uses the seed of the last call of `seed`. `step` returns four values; done is
+    success, or the end of the episode where `max_episode_steps` is given.
     """
 
     metadata = PushTEnv.metadata
@@ -60,7 +60,7 @@ class OldStepPushTEnv(gym.Env):  # type: ignore[misc]  # gym has no types
         self.observation_space = _old_space(self._env.observation_space)
 
     def seed(self, seed: int | None = None) -> list[int | None]:
-        """Choose the start of the coming episodes; None draws a new one for each."""
+        """Set the seed of the next resets; None draws a new start for each."""
         self._seed = seed
         return [seed]
 

@@ -17,34 +17,32 @@ from envs.rendering.window import Window
 RenderMode = Literal["human", "rgb_array"]
 Observation = npt.NDArray[np.float64] | dict[str, npt.NDArray[Any]]
 
-
-# A hard push can squeeze the block through a wall; the agent's reach ends soon behind it.
+# Margins of the observation space: a hard push can squeeze the block through a wall.
 _ROOM = 256.0
 _KEYPOINT_ROOM = 384.0
 
 
 class PushTEnv(gymnasium.Env[Observation, npt.NDArray[np.float64]]):
-    """The world in which the 206 human demonstrations of PushT were recorded, at 10 steps a second.
+    """The simulator in which the 206 human demonstrations of PushT were recorded, at 10 Hz.
 
-    Actions (2,): where the agent shall go, x and y in px on the 512 x 512 board, y down. A target
-    outside the board is followed, not clipped, as in the original; the observation may then lie
-    outside its space.
+    Actions (2,): the agent's target, x and y in px on the 512 x 512 board, y down. As in the
+    original, targets outside the board are not clipped; observations may then leave their space.
 
     Observations, by `obs_mode`:
         state: float64 (5,), agent x, y, block x, y (px), block angle in [0, 2 pi) (rad).
         keypoints: float64 (20,), nine points on the block, then the agent, x and y (px).
         image: {"image": uint8 (96, 96, 3) RGB, "agent_pos": float64 (2,) px}.
 
-    Reward: clip(coverage / 0.95, 0, 1), where coverage is the share of the goal that the block
-    covers. An episode terminates when coverage exceeds 0.95 and is truncated after
-    `max_episode_steps` (None: never).
+    Reward: clip(coverage / 0.95, 0, 1); coverage is the share of the goal that the block covers. An
+    episode terminates when coverage exceeds 0.95 and is truncated after `max_episode_steps` (None:
+    never).
 
     `info`: coverage; is_success (coverage > 0.95); n_contacts (how many of the block's two parts
-    the agent touches, at this moment); state (5,).
+    the agent touches now); state (5,).
 
-    Resets: `legacy_reset` starts where the demonstrations and all published evaluations of a seed
-    start; without it, where gym-pusht starts. `options={"state": (5,)}` puts a recorded state back,
-    the agent at rest or at `options={"agent_velocity": (2,)}` px/s.
+    Resets: with `legacy_reset`, a seed's start is that of the demonstrations and of all published
+    evaluations; without it, that of gym-pusht. `options={"state": (5,)}` restores a recorded state,
+    with the agent at rest or at `options={"agent_velocity": (2,)}` px/s.
 
     Source: the PushT task of Chi et al., Diffusion Policy (2023).
     """
@@ -82,8 +80,8 @@ class PushTEnv(gymnasium.Env[Observation, npt.NDArray[np.float64]]):
     ) -> tuple[Observation, dict[str, Any]]:
         """Start an episode; return the first observation and info.
 
-        Without a seed the next start is drawn from the environment's own generator. Raises
-        ValueError for a seed that is not a non-negative int and for states that do not fit.
+        Without a seed the start is drawn from the environment's own generator. ValueError for a
+        seed that is no int from 0 to 2**32 - 1, and for bad options.
         """
         seed = None if seed is None else check_seed(seed)
         options = _checked_options(options)
@@ -94,7 +92,7 @@ class PushTEnv(gymnasium.Env[Observation, npt.NDArray[np.float64]]):
             drawn = int(self.np_random.integers(2**31)) if seed is None else seed
             self._world.reset(drawn)
         else:
-            self._world.place(_peer_start(self.np_random))
+            self._world.place(_gym_pusht_start(self.np_random))
         self._running = True
         self._steps = 0
         self._action = None
@@ -107,8 +105,8 @@ class PushTEnv(gymnasium.Env[Observation, npt.NDArray[np.float64]]):
     def step(self, action: npt.ArrayLike) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Send the agent towards `action` (2,) px for 0.1 s.
 
-        Returns observation, reward, terminated, truncated and info. Raises ValueError before the
-        first reset, after the episode's end, and for an action of another shape or not finite.
+        Returns observation, reward, terminated, truncated, info. ValueError before the first reset,
+        after the episode's end, and for an action of another shape or not finite.
         """
         if not self._running:
             raise ValueError("step needs a running episode, got none: call reset first")
@@ -165,7 +163,7 @@ class PushTEnv(gymnasium.Env[Observation, npt.NDArray[np.float64]]):
 
 
 def observation_space(obs_mode: ObsMode) -> gymnasium.spaces.Space[Any]:
-    """Return the space of one observation; actions inside the board keep observations in it."""
+    """Return the space of one observation under actions inside the board."""
     box = gymnasium.spaces.Box
     low, high = -_ROOM, BOARD + _ROOM
     if obs_mode == "state":
@@ -199,7 +197,7 @@ def _checked_options(options: dict[str, Any] | None) -> dict[str, Any]:
     return options
 
 
-def _peer_start(random: np.random.Generator) -> list[float]:
+def _gym_pusht_start(random: np.random.Generator) -> list[float]:
     """Draw a start as gym-pusht 0.1 does: integers, then a uniform angle."""
     agent = [float(random.integers(50, 450)) for _ in range(2)]
     block = [float(random.integers(100, 400)) for _ in range(2)]

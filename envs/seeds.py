@@ -1,12 +1,12 @@
-"""Which starts belong to whom, so that nobody trains on what is evaluated."""
+"""The ranges of reset seeds, kept apart so that no policy trains on evaluation starts."""
 
-PLANNED = range(10_000, 20_000)  # of the planning demonstrator
-DRIVEN = range(20_000, 100_000)  # of the people who demonstrate with the mouse
-EVALUATED = range(200_000, 2**32)  # the selection of checkpoints, then the reports
-# Beside them the recorded demonstrations' and the paper's cell.
+PLANNED = range(10_000, 20_000)  # demonstrations of the planner
+DRIVEN = range(20_000, 100_000)  # demonstrations of people with the mouse
+EVALUATED = range(200_000, 2**32)  # checkpoint selection, then reports
+# With the human demonstrations' seeds and the paper's test seeds.
 RESERVED = (range(206), range(100_000, 100_050), EVALUATED)
 
 
 def is_reserved(seed: int) -> bool:
-    """Whether new demonstrations must not begin at the reset with this seed."""
+    """Return whether new demonstrations must not start at this seed."""
     return any(seed in seeds for seeds in RESERVED)

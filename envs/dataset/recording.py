@@ -1,13 +1,12 @@
-"""Demonstrations on the disk: a zarr v2 store in Diffusion Policy's layout, written crash-safe.
+"""Demonstrations on the disk: a zarr v2 store in Diffusion Policy's layout, safe against kills.
 
-data/state (L, 5) px and rad, before each action; data/action (L, 2) px, the target that was carried
-out; data/keypoint (L, 9, 2) px; data/img (L, 96, 96, 3), 0 to 255; data/n_contacts (L, 1): all
-float32. meta/episode_ends (E,) and meta/seeds (E,), the seeds of the legacy resets: int64.
+float32: data/state (L, 5) px and rad, before each action; data/action (L, 2) px, the executed
+target; data/keypoint (L, 9, 2) px; data/img (L, 96, 96, 3), 0 to 255; data/n_contacts (L, 1).
+int64: meta/episode_ends (E,) and meta/seeds (E,), the seeds of the legacy resets.
 
-A new store appears whole or not at all. An episode is appended in an order in which readers see it
-at the very end: first chunks, whose rows beyond an array's shape nobody reads, then the shapes of
-the data, last of all the shape of episode_ends. What a kill leaves half done is cut at the next
-opening.
+A new store appears whole or not at all. An appended episode becomes visible with the last write:
+first chunks, whose rows beyond an array's shape are not read, then the shapes of the data, last the
+shape of episode_ends. The next opening removes the rest of an interrupted append.
 """
 
 import contextlib
@@ -46,9 +45,9 @@ def write(
     chunk_rows: int | None = None,
     level: int = 9,
 ) -> None:
-    """Write a new store, whole or not at all; `chunk_rows` None: one chunk an array.
+    """Write a new store, whole or not at all; `chunk_rows` None: one chunk per array.
 
-    Every episode has the same arrays. Raises OSError where the file system refuses.
+    Every episode has the same arrays. OSError if the file system refuses.
     """
     values = {
         f"data/{name}": np.concatenate([episode[name] for episode in episodes])
@@ -76,11 +75,11 @@ def write(
 
 
 class Recording:
-    """A store, there already or to be, that one process appends episodes to.
+    """A new or existing store to which one process appends episodes.
 
-    `episodes`, `steps` and `seeds` (None where an older store has none) say what it holds. Raises
-    ValueError for a store of another layout, one that is damaged, one that another process is
-    appending to, and for a folder that cannot be written to.
+    `episodes`, `steps` and `seeds` (None in a store without seeds) describe its content. ValueError
+    for a store of another layout, a damaged one, one to which another process appends, and an
+    unwritable folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -91,11 +90,11 @@ class Recording:
         self._lock = _locked(path)
         try:
             for left in path.parent.glob(f".{path.name[:60]}{_TEMPORARY}*"):
-                shutil.rmtree(left)  # a kill's; nobody else writes here now
+                shutil.rmtree(left)  # of a killed process: the lock is ours
             if path.exists():
                 self._open()
                 if not all(os.access(array.folder, os.W_OK) for array in self._arrays.values()):
-                    raise ValueError(f"{path} must be writable to append to it, it is not")
+                    raise ValueError(f"{path} must be writable")
         except OSError as error:
             self.close()
             raise ValueError(f"{path} must be readable and writable: {error}") from error
@@ -104,7 +103,7 @@ class Recording:
             raise
 
     def append(self, episode: Rows, seed: int) -> None:
-        """Keep an episode: on the disk when this returns, not there at all if it raises OSError."""
+        """Write an episode to the disk; OSError, and an unchanged store, if that fails."""
         length = len(episode["action"])
         if length < 1:
             raise ValueError("an episode must have at least one step, got none")
@@ -125,7 +124,7 @@ class Recording:
                 array.resize(steps)
             if seeds is not None:
                 seeds.resize(self.episodes + 1)
-            ends.resize(self.episodes + 1)  # from here on it is there
+            ends.resize(self.episodes + 1)  # from here on the episode is visible
         except OSError:
             with contextlib.suppress(OSError):
                 self._cut()
@@ -135,7 +134,7 @@ class Recording:
             self.seeds.append(seed)
 
     def close(self) -> None:
-        """Let other processes append."""
+        """Release the lock."""
         if not self._lock.closed:
             _lock_file(self.path).unlink(missing_ok=True)
             self._lock.close()
@@ -153,12 +152,10 @@ class Recording:
         known |= {"meta/episode_ends": (), "meta/seeds": ()}
         needed = {*(f"data/{name}" for name in REQUIRED), "meta/episode_ends"}
         if (strange := sorted(set(names) - set(known))) or not needed <= set(names):
-            said = (
-                f"it also has {strange}" if strange else f"it lacks {sorted(needed - set(names))}"
-            )
+            fault = f"it also has {strange}" if strange else f"it lacks {needed - set(names)}"
             raise ValueError(
                 "episodes are appended to stores in Diffusion Policy's layout "
-                f"({', '.join(known)}), {self.path} is another: {said}"
+                f"({', '.join(known)}), {self.path} is another: {fault}"
             )
         self._arrays = {
             name: Array.open(
@@ -171,7 +168,7 @@ class Recording:
             array.check_end()
 
     def _cut(self) -> None:
-        """Take back what lies beyond the last whole episode."""
+        """Remove the rows beyond the last whole episode."""
         found = self._arrays["meta/episode_ends"]
         ends = found.read()
         self.episodes = len(ends)
@@ -192,7 +189,7 @@ class Recording:
 
 
 def sync(folder: Path) -> None:
-    """Make the names in a folder durable: without it a rename may be lost with the power."""
+    """Make the names in a folder durable: a power cut may otherwise undo a rename."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -205,14 +202,14 @@ def _lock_file(path: Path) -> Path:
 
 
 def _locked(path: Path) -> IO[bytes]:
-    """Return the open lock file of a store that nobody else appends to."""
+    """Return the open lock file of a store; ValueError if another process appends to it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         while True:
             file = _lock_file(path).open("ab")
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Between the two calls its holder may have removed it.
+                # Its last holder may have removed it between the two calls.
                 if os.fstat(file.fileno()).st_ino == _lock_file(path).stat().st_ino:
                     break
             except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""One array of a zarr v2 store as files: rows are put beyond its end, then its shape takes them in.
+"""One array of a zarr v2 store: rows are written beyond its end, then its shape is enlarged.
 
-Written apart from the zarr package because the order of the writes is what survives a kill. What is
-opened may come from a stranger: only plain metadata and Blosc chunks are taken, and a chunk's own
-header is held against its file and its shape before it is decoded.
+The zarr package does not promise the order of the writes, on which safety against kills rests. A
+store may be hostile: only plain metadata and Blosc chunks are accepted, and a chunk's header is
+compared with its file and its shape before it is decoded.
 """
 
 import json
@@ -24,7 +24,7 @@ _SHUFFLES = (Blosc.NOSHUFFLE, Blosc.SHUFFLE, Blosc.BITSHUFFLE)
 
 @dataclass
 class Array:
-    """The metadata of an array of shape (length, *row), chunked along its rows alone."""
+    """An array of shape (length, *row), chunked along its rows only."""
 
     folder: Path
     metadata: dict[str, Any]
@@ -33,7 +33,7 @@ class Array:
     def create(
         cls, folder: Path, row: tuple[int, ...], dtype: str, chunk_rows: int, level: int
     ) -> Self:
-        """Make an array without rows."""
+        """Create an array without rows."""
         folder.mkdir(parents=True)
         codec = {"blocksize": 0, "clevel": level, "cname": "zstd", "id": "blosc", "shuffle": 2}
         metadata = {
@@ -52,7 +52,7 @@ class Array:
 
     @classmethod
     def open(cls, folder: Path, row: tuple[int, ...], dtype: str) -> Self:
-        """Open an array of known rows; ValueError if it is not stored as appending needs it."""
+        """Open an array of known rows; ValueError for another layout."""
         file = folder / ".zarray"
         try:
             metadata = json.loads(file.read_bytes()[: 2**20])
@@ -83,7 +83,7 @@ class Array:
 
     @property
     def length(self) -> int:
-        """The number of rows that readers see."""
+        """The number of rows in the metadata."""
         length: int = self.metadata["shape"][0]
         return length
 
@@ -93,7 +93,7 @@ class Array:
         return tuple(self.metadata["chunks"])
 
     def put(self, rows: npt.ArrayLike) -> None:
-        """Write rows behind the last; readers do not see them before `resize`."""
+        """Write rows after the last; readers do not see them before `resize`."""
         values = np.asarray(rows, dtype=self.metadata["dtype"])
         if values.shape[1:] != self.chunk_shape[1:]:
             raise ValueError(f"rows must be {self.chunk_shape[1:]}, got {values.shape[1:]}")
@@ -109,7 +109,7 @@ class Array:
             write_file(self._file(k), data)
 
     def resize(self, length: int) -> None:
-        """Show readers `length` rows, in one instant."""
+        """Set the number of rows that readers see, atomically."""
         metadata = {**self.metadata, "shape": [length, *self.metadata["shape"][1:]]}
         text = json.dumps(metadata, indent=4, sort_keys=True)
         write_file(self.folder / ".zarray", text.encode())
@@ -122,7 +122,7 @@ class Array:
         return np.concatenate([empty, *chunks])[: self.length]
 
     def check_end(self) -> None:
-        """Raise ValueError where the chunk that the next rows go into is damaged."""
+        """Raise ValueError if the chunk of the next rows is damaged."""
         if self.length % self.chunk_shape[0]:
             self._chunk(self.length // self.chunk_shape[0])
 
@@ -154,7 +154,7 @@ class Array:
 
 
 def write_file(file: Path, data: bytes) -> None:
-    """Write a file that is the old one or the new one, whatever happens in between."""
+    """Write a file atomically: after a kill it is the old one or the new one."""
     temporary = file.with_name(f".{file.name}.tmp-{secrets.token_hex(6)}")
     try:
         with temporary.open("xb") as stream:

@@ -1,8 +1,7 @@
 """The bodies of PushT and the ten substeps of one control step, on Chipmunk through pymunk.
 
-Two engines step the same bodies: `pymunk` uses pymunk's public API alone, `cffi` calls the C
-functions that pymunk itself calls and saves the Python in between. Both give the same numbers to
-the last bit.
+Two engines step the same bodies, to the same bits: `pymunk` uses pymunk's public API, `cffi` calls
+Chipmunk's C functions directly and saves pymunk's Python in between.
 """
 
 import functools
@@ -26,7 +25,6 @@ DT = 0.01
 STIFFNESS = 100.0
 DAMPING = 20.0
 
-
 # The block's rectangles in its own frame (px), in the order in which they are simulated and drawn.
 BAR = ((-60.0, 30.0), (60.0, 30.0), (60.0, 0.0), (-60.0, 0.0))
 STEM = ((-15.0, 30.0), (-15.0, 120.0), (15.0, 120.0), (15.0, 30.0))
@@ -43,9 +41,9 @@ Values = tuple[float, float, float, float, float]
 class World:
     """One episode's bodies: the agent, the block and the walls.
 
-    Positions are px on the 512 x 512 board, y down; the angle is rad. `engine`: `auto` takes `cffi`
-    where it reproduces the public API to the last bit and `pymunk` elsewhere. Two calls of `reset`
-    with one seed, or of `set_state` with one state, give worlds that go on identically.
+    Positions are px on the 512 x 512 board, y down; the angle is rad. Engine `auto` is `cffi` where
+    that reproduces pymunk's public API to the last bit, else `pymunk`. Equal seeds or states give
+    identical episodes.
     """
 
     def __init__(self, engine: Engine = "auto") -> None:
@@ -59,10 +57,7 @@ class World:
         self._bodies: _Bodies | None = None
 
     def reset(self, seed: int) -> None:
-        """Start at the legacy reset of `seed` (a non-negative int); the agent is at rest.
-
-        Source: the reset with which the demonstrations were recorded.
-        """
+        """Start at the legacy reset of `seed`, as the demonstrations did; the agent is at rest."""
         random = np.random.RandomState(check_seed(seed))
         agent_x, agent_y = random.randint(50, 450), random.randint(50, 450)
         block_x, block_y = random.randint(100, 400), random.randint(100, 400)
@@ -70,11 +65,11 @@ class World:
         self.place((agent_x, agent_y, block_x, block_y, angle))
 
     def place(self, draw: npt.ArrayLike) -> None:
-        """Start from a reset's raw draw (5,), in the original's order.
+        """Start from a reset's raw draw (5,): agent x, y, block x, y (px), angle (rad).
 
-        The block's position is set before its angle, so that it turns about its centre of gravity
-        and moves away from the drawn position; then one space step is taken. Raises ValueError for
-        a wrong shape or a value that is not finite.
+        As in the original, the block's position is set before its angle, so that it turns about its
+        centre of gravity away from the drawn position; then one substep is taken. ValueError for a
+        wrong shape or a value that is not finite.
         """
         agent_x, agent_y, block_x, block_y, angle = check_vector("draw", draw, 5)
         bodies = self._fresh()
@@ -84,11 +79,10 @@ class World:
         bodies.space.step(DT)
 
     def set_state(self, state: npt.ArrayLike, agent_velocity: Sequence[float] = (0.0, 0.0)) -> None:
-        """Put a recorded state (5,) back exactly: agent x, y, block x, y (px), angle (rad).
+        """Restore a recorded state (5,) exactly: agent x, y, block x, y (px), angle (rad).
 
-        `agent_velocity` (px/s) is hidden state that recordings lack; so are the contacts of the
-        moment, which start afresh. Raises ValueError for a wrong shape or a value that is not
-        finite.
+        Recordings lack the hidden state: `agent_velocity` (px/s) and Chipmunk's cached contacts.
+        ValueError for a wrong shape or a value that is not finite.
         """
         agent_x, agent_y, block_x, block_y, angle = check_vector("state", state, 5)
         velocity = check_vector("agent_velocity", agent_velocity, 2)
@@ -101,11 +95,9 @@ class World:
         bodies.space.reindex_shapes_for_body(bodies.block)
 
     def step(self, action: npt.ArrayLike) -> int:
-        """Drive the agent towards `action` (2,), a target in px, for one control step of 0.1 s.
+        """Drive the agent towards `action` (2,), a target in px, for 0.1 s; return `contacts`.
 
-        Returns `contacts` after the step. Targets outside the board are followed, not clipped.
-        Raises ValueError for a wrong shape or a value that is not finite, and before the first
-        reset.
+        ValueError before the first reset, for a wrong shape or a value that is not finite.
         """
         target_x, target_y = check_vector("action", action, 2)
         bodies = self._live()
@@ -113,7 +105,7 @@ class World:
         return bodies.contacts()
 
     def drive(self, target_x: float, target_y: float) -> None:
-        """Do as `step` without checking the target (finite px) and without counting contacts."""
+        """Like `step`, without the check of the target and without counting contacts."""
         self._live().step(target_x, target_y)
 
     @property
@@ -138,7 +130,7 @@ class World:
         return np.array([velocity.x, velocity.y])
 
     def _fresh(self) -> "_Bodies":
-        # New bodies for every start: Chipmunk's contact cache and tree carry no history over.
+        # New bodies for every start: no history in Chipmunk's contact cache and tree.
         self._bodies = _FastBodies() if self.engine == "cffi" else _Bodies()
         return self._bodies
 
@@ -249,7 +241,7 @@ class _FastBodies(_Bodies):
 
 @functools.cache
 def _chipmunk() -> tuple[Any, Any] | None:
-    """Pymunk's own cffi handles (ffi, lib), or None where a build has them elsewhere."""
+    """Return pymunk's cffi handles (ffi, lib), or None in a build that has them elsewhere."""
     try:
         from pymunk._chipmunk_cffi import ffi, lib
     except ImportError:
@@ -259,7 +251,7 @@ def _chipmunk() -> tuple[Any, Any] | None:
 
 @functools.cache
 def _fast_path_is_exact() -> bool:
-    """Whether both engines end one awkward push in the same bits on this machine and build."""
+    """Return whether both engines give the same bits for one difficult push on this machine."""
     if _chipmunk() is None:
         return False
     ends = []

@@ -1,16 +1,13 @@
-"""The T's shape in closed form: corners, keypoints and the exact share of the goal it covers."""
+"""The T's geometry in closed form: corners, keypoints and the exact coverage of the goal."""
 
 import math
 
 import numpy as np
 import numpy.typing as npt
 
-from envs.physics.dynamics import BAR, STEM
-
 GOAL_POSE = (256.0, 256.0, math.pi / 4)
 GOAL_AREA = 6300.0
 SUCCESS_COVERAGE = 0.95
-
 
 # Nine points on the block in its own frame (px): the medians of the recorded ones.
 BLOCK_KEYPOINTS = np.array(
@@ -28,13 +25,11 @@ BLOCK_KEYPOINTS = np.array(
 )
 _KEYPOINTS_U, _KEYPOINTS_V = np.ascontiguousarray(BLOCK_KEYPOINTS.T)
 
-
-# The outline of the T (8 corners, px, in its own frame), one turn in a fixed sense.
+# The outline of the T: 8 corners in order, px, in its own frame.
 OUTLINE = np.array(
     [(-60, 0), (60, 0), (60, 30), (15, 30), (15, 120), (-15, 120), (-15, 30), (-60, 30)],
     dtype=np.float64,
 )
-
 
 # The T's smallest enclosing circle: centre in its own frame and radius (px).
 _CIRCLE_Y = 45.9375
@@ -42,12 +37,6 @@ _CIRCLE_RADIUS = 75.576
 _GOAL_X, _GOAL_Y, _GOAL_ANGLE = GOAL_POSE
 _GOAL_COS, _GOAL_SIN = math.cos(_GOAL_ANGLE), math.sin(_GOAL_ANGLE)
 _CORNERS = tuple((float(x), float(y)) for x, y in OUTLINE)
-
-
-# The goal's rectangles in its own frame: x from, x to, y from, y to.
-_GOAL_BOXES = tuple(
-    (min(x), max(x), min(y), max(y)) for x, y in (zip(*BAR, strict=True), zip(*STEM, strict=True))
-)
 
 
 def coverage(x: float, y: float, angle: float) -> float:
@@ -68,7 +57,7 @@ def coverage(x: float, y: float, angle: float) -> float:
     area = 0.0
     x0, y0 = outline[-1]
     for x1, y1 in outline:
-        # Above the goal's upper edge, y = 0, and beside its bar an edge adds nothing.
+        # An edge above the goal (y < 0) or beside its bar adds nothing.
         if y0 > 0.0 or y1 > 0.0:
             first, last, sign = (x0, x1, -1.0) if x0 < x1 else (x1, x0, 1.0)
             start = first if first > -60.0 else -60.0
@@ -101,35 +90,6 @@ def _mean_of_clipped(start: float, end: float, low: float, high: float) -> float
     outer = end if end < high else high
     sloping = (outer - inner) * (0.5 * (inner + outer) - low)
     return (sloping + (end - outer) * (high - low)) / (end - start)
-
-
-def coverage_many(poses: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Return the coverage (N,) of poses (N, 3): x, y (px), angle (rad); see `coverage`."""
-    poses_N3 = np.asarray(poses, dtype=np.float64)
-    if poses_N3.ndim != 2 or poses_N3.shape[1] != 3:
-        raise ValueError(f"poses must have the shape (N, 3), got {poses_N3.shape}")
-    turn = poses_N3[:, 2:] - _GOAL_ANGLE
-    cos, sin = np.cos(turn), np.sin(turn)
-    dx, dy = poses_N3[:, :1] - _GOAL_X, poses_N3[:, 1:2] - _GOAL_Y
-    u, v = OUTLINE[:, 0], OUTLINE[:, 1]
-    x1_N8 = _GOAL_COS * dx + _GOAL_SIN * dy + cos * u - sin * v
-    y1_N8 = _GOAL_COS * dy - _GOAL_SIN * dx + sin * u + cos * v
-    x0_N8, y0_N8 = np.roll(x1_N8, 1, axis=1), np.roll(y1_N8, 1, axis=1)
-    run = x1_N8 - x0_N8
-    slope = (y1_N8 - y0_N8) / np.where(run == 0, 1.0, run)
-    area_N = np.zeros(len(poses_N3))
-    for west, east, top, bottom in _GOAL_BOXES:
-        start, end = np.clip(x0_N8, west, east), np.clip(x1_N8, west, east)
-        from_y, to_y = y0_N8 + slope * (start - x0_N8), y0_N8 + slope * (end - x0_N8)
-        lower, upper = np.minimum(from_y, to_y), np.maximum(from_y, to_y)
-        inner, outer = np.clip(lower, top, bottom), np.clip(upper, top, bottom)
-        rise = upper - lower
-        above = np.maximum(upper - np.maximum(lower, bottom), 0.0)
-        sloping = (outer - inner) * (0.5 * (inner + outer) - top) + above * (bottom - top)
-        flat = np.clip(0.5 * (lower + upper), top, bottom) - top
-        mean = np.where(rise > 1e-9, sloping / np.where(rise > 1e-9, rise, 1.0), flat)
-        area_N += ((start - end) * mean).sum(axis=1)
-    return np.clip(area_N / GOAL_AREA, 0.0, 1.0)
 
 
 def corners(pose: npt.ArrayLike) -> npt.NDArray[np.float64]:

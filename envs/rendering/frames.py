@@ -1,4 +1,4 @@
-"""Smooth frames of any size for videos and windows; observations are drawn in render.py."""
+"""Smooth frames of any size for videos and windows; see observations.py for observations."""
 
 import functools
 import math
@@ -33,10 +33,10 @@ SMALLEST = 32
 def video_frame(
     state: npt.ArrayLike, size: int = 512, action: npt.ArrayLike | None = None
 ) -> Frame:
-    """Return a frame (size, size, 3), RGB, with smooth edges, of a state (5,): px and rad.
+    """Return an RGB frame (size, size, 3) with smooth edges of a state (5,): px and rad.
 
-    `size` is even (video codecs ask for it) and at least 32 px. `action` (2,), a target in px on
-    the 512 px board, is marked with a red cross. Raises ValueError for another size or shape.
+    `size`: even (for video codecs), at least 32 px. `action` (2,), a target in px on the 512 px
+    board, is marked with a red cross. ValueError for another size or shape.
     """
     frame = board(size)
     draw_block(frame, state)
@@ -54,7 +54,7 @@ def board(size: int) -> Frame:
 
 
 def draw_block(frame: Frame, state: npt.ArrayLike, opacity: float = 1.0) -> None:
-    """Draw a state's T on a square frame; opacity is that of its inside, edges are solid."""
+    """Draw a state's T on a square frame; `opacity` applies to its inside."""
     _, _, x, y, angle = _finite("state", state, 5)
     middle = (x - 60 * math.sin(angle), y + 60 * math.cos(angle))
     tee = _tee(x, y, angle)
@@ -70,13 +70,13 @@ def draw_agent(frame: Frame, state: npt.ArrayLike) -> None:
 
 
 def draw_cross(frame: Frame, place: npt.ArrayLike, colour: Colour = ACTION_COLOUR) -> None:
-    """Mark a place (2,) px with a cross, as an action is."""
+    """Mark a place (2,) px with a cross."""
     x, y = _finite("action", place, 2)
     paint(frame, (x, y), 10, _cross(x, y, 9, 2), colour)
 
 
 def draw_target(frame: Frame, place: npt.ArrayLike, colour: Colour) -> None:
-    """Mark a place (2,) px with a cross in a white edge, to be seen on every colour."""
+    """Mark a place (2,) px with a cross that a white edge sets off."""
     x, y = _finite("place", place, 2)
     paint(frame, (x, y), 13, _cross(x, y, 12, 4.5), (255, 255, 255))
     paint(frame, (x, y), 11, _cross(x, y, 10, 2.5), colour)
@@ -120,7 +120,6 @@ def _finite(name: str, value: npt.ArrayLike, count: int) -> list[float]:
 
 @functools.lru_cache(maxsize=8)
 def _board(size: int) -> Frame:
-    """Return the board alone: the goal and the walls."""
     frame = np.full((size, size, 3), 255, dtype=np.uint8)
     paint(frame, (BOARD / 2, BOARD / 2), BOARD, _tee(*GOAL_POSE), PALETTE[GOAL])
     (near, _), far = WALLS[1][0], WALLS[1][1][0]
@@ -145,7 +144,7 @@ def paint(
 ) -> None:
     """Blend `colour` over the pixels of a square frame that a shape covers.
 
-    The shape lies within `reach` of `centre`, all px on the board.
+    The shape lies within `reach` of `centre`, in px on the board.
     """
     size = len(frame)
     scale = size / BOARD
@@ -168,7 +167,7 @@ def _tee(x0: float, y0: float, angle: float) -> Distance:
         across = np.abs(cos * (x - x0) + sin * (y - y0))
         along = cos * (y - y0) - sin * (x - x0)
         bar = np.maximum(across - 60, np.abs(along - 15) - 15)
-        # The stem from inside the bar: without a seam where the two meet.
+        # The stem begins inside the bar: no seam between the two.
         stem = np.maximum(across - 15, np.abs(along - 67.5) - 52.5)
         return np.asarray(np.minimum(bar, stem))
 

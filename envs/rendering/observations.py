@@ -1,10 +1,10 @@
-"""96 x 96 observations, equal to the recorded ones, drawn as fast as what moved allows.
+"""96 x 96 observations, equal to the recorded ones; only what moved is drawn again.
 
-An observation is a 512 x 512 canvas resized by bilinear interpolation without antialiasing: each
-of its pixels reads four canvas pixels, so only 192 x 192 of the canvas are ever read, the samples.
-They are kept as colour numbers; a table turns four numbers and the pixel's place into its colour.
-The recorded frames also carry a red speck, under a pixel, where agent and block touch: a mark of
-the recording's debug drawing, which depends on more than the state and is left out here.
+An observation is a 512 x 512 canvas resized by bilinear interpolation without antialiasing: each of
+its pixels reads four canvas pixels, so only 192 x 192 pixels of the canvas are read, the samples.
+They are kept as colour numbers; a table maps four numbers and the pixel's phase to its colour. The
+recorded frames also have a red mark, smaller than a pixel, where agent and block touch. It depends
+on more than the state and is left out.
 """
 
 import functools
@@ -34,46 +34,38 @@ Frame = npt.NDArray[np.uint8]
 Corners = tuple[list[int], list[int]]  # x and y of the bar's four corners, then of the stem's
 SIZE = 96
 
-
 # One period of the resize: 16 canvas pixels make 3 pixels, which read these canvas pixels in pairs.
 _PERIOD = 16
 _PER_PERIOD = (2, 3, 7, 8, 12, 13)
 _SAMPLES = np.array([_PERIOD * k + s for k in range(CANVAS // _PERIOD) for s in _PER_PERIOD])
 _COUNT = len(_SAMPLES)
 _COORDINATES = _SAMPLES.astype(np.float32)
+_BEFORE = np.searchsorted(_SAMPLES, np.arange(CANVAS + 1)).tolist()  # samples before a coordinate
 
-
-# How many samples lie before a canvas coordinate.
-_BEFORE = np.searchsorted(_SAMPLES, np.arange(CANVAS + 1)).tolist()
-
-
-# The canvas with room around it, in which a block that can be seen at all is whole.
+# The canvas with a margin that holds the whole of any visible block.
 _MARGIN = 256
 _STRIDE = CANVAS + 2 * _MARGIN
 _CORNERS = (*BAR, *STEM)
 _EDGES = ((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4))
 _BLOCK = np.uint8(BLOCK)
-_LONGEST_STROKE = 1024
+_LONGEST_LINE = 1024
 _WALL_SAMPLES = 4  # samples along each side that a wall may cover
-_REACH = 127  # the farthest that the block's drawing goes from its position along an axis
-_BASE = np.uint16(8)  # four colour numbers are written as one in this base
+_REACH = 127  # the largest distance along an axis between the block's position and its drawing
+_BASE = np.uint16(8)  # of the number that encodes four colour numbers
 _PAIR = np.dtype("<u2")
 
 
 class Renderer:
-    """Draws the observations of one episode after another and redraws only what moved.
-
-    What it returns depends on the state alone, never on the states before.
-    """
+    """Draws observations and keeps what did not move; the result depends on the state alone."""
 
     def __init__(self) -> None:
-        # One number more than there are samples: the place of all pixels that are never read.
+        # One number more than samples: all canvas pixels that are not read map to it.
         self._samples = np.append(_background(), np.uint8(WHITE))
         self._grid = self._samples[:-1].reshape(_COUNT, _COUNT)
         self._still = _colours(self._grid, 0, 0)
         self._corners: Corners = ([], [])
         self._box = (0, 0, 0, 0)
-        self._strokes = np.empty(8 * _LONGEST_STROKE, dtype=np.intp)
+        self._lines = np.empty(8 * _LONGEST_LINE, dtype=np.intp)
 
     def observation(self, state: npt.ArrayLike) -> Frame:
         """Return the observation (96, 96, 3), RGB, of a state (5,): px and rad."""
@@ -103,7 +95,7 @@ class Renderer:
         frame[top : top + height // 2, left : left + width // 2] = seen
 
     def _draw_block(self, corners: Corners, x: float, y: float, angle: float) -> None:
-        """Put the block's samples where it is and colour what they change."""
+        """Draw the block's samples, and colour the pixels that change."""
         top, bottom, left, right = self._box
         background = _background_grid()
         self._grid[top:bottom, left:right] = background[top:bottom, left:right]
@@ -141,19 +133,19 @@ class Renderer:
             if start == 4:
                 bar = used
             x, y = xs[start], ys[start]
-            stroke = _stroke(xs[end] - x, ys[end] - y)
-            following = used + len(stroke)
-            np.add(stroke, y * _STRIDE + x, out=self._strokes[used:following])
+            line = _line(xs[end] - x, ys[end] - y)
+            following = used + len(line)
+            np.add(line, y * _STRIDE + x, out=self._lines[used:following])
             used = following
-        # numpy would convert a narrow index anyway, and slower.
-        places = _places().take(self._strokes[:used]).astype(np.intp)
+        # numpy converts a narrow index anyway, more slowly.
+        places = _places().take(self._lines[:used]).astype(np.intp)
         return places[:bar], places[bar:]
 
 
 def render_observations(states: npt.ArrayLike) -> Frame:
     """Return the observations (N, 96, 96, 3), RGB, of states (N, 5): px and rad.
 
-    Raises ValueError for another shape or for values that are not finite.
+    ValueError for another shape or values that are not finite.
     """
     states_N5 = np.asarray(states, dtype=np.float64)
     if states_N5.ndim != 2 or states_N5.shape[1] != 5:
@@ -169,7 +161,7 @@ def render_observations(states: npt.ArrayLike) -> Frame:
 
 
 def _corners(x: float, y: float, angle: float) -> Corners:
-    """Return the block's corners in whole canvas pixels; none where nothing of it can be seen."""
+    """Return the block's corners in whole canvas pixels; none if it is out of sight."""
     if not (-_REACH < x < CANVAS + _REACH and -_REACH < y < CANVAS + _REACH):
         return [], []
     cos, sin = math.cos(angle), math.sin(angle)
@@ -194,10 +186,10 @@ def _box(corners: Corners) -> tuple[int, int, int, int]:
 def _interiors(
     dx: npt.NDArray[np.float32], dy: npt.NDArray[np.float32], angle: float
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Return which samples (rows, columns), seen from the block, lie in its bar and in its stem.
+    """Return which samples (rows, columns), relative to the block, lie in its bar and its stem.
 
-    The original fills the rectangles between the rounded corners; what that changes is less than a
-    pixel along the edges and lies under the outlines.
+    The original fills the rectangles between the rounded corners: a difference below a pixel along
+    the edges, hidden by the outlines.
     """
     cos, sin = np.float32(math.cos(angle)), np.float32(math.sin(angle))
     across = np.abs(np.add.outer(sin * dy, cos * dx))
@@ -208,15 +200,15 @@ def _interiors(
 
 
 @functools.cache
-def _stroke(dx: int, dy: int) -> npt.NDArray[np.intp]:
-    """Return the places, in the canvas with its margin, of a line's pixels from (0, 0)."""
+def _line(dx: int, dy: int) -> npt.NDArray[np.intp]:
+    """Return the indices, in the canvas with its margin, of a line's pixels from (0, 0)."""
     rows, columns = raster.thick_line(dx, dy)
     return (rows + _MARGIN) * _STRIDE + columns + _MARGIN
 
 
 @functools.cache
 def _places() -> npt.NDArray[np.uint16]:
-    """Return for every pixel of the canvas with its margin the place of its sample."""
+    """Return the sample's index of every pixel of the canvas with its margin."""
     places = np.full((_STRIDE, _STRIDE), _COUNT * _COUNT, dtype=np.uint16)
     inner = _SAMPLES + _MARGIN
     places[np.ix_(inner, inner)] = np.arange(_COUNT * _COUNT).reshape(_COUNT, _COUNT)
@@ -232,7 +224,7 @@ def _background() -> npt.NDArray[np.uint8]:
         rows, columns = raster.polygon(part)
         samples[_places()[(rows + _MARGIN) * _STRIDE + columns + _MARGIN]] = GOAL
     for (x0, y0), (x1, y1) in WALLS:
-        samples[_places()[_stroke(x1 - x0, y1 - y0) + (y0 * _STRIDE + x0)]] = WALL
+        samples[_places()[_line(x1 - x0, y1 - y0) + (y0 * _STRIDE + x0)]] = WALL
     return samples[:-1]
 
 
@@ -255,7 +247,7 @@ def _stencils() -> npt.NDArray[np.uint8]:
     for radius, number in zip(AGENT_RADII, (AGENT, AGENT_CORE), strict=True):
         rows, columns = raster.disc(radius)
         canvas[rows + 2 * _PERIOD, columns + 2 * _PERIOD] = number
-    # Samples of the period before, the agent's own and the one after, seen from the agent.
+    # Samples of the period before, the agent's own and the one after, relative to the agent.
     seen = np.array([_PERIOD * k + s for k in (1, 2, 3) for s in _PER_PERIOD])
     stencils = np.empty((_PERIOD, _PERIOD, len(seen), len(seen)), dtype=np.uint8)
     for row, column in itertools.product(range(_PERIOD), repeat=2):
@@ -273,16 +265,16 @@ def _colours(samples: npt.NDArray[np.uint8], top: int, left: int) -> Frame:
 
 @functools.cache
 def _phases() -> npt.NDArray[np.intp]:
-    """Return where the colour table begins for each pixel's place in the period (96, 96)."""
+    """Return the offset (96, 96) into the colour table of each pixel's phase."""
     phase = np.arange(SIZE) % 3
     return (phase[:, None] * 3 + phase) * (256 * int(_BASE) ** 2)
 
 
 @functools.cache
 def _colour_table() -> Frame:
-    """Return the resize's result for every place in the period and every four samples.
+    """Return the resize's result for every phase and every four samples.
 
-    Its index is ((place * 8 + upper right) * 8 + lower right) * 256 + upper left * 8 + lower left.
+    Index: ((phase * 8 + upper right) * 8 + lower right) * 256 + upper left * 8 + lower left.
     """
     share = np.array([1 / 6, 1 / 2, 5 / 6], dtype=np.float32)
     near, far = np.rint(np.stack([1 - share, share]) * 2048).astype(np.int64)
@@ -290,7 +282,7 @@ def _colour_table() -> Frame:
     palette[: len(PALETTE)] = PALETTE
     # Along a row first, in 11 bits; then down a column, dropping bits as OpenCV does.
     row = near[:, None, None, None] * palette + far[:, None, None, None] * palette[:, None]
-    row >>= 4  # (place in the row, right, left, colour)
+    row >>= 4  # (phase in the row, right, left, colour)
     upper = row[None, :, :, None, :, None]
     lower = row[None, :, None, :, None, :]
     down = (slice(None), *[None] * 6)

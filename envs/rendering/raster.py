@@ -1,9 +1,8 @@
-"""Which pixels of the 512 x 512 canvas the original's polygons, thick lines and discs cover.
+"""The pixels of the 512 x 512 canvas that the original's polygons, thick lines and discs cover.
 
-The recorded frames were drawn with integer algorithms whose every rounding shows at the edges.
-These are their rules, found by comparing with the recorded frames pixel by pixel. Points are whole
-canvas pixels (x right, y down); every function returns the rows and the columns of the pixels that
-it covers.
+The recorded frames were drawn with integer algorithms, whose rounding shows at the edges. These
+rules were found by comparison with the recorded frames pixel by pixel. Points are whole canvas
+pixels (x right, y down); functions return the rows and columns of the covered pixels.
 """
 
 import functools
@@ -16,8 +15,7 @@ import numpy.typing as npt
 Pixels = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 CANVAS = 512
 
-
-# Painting over is taking the larger number, except for the block's own parts: walls end on top.
+# The larger number covers the smaller one, except within the block.
 WHITE, GOAL, BLOCK, OUTLINE, AGENT, AGENT_CORE, WALL = range(7)
 PALETTE = (
     (255, 255, 255),
@@ -36,8 +34,8 @@ _NO_CROSSING = np.iinfo(np.int32).max
 def polygon(corners: Sequence[tuple[int, int]]) -> Pixels:
     """Return the pixels of a filled convex polygon; crossings are truncated towards an edge's top.
 
-    An edge owns the rows from its upper end up to, but without, its lower end; the polygon's last
-    row belongs to the edges that end there.
+    An edge owns the rows from its upper end to above its lower end; the polygon's last row belongs
+    to the edges that end there.
     """
     near = np.array(corners)
     far = np.roll(near, -1, axis=0)
@@ -48,7 +46,7 @@ def polygon(corners: Sequence[tuple[int, int]]) -> Pixels:
     )
     last = int(y1.max())
     rows = np.arange(int(y0.min()), last + 1)
-    # A level edge owns no row.
+    # A horizontal edge owns no row.
     owned = (rows >= y0) & ((rows < y1) | ((rows == last) & (y1 == last))) & (y0 < y1)
     steps = np.trunc((rows - y0) * (x1 - x0) / np.maximum(y1 - y0, 1)).astype(np.intp)
     crossings = np.sort(np.where(owned, x0 + steps, _NO_CROSSING), axis=0)
@@ -81,13 +79,13 @@ def thick_line(dx: int, dy: int) -> Pixels:
     """Return the pixels, each once, of a 4 px line with round ends from (0, 0) to (dx, dy).
 
     It is the union of a Bresenham line 4 px wide along the minor axis, a parallelogram and two
-    discs. The parallelogram's sides are set off by the line's lengths without their signs, so lines
-    that fall to the right are thinner than lines that rise: as in the original.
+    discs. The parallelogram's offset ignores the signs of dx and dy, as in the original: lines that
+    fall to the right are thinner than lines that rise.
     """
     major, minor = max(abs(dx), abs(dy)), min(abs(dx), abs(dy))
     parts = [disc(EDGE_RADIUS), _shifted(disc(EDGE_RADIUS), dx, dy)]
     if major:
-        # Drawn from the far end to the near one: ties fall to the far end's side.
+        # Drawn from the far end: ties round to its side.
         along = np.arange(major + 1)
         across = (2 * along * minor + major - 1) // (2 * major)
         long_x = abs(dx) > abs(dy)
@@ -110,7 +108,7 @@ def thick_line(dx: int, dy: int) -> Pixels:
 def _spans(
     rows: npt.NDArray[np.intp], starts: npt.NDArray[np.intp], ends: npt.NDArray[np.intp]
 ) -> Pixels:
-    """Return the pixels of one span a row, both ends included; rows without crossings have none."""
+    """Return the pixels of one span per row, both ends included; none without crossings."""
     lengths = np.where(ends == _NO_CROSSING, 0, ends - starts + 1)
     before = np.cumsum(lengths) - lengths
     columns = np.arange(lengths.sum()) + np.repeat(starts - before, lengths)

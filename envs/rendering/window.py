@@ -1,4 +1,4 @@
-"""A window on the screen, through pygame; imported only when someone looks."""
+"""A window on the screen through pygame, which is imported when a window opens."""
 
 import os
 import sys
@@ -7,17 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# It greets on stdout otherwise.
+# pygame prints a greeting to stdout otherwise.
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 _DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
-_UNSEEN = ("dummy", "offscreen")
+_INVISIBLE = ("dummy", "offscreen")
 
 
 class Window:
-    """A window of one size.
-
-    Raises ValueError where there is no display.
-    """
+    """A window of one size; ValueError without a display."""
 
     def __init__(self, title: str) -> None:
         self.title = title
@@ -33,9 +30,9 @@ class Window:
                 raise ValueError(f"a window needs a display, got none of {', '.join(_DISPLAYS)}")
             try:
                 pygame.display.init()
-                # Without a display SDL draws where nobody looks, and says nothing.
-                if not chosen and pygame.display.get_driver() in _UNSEEN:
-                    raise pygame.error("none that can be reached")
+                # Without a display SDL silently draws to memory.
+                if not chosen and pygame.display.get_driver() in _INVISIBLE:
+                    raise pygame.error("no display can be reached")
                 self._screen = pygame.display.set_mode(size)
             except pygame.error as error:
                 pygame.display.quit()
@@ -49,13 +46,13 @@ class Window:
 
         size = (frame.shape[1], frame.shape[0])
         screen = self.open(size)
-        # An unattended queue makes the window manager call the window dead.
+        # With an unread event queue the window manager reports a window that does not respond.
         pygame.event.pump()
         screen.blit(pygame.image.frombuffer(frame.tobytes(), size, "RGB"), (0, 0))
         pygame.display.flip()
 
     def close(self) -> None:
-        """Close the window and let the display go."""
+        """Close the window."""
         if self._screen is not None:
             import pygame
 

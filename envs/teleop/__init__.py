@@ -1,1 +1,1 @@
-"""A person demonstrates PushT with the mouse."""
+"""Demonstrations of PushT by a person with the mouse."""

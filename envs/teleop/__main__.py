@@ -1,13 +1,13 @@
-"""A person demonstrates PushT with the mouse; every solved episode is saved at once.
+"""Demonstrate PushT with the mouse; every solved episode is saved at once.
 
     python -m envs.teleop --out data/mine.zarr
 
-Bring the pointer to the blue disc: from then on the disc follows it, and the world, which waited,
-moves. Push the T onto the green goal; above 95 % covered the episode is saved and the next begins.
-Keys: R tries the same start again, N takes another, S saves the attempt although it is unsolved,
-SPACE (or P) pauses, Q (or Escape) quits. An attempt that is not finished is not saved.
+Move the pointer to the blue disc: the disc follows it and the simulation starts. Push the T onto
+the green goal; above 95 % coverage the episode is saved and the next start appears. Keys: R retries
+the start, N skips to another, S saves the attempt unsolved, SPACE (or P) pauses, Q (or Escape)
+quits. An unfinished attempt is not saved.
 
-The set has Diffusion Policy's layout; an existing one is appended to.
+The data set has Diffusion Policy's layout; episodes are appended to an existing one.
 """
 
 import argparse
@@ -26,14 +26,14 @@ from envs.teleop.attempt import Attempt, Point
 from envs.teleop.screen import Message, Screen
 
 SIZES, RATES = range(320, 2049), range(1, 51)
-BEGIN = Message("Bring the mouse to the blue disc to begin", "wait")
-RESUME = Message("Bring the mouse to the blue disc to go on", "wait")
+BEGIN = Message("Move the mouse to the blue disc to begin", "wait")
+RESUME = Message("Move the mouse to the blue disc to resume", "wait")
 PUSH = Message("Push the T onto the green goal", "go")
-PAUSED = Message("Paused: SPACE goes on", "wait")
+PAUSED = Message("Paused: SPACE resumes", "wait")
 
 
 class Teleop:
-    """The loop between a person and the set; driven by pygame's events alone."""
+    """The event loop between a person and the data set, on pygame's events."""
 
     def __init__(
         self, recording: Recording, screen: Screen, first_seed: int | None = None, fps: int = 10
@@ -42,9 +42,8 @@ class Teleop:
         self.saved = 0  # episodes in this run
         self._used = set(recording.seeds or ())
         if first_seed is None:
-            # A set without seeds, as the recorded one, is continued behind as many starts.
-            behind = DRIVEN.start + recording.episodes
-            first_seed = max([behind - 1, *self._used]) + 1
+            # A data set without seeds counts as one that used the first seeds.
+            first_seed = max([DRIVEN.start + recording.episodes - 1, *self._used]) + 1
         self.attempt = Attempt(self._free(first_seed))
         self.message = BEGIN
         self.paused = self.quit = False
@@ -52,30 +51,27 @@ class Teleop:
         self._unsaved: str | None = None  # why the finished episode could not be saved
 
     def run(self, tick: Callable[[], float] | None = None) -> None:
-        """Show, listen and step until someone quits.
+        """Handle events, step and draw until the person quits.
 
-        `tick` waits for the next control step and returns the frame rate (default: `fps`, kept).
+        `tick` waits for the next control step and returns the frame rate (default: at `fps`).
         """
         import pygame
 
-        clock = pygame.time.Clock()
-
-        def keep_rate() -> float:
-            clock.tick(self.fps)
-            return clock.get_fps()
-
-        tick = tick or keep_rate
-        rate = 0.0
+        clock, rate = pygame.time.Clock(), 0.0
         while not self.quit:
             for event in pygame.event.get():
                 self.handle(event)
             if not self.quit:
                 self.advance()
-                self.screen.show(self.attempt, self._told(), self._numbers(rate))
-                rate = tick()
+                self.screen.show(self.attempt, self._current_message(), self._numbers(rate))
+                if tick is None:
+                    clock.tick(self.fps)
+                    rate = clock.get_fps()
+                else:
+                    rate = tick()
 
     def handle(self, event: object) -> None:
-        """React to one pygame event."""
+        """Handle one pygame event."""
         import pygame
 
         kind = getattr(event, "type", None)
@@ -84,12 +80,12 @@ class Teleop:
         elif kind == pygame.MOUSEMOTION:
             self._pointer = self.screen.board_point(getattr(event, "pos", (0, 0)))
         elif kind == pygame.WINDOWFOCUSLOST and self.attempt.led:
-            self._pause()  # what the mouse does in other windows is no demonstration
+            self._pause()  # the mouse is in another window
         elif kind == pygame.KEYDOWN:
             self._press(getattr(event, "key", None))
 
     def advance(self) -> None:
-        """Take one control step, and keep the episode if that solved it."""
+        """Take one control step, and save the episode if that solved it."""
         if self.paused or self._unsaved is not None:
             return
         waited = not self.attempt.led
@@ -114,11 +110,13 @@ class Teleop:
             if self.attempt.steps:
                 self._save()
             else:
-                self.message = Message("Nothing to save: the attempt has not begun", "bad")
+                self.message = Message("Nothing to save: the attempt has no step yet", "bad")
         elif key == pygame.K_r:
-            self._begin(self.attempt.seed, Message("Again: bring the mouse to the disc", "wait"))
+            self._begin(
+                self.attempt.seed, Message("Same start: move the mouse to the disc", "wait")
+            )
         elif key == pygame.K_n:
-            text = f"Start {self.attempt.seed} left out: bring the mouse to the disc"
+            text = f"Start {self.attempt.seed} skipped: move the mouse to the disc"
             self._begin(self.attempt.seed + 1, Message(text, "wait"))
 
     def _pause(self) -> None:
@@ -130,7 +128,7 @@ class Teleop:
         self.attempt, self.message = Attempt(self._free(seed)), message
 
     def _save(self) -> None:
-        """Keep the episode; where the disk refuses, hold it and let the person try again."""
+        """Save the episode; if the disk refuses, keep it until the person retries."""
         attempt = self.attempt
         try:
             self.recording.append(attempt.rows(), attempt.seed)
@@ -144,9 +142,9 @@ class Teleop:
         text = f"{solved} ({attempt.steps} steps, {attempt.coverage:.1%}). Next: the disc"
         self._begin(attempt.seed + 1, Message(text, "good"))
 
-    def _told(self) -> Message:
+    def _current_message(self) -> Message:
         if self._unsaved is not None:
-            return Message(f"NOT saved: {self._unsaved}. S tries again", "bad")
+            return Message(f"NOT saved: {self._unsaved}. S retries", "bad")
         return PAUSED if self.paused else self.message
 
     def _numbers(self, rate: float) -> str:
@@ -156,7 +154,7 @@ class Teleop:
         )
 
     def _free(self, seed: int) -> int:
-        """Return the first start from `seed` on that is neither used in this set nor reserved."""
+        """Return the first seed from `seed` on that is neither used in this set nor reserved."""
         while seed in self._used or is_reserved(seed):
             seed = DRIVEN.start if seed in EVALUATED else seed + 1
         return seed
@@ -168,7 +166,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return 0, 2 (bad input), 130 or 143 (interrupted: nothing saved is lost)."""
+    """Run the command; return 0, 2 (bad input), 130 or 143 (interrupted; saved episodes stay)."""
     try:
         return _demonstrate(_parsed(arguments))
     except ValueError as error:
@@ -188,12 +186,12 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         help=f"the first episode's start (default: the next of {DRIVEN.start} and on)",
     )
-    parser.add_argument("--size", type=int, default=512, help="the board's edge in pixels")
+    parser.add_argument("--size", type=int, default=512, help="the board's width in pixels")
     parser.add_argument(
         "--fps",
         type=int,
         default=CONTROL_HZ,
-        help="control steps a second; 10 is real time, less is slow motion",
+        help="control steps per second; 10 is real time",
     )
     given = parser.parse_args(arguments)
     if given.size not in SIZES or given.size % 2:
@@ -217,7 +215,7 @@ def _demonstrate(given: argparse.Namespace) -> int:
 
         def leave(signum: int, frame: FrameType | None) -> None:
             arrived.append(signum)
-            teleop.quit = True  # the loop ends by itself, never in the middle of a save
+            teleop.quit = True  # the loop ends after the current step, never within a save
 
         signals = signal.SIGINT, signal.SIGTERM
         before = [signal.signal(signum, leave) for signum in signals]
@@ -232,7 +230,7 @@ def _demonstrate(given: argparse.Namespace) -> int:
     if recording.episodes:
         print(
             f"{given.out}: {recording.episodes} episodes, {recording.steps} steps; "
-            f"{teleop.saved} of them new"
+            f"{teleop.saved} new"
         )
     else:
         print("no episode was saved")

@@ -1,4 +1,4 @@
-"""One attempt at a demonstration: the world, the pointer that leads the agent, what is recorded."""
+"""One attempt at a demonstration: the simulation, the pointer and the recorded steps."""
 
 import math
 
@@ -10,15 +10,15 @@ from envs.physics.dynamics import BOARD, World
 from envs.physics.geometry import SUCCESS_COVERAGE, coverage, keypoints
 from envs.rendering.observations import Renderer
 
-NEAR = 30.0  # px between pointer and agent from which on the agent follows
+NEAR = 30.0  # px between pointer and agent at which the agent begins to follow
 Point = tuple[float, float]  # px on the 512 px board
 
 
 class Attempt:
-    """Starts at the legacy reset of `seed`; the world moves only while the pointer leads.
+    """An episode from the legacy reset of `seed`, which runs only while the pointer leads.
 
-    The pointer leads from when it has come near the agent until `release`. `coverage`, `best` (the
-    highest so far), `target` (of the last step, or None) and `led` are there to be read.
+    The pointer leads (`led`) from when it comes near the agent until `release`. `target` is that of
+    the last step, or None.
     """
 
     def __init__(self, seed: int) -> None:
@@ -32,21 +32,21 @@ class Attempt:
         self._actions: list[npt.NDArray[np.float32]] = []
         self._contacts: list[int] = []
         self._images: list[npt.NDArray[np.uint8]] = []
-        self.coverage = self.best = coverage(*self._world.state[2:])
+        self.coverage = coverage(*self._world.state[2:])
 
     @property
     def state(self) -> npt.NDArray[np.float64]:
-        """The state (5,) of this moment: px and rad."""
+        """The current state (5,): px and rad."""
         return self._world.state
 
     @property
     def steps(self) -> int:
-        """How many control steps were taken."""
+        """The number of control steps taken."""
         return len(self._actions)
 
     @property
     def solved(self) -> bool:
-        """Whether the goal's coverage is above 0.95 after the last step."""
+        """Whether coverage is above 0.95 after the last step."""
         return self.steps > 0 and self.coverage > SUCCESS_COVERAGE
 
     def follow(self, pointer: Point | None) -> None:
@@ -58,7 +58,7 @@ class Attempt:
         self.led = self.led or math.hypot(x - state[0], y - state[1]) < NEAR
         if not self.led:
             return
-        # What is stored is what is carried out, float32: so a replay is exact.
+        # The action is carried out as it is stored, in float32: a replay is exact.
         action = np.array([x, y], dtype=np.float32)
         self._states.append(state)
         self._actions.append(action)
@@ -67,17 +67,15 @@ class Attempt:
         self._world.step(action)
         self.target = x, y
         self.coverage = coverage(*self._world.state[2:])
-        self.best = max(self.best, self.coverage)
 
     def release(self) -> None:
-        """Let the world wait until the pointer comes near again."""
+        """Pause until the pointer comes near again."""
         self.led = False
 
     def rows(self) -> Rows:
-        """Return the arrays of the episode so far, as recordings have them: float32.
+        """Return the arrays of the episode so far, float32; see envs/dataset/recording.py.
 
-        Row t holds what was seen before step t and its target; n_contacts is how many of the
-        block's two parts the agent touches then.
+        Row t holds the observation before step t and its target.
         """
         states = np.array(self._states)
         return {

@@ -1,4 +1,4 @@
-"""What a person sees who demonstrates: the board, and below it what goes on and what keys do."""
+"""The window of a person who demonstrates: the board, with status and keys below."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ COLOURS = {"go": INK, "wait": (190, 80, 30), "good": SOLVED, "bad": (190, 30, 30
 
 @dataclass(frozen=True)
 class Message:
-    """A line for the person; `kind` is a key of COLOURS."""
+    """A status line; `kind` is a key of COLOURS."""
 
     text: str
     kind: str
@@ -44,14 +44,14 @@ class Screen:
         return pixel[0] * BOARD / self.size, pixel[1] * BOARD / self.size
 
     def show(self, attempt: Attempt, message: Message, numbers: str) -> None:
-        """Draw the board and the panel; the ring asks for the pointer while the world waits."""
+        """Draw the board and the panel; a ring marks the agent while the simulation waits."""
         import pygame
 
         scale = self.size / BOARD
         frame = video_frame(attempt.state, self.size, attempt.target if attempt.led else None)
         board = pygame.image.frombuffer(frame.tobytes(), (self.size, self.size), "RGB")
         self._surface.blit(board, (0, 0))
-        # The T hides the goal that it must be brought to: its outline stays on top.
+        # The T hides the goal, so the goal's outline is drawn on top.
         outline = (corners(np.array(GOAL_POSE)) * scale).tolist()
         pygame.draw.polygon(self._surface, GOAL_EDGE, outline, 2)
         if not attempt.led:
@@ -61,7 +61,7 @@ class Screen:
         pygame.display.flip()
 
     def pixels(self) -> Any:
-        """Return what is shown, as a pygame surface."""
+        """Return the window's pygame surface."""
         return self._surface
 
     def close(self) -> None:

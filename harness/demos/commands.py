@@ -4,7 +4,7 @@ import argparse
 
 from rich.console import Console
 
-from envs.physics.geometry import coverage_many
+from envs.physics.geometry import coverage
 from harness.core import errors, text
 from harness.core.errors import UserError
 from harness.demos import pictures
@@ -63,9 +63,7 @@ def replay(given: argparse.Namespace) -> int:
         raise UserError(f"--episode must be 0 to {total - 1}, got {given.episode}")
     rows = slice(demos.episode_starts[given.episode], demos.episode_ends[given.episode])
     states, actions = demos.state[rows].astype(float), demos.action[rows].astype(float)
-    steps = [
-        Step(*step) for step in zip(states, actions, coverage_many(states[:, 2:]), strict=True)
-    ]
+    steps = [Step(s, a, coverage(*s[2:])) for s, a in zip(states, actions, strict=True)]
     try:
         write_video(given.out, held(episode_frames(steps, given.size)))
     except OSError as error:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from envs.physics.dynamics import World
-from envs.physics.geometry import coverage_many, keypoints
+from envs.physics.geometry import coverage, keypoints
 from harness.config.protocol import THRESHOLDS
 from harness.core.text import one_line
 from harness.demos.source import Source
@@ -59,7 +59,7 @@ def statistics(demos: Demos) -> Statistics:
         for t, action in enumerate(actions):
             world.step(action)
             states[t] = world.state
-        coverage = coverage_many(states[:, 2:])
+        covered = np.array([coverage(*state[2:]) for state in states])
         drift = np.abs(states[:-1, :4] - recorded[1:, :4]).max(initial=0.0)
         third = np.linalg.norm(np.diff(actions, 3, axis=0), axis=1)
         agents = np.concatenate([recorded[:, :2], states[-1:, :2]])
@@ -67,19 +67,19 @@ def statistics(demos: Demos) -> Statistics:
         speeds.append(speed)
         rows.append(
             (
-                coverage.max(),
-                coverage[-1],
+                covered.max(),
+                covered[-1],
                 drift,
                 third.mean() if len(third) else np.nan,
                 (speed < IDLE_PX).mean(),
                 seeded,
             )
         )
-    coverage, final, drift, jerk, idle, seeded = np.array(rows, dtype=np.float64).T
+    best, final, drift, jerk, idle, seeded = np.array(rows, dtype=np.float64).T
     reach = np.linalg.norm(demos.action - demos.state[:, :2], axis=1)
     return Statistics(
         lengths=demos.episode_ends - demos.episode_starts,
-        coverage=coverage,
+        coverage=best,
         final_coverage=final,
         drift_px=drift,
         jerk=jerk,

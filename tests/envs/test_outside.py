@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 TRAJECTORIES = """
 import hashlib, json, sys
 import numpy as np, pymunk
-from envs.dynamics import World
+from envs.physics.dynamics import World
 digests = []
 for engine in ("cffi", "pymunk"):
     world, digest = World(engine), hashlib.sha256()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from shapely.geometry import Polygon
 
 from envs.physics.dynamics import DT, World
-from envs.physics.geometry import GOAL_AREA, GOAL_POSE, corners, coverage, coverage_many, keypoints
+from envs.physics.geometry import GOAL_AREA, GOAL_POSE, corners, coverage, keypoints
 
 GOAL = Polygon(corners(GOAL_POSE))
 angles = st.floats(-10, 10) | st.sampled_from(
@@ -25,10 +25,9 @@ def by_shapely(x: float, y: float, angle: float) -> float:
 def test_the_goal_has_its_area() -> None:
     assert pytest.approx(GOAL_AREA) == GOAL.area
     assert coverage(*GOAL_POSE) == 1
-    assert coverage_many([GOAL_POSE]).tolist() == [1]
 
 
-@settings(max_examples=1200, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.floats(-100, 612), st.floats(-100, 612), angles)
 def test_coverage_is_shapelys_anywhere(x: float, y: float, angle: float) -> None:
     share = coverage(x, y, angle)
@@ -36,7 +35,7 @@ def test_coverage_is_shapelys_anywhere(x: float, y: float, angle: float) -> None
     assert share == pytest.approx(by_shapely(x, y, angle), abs=1e-9)
 
 
-@settings(max_examples=1200, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(
     st.floats(-150, 150) | st.sampled_from([0.0, 15.0, 30.0, 45.0, 60.0, 90.0, 120.0]),
     st.floats(-150, 150) | st.sampled_from([0.0, 15.0, 30.0, 45.0, 60.0, 90.0, 120.0]),
@@ -47,23 +46,6 @@ def test_coverage_is_shapelys_near_the_goal(u: float, v: float, angle: float) ->
     cos, sin = math.cos(GOAL_POSE[2]), math.sin(GOAL_POSE[2])
     x, y = GOAL_POSE[0] + cos * u - sin * v, GOAL_POSE[1] + sin * u + cos * v
     assert coverage(x, y, angle) == pytest.approx(by_shapely(x, y, angle), abs=1e-9)
-
-
-def test_many_poses_at_once_give_the_same_coverage() -> None:
-    rng = np.random.default_rng(1)
-    far = np.c_[rng.uniform(-50, 562, (2000, 2)), rng.uniform(-10, 10, 2000)]
-    near = np.array(GOAL_POSE) + rng.normal(size=(3000, 3)) * 10.0 ** rng.uniform(-13, 2, (3000, 1))
-    poses = np.concatenate([far, near])
-    alone = np.array([coverage(*pose) for pose in poses.tolist()])
-    assert np.abs(coverage_many(poses) - alone).max() < 1e-9
-    assert (alone > 0.5).sum() > 500
-    assert coverage_many(np.empty((0, 3))).shape == (0,)
-
-
-@pytest.mark.parametrize("shape", [(3,), (4, 2), (2, 3, 3)])
-def test_poses_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"shape \(N, 3\), got"):
-        coverage_many(np.zeros(shape))
 
 
 def pressed(states: np.ndarray) -> np.ndarray:

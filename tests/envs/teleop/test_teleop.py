@@ -86,7 +86,12 @@ def test_a_person_solves_retries_pauses_leaves_out_and_quits(
     def note(name: str) -> Callable[[], None]:
         def write() -> None:
             attempt = play.attempt
-            seen[name] = (attempt.seed, attempt.steps, attempt.state.tolist(), play._told().text)
+            seen[name] = (
+                attempt.seed,
+                attempt.steps,
+                attempt.state.tolist(),
+                play._current_message().text,
+            )
 
         return write
 
@@ -120,7 +125,7 @@ def test_a_person_solves_retries_pauses_leaves_out_and_quits(
     assert seen["first"][1] == 0
     assert seen["before retry"][1] == 19
     assert seen["after retry"][:3] == (20_000, 0, seen["first"][2])
-    assert "Again" in seen["after retry"][3]
+    assert "Same start" in seen["after retry"][3]
     assert seen["before pause"][1] == 19
     assert seen["paused"] == seen["still paused"]
     assert seen["paused"][1:3] == seen["before pause"][1:3]
@@ -180,7 +185,7 @@ def test_what_a_person_made_is_checked_trained_on_and_read_by_others(
     replayed(path, solved=[True, True])
     environment = {**os.environ, "IBC_HARNESS_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(
-        [sys.executable, "-m", "harness.demos.__main__", "check", "--data", path],
+        [sys.executable, "-m", "harness.demos", "check", "--data", path],
         cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
@@ -195,20 +200,17 @@ def test_what_a_person_made_is_checked_trained_on_and_read_by_others(
 
 TWO_STEPS = """
 import sys
-from harness import data, seeding
-from ibc.base import PolicyConfig
-from ibc.encoders import EncoderConfig
-from ibc.policy import build_policy, fit_normalizer
-from ibc.train import TrainConfig, Trainer
-from ibc.windows import Windows
+from harness.core import seeds
+from harness.demos.source import open_demos
+from ibc import PolicyConfig, TrainConfig, Trainer, build_policy, fit_normalizer
+from ibc.data.windows import Windows
 for mode in ("keypoints", "image"):
-    demos = data.open_demos(sys.argv[1], mode)
+    demos = open_demos(sys.argv[1], mode)
     config = PolicyConfig(obs_mode=mode)
     train, val = (Windows(demos, [k], mode, config.obs_horizon, 1) for k in (0, 1))
     policy = build_policy(config, fit_normalizer(config, train), generator_seed=0)
     settings = TrainConfig(steps=2, batch_size=4, micro_batch=4, warmup_steps=0, val_windows=4)
-    seeds = seeding.streams(0)
-    metrics = Trainer(policy, train, val, settings, seeds).run_epoch()
+    metrics = Trainer(policy, train, val, settings, seeds.streams(0)).run_epoch()
     print(metrics["train_loss"])
 """
 
@@ -276,7 +278,7 @@ def test_saving_before_the_beginning_is_answered(opened: Callable[..., Teleop]) 
     play = opened()
     play.handle(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_s))
     assert play.saved == 0
-    assert play._told().text == "Nothing to save: the attempt has not begun"
+    assert play._current_message().text == "Nothing to save: the attempt has no step yet"
 
 
 def test_an_episode_that_cannot_be_saved_is_held_until_it_can(
@@ -293,7 +295,7 @@ def test_an_episode_that_cannot_be_saved_is_held_until_it_can(
         play.handle(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_s))
         held = play.attempt
         play.advance()
-        assert play._told().text == "NOT saved: No space left on device. S tries again"
+        assert play._current_message().text == "NOT saved: No space left on device. S retries"
         assert (play.saved, held.steps) == (0, 1)
     play.handle(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_s))
     assert play.saved == play.recording.episodes == 1
@@ -315,7 +317,7 @@ def command(*arguments: object, **variables: str) -> subprocess.Popen[str]:
     hidden = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER", "XDG_RUNTIME_DIR")
     environment = {k: v for k, v in os.environ.items() if k not in hidden} | variables
     return subprocess.Popen(
-        [sys.executable, "-m", "envs.teleop.__main__", *map(str, arguments)],
+        [sys.executable, "-m", "envs.teleop", *map(str, arguments)],
         cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 

@@ -152,7 +152,10 @@ def test_states_alone_need_no_cache(tmp_path, write_demos, cache):
 
 
 def test_importing_it_needs_no_torch_and_no_ray():
-    code = "import sys, harness.demos.source; print(*sorted({'torch', 'ray', 'pygame'} & set(sys.modules)))"
+    code = (
+        "import sys, harness.demos.source; "
+        "print(*sorted({'torch', 'ray', 'pygame'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 
