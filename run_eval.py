@@ -1,16 +1,16 @@
-"""Door 2: evaluate a policy over many seeds. See `python run_eval.py --help`."""
+"""Evaluate a policy over many seeds. See `python run_eval.py --help`."""
 
 import sys
 
 from harness.core import errors
-from harness.core.imports import importing
+from harness.core.imports import load
 
 
 def main() -> int:
     """Parse the arguments and run the evaluation."""
     parser = errors.ArgumentParser(
         prog="run_eval.py",
-        description="Roll a checkpoint out from many starts; an episode row is kept for each.",
+        description="Roll a checkpoint out from many initial states; each episode becomes a row.",
     )
     parser.add_argument(
         "--ckpt",
@@ -24,26 +24,24 @@ def main() -> int:
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (one a CPU)")
     parser.add_argument(
-        "--video", type=int, default=0, metavar="N", help="films of N seeds, and best to worst"
+        "--video", type=int, default=0, metavar="N", help="videos of N seeds, and of best to worst"
     )
     parser.add_argument(
-        "--overlay", metavar="energy", help="films show the policy's energies and candidates"
+        "--overlay", metavar="energy", help="videos show the policy's energies and candidates"
     )
-    parser.add_argument("--gif", action="store_true", help="a small GIF beside each film")
+    parser.add_argument("--gif", action="store_true", help="a small GIF beside each video")
     parser.add_argument("--policy", metavar="module:factory", help="evaluate any object instead")
     parser.add_argument(
-        "--results", metavar="DIR|URI", help="where sweeps lie (results/), also s3://bucket/prefix"
+        "--results",
+        metavar="DIR|URI",
+        help="folder of all sweeps (results/), also s3://bucket/prefix",
     )
     parser.add_argument("--address", metavar="ADDR", help="workers of a Ray cluster")
-    parser.add_argument("--redo", action="store_true", help="also what is stored already")
+    parser.add_argument("--redo", action="store_true", help="repeat stored episodes")
     given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
 
-    with importing():
-        from rich.console import Console
-
-        from harness.evaluation.job import Options, evaluate
-
-    return evaluate(Options(**given), Console())
+    options = load("harness.evaluation.job:Options")(**given)
+    return int(load("harness.evaluation.job:evaluate")(options, load("rich.console:Console")()))
 
 
 if __name__ == "__main__":

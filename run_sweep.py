@@ -1,10 +1,11 @@
-"""Door 1: run a sweep. See `python run_sweep.py --help` and search_spaces/."""
+"""Run a sweep. See `python run_sweep.py --help` and search_spaces/."""
 
 import sys
 from pathlib import Path
 
 from harness.core import errors
-from harness.core.imports import importing
+from harness.core.imports import load
+from harness.sweep.options import Options
 
 
 def main() -> int:
@@ -17,8 +18,8 @@ def main() -> int:
     parser.add_argument("--budget", default="standard", help="one of the file's (standard)")
     parser.add_argument("--name", help="the sweep's folder (the space's name and the budget)")
     parser.add_argument("--data", type=Path, metavar="PATH", help="a zarr store of demonstrations")
-    parser.add_argument("--results", metavar="DIR", help="where sweeps lie (results/)")
-    parser.add_argument("--trials", type=int, metavar="N", help="points of a search")
+    parser.add_argument("--results", metavar="DIR", help="folder of all sweeps (results/)")
+    parser.add_argument("--trials", type=int, metavar="N", help="number of a search's trials")
     parser.add_argument(
         "--question",
         action="append",
@@ -35,12 +36,10 @@ def main() -> int:
     parser.add_argument("--yes", action="store_true", help="agree to 1,000 trials or changed code")
     given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
 
-    with importing():
-        from rich.console import Console
-
-        from harness.sweep.driver import Options, sweep
-
-    return sweep(Options(**given), Console())
+    options = Options(**given)
+    options.check()  # before imports that take seconds
+    console = load("rich.console:Console")()
+    return int(load("harness.sweep.driver:sweep")(options, console))
 
 
 if __name__ == "__main__":

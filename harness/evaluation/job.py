@@ -1,4 +1,4 @@
-"""One evaluation, from what the user typed to rows on the disk and a table on the screen."""
+"""One evaluation: from the options of run_eval.py to rows on the disk and a table."""
 
 import secrets
 import time
@@ -15,11 +15,11 @@ from harness.cluster.resources import available_cpus
 from harness.config.protocol import Protocol, blocks, caution, parse_seeds, span
 from harness.core import files, paths, provenance
 from harness.core.errors import OK, SOME_FAILED, UserError
-from harness.evaluation.films import Films, film
 from harness.evaluation.policy_source import Block, Outcome, Task
 from harness.evaluation.pool import Pool
 from harness.evaluation.progress import EvalProgress
 from harness.evaluation.targets import Target, find_targets
+from harness.evaluation.videos import Videos, record
 from harness.remote.mirror import Mirror
 from harness.storage import table_schemas
 from harness.terminal import evaluation_tables
@@ -28,7 +28,7 @@ from harness.terminal.formatting import plain, table
 
 @dataclass(frozen=True)
 class Options:
-    """What door 2 was given; results: the folder that sweeps lie in, or a store's URI."""
+    """The options of run_eval.py; results: the folder of all sweeps, or the URI of a store."""
 
     seeds: str
     ckpt: str | Sequence[str] = ()
@@ -44,17 +44,17 @@ class Options:
 
 
 def evaluate(options: Options, console: Console) -> int:
-    """Evaluate policies on seeds, keep an episode row for each, print the table.
+    """Evaluate policies on seeds, write a row for each episode, print the table.
 
-    Returns the exit code: 1 when some episodes failed. UserError for anything that can be known to
-    be wrong before the first episode.
+    Returns the exit code: 1 when some episodes failed. UserError for wrong input, before the first
+    episode.
     """
     began = time.perf_counter()
     seeds = parse_seeds(options.seeds)
     protocol = Protocol()
     workers = options.workers if options.address else _check_workers(options.workers)
-    films = Films(options.video, options.overlay, options.gif)
-    films.check(len(seeds))
+    videos = Videos(options.video, options.overlay, options.gif)
+    videos.check(len(seeds))
     ckpts = (options.ckpt,) if isinstance(options.ckpt, str) else tuple(options.ckpt)
     mirror = _mirror(options)
     results = Path(options.results) if mirror is None else mirror.path
@@ -68,7 +68,7 @@ def evaluate(options: Options, console: Console) -> int:
     place = "all CPUs" if workers is None else f"{workers} worker(s)"
     place += f" of the cluster at {options.address}" if options.address else ""
     _announce(console, list(runs.values()), protocol, seeds, place)
-    address = options.address if tasks or films.count else None
+    address = options.address if tasks or videos.count else None
 
     with (
         EvalProgress(sum(len(task.block) for task in tasks)) as progress,
@@ -76,13 +76,13 @@ def evaluate(options: Options, console: Console) -> int:
     ):
         for task, outcome in pool.run(tasks):
             run = runs[task.source]
-            progress.advance(run.add(task, outcome))
+            progress.advance(run.add(outcome))
             if mirror is not None:
                 with mirror.once():
                     mirror.push_episodes(run.target.folder)
         took = time.perf_counter() - began
         for run in runs.values():
-            run.film(films, pool)
+            run.record(videos, pool)
     spent = evaluation_tables.TimeSpent(took, pool.workers, sum(len(task.block) for task in tasks))
     found = [(run.target.title, run.episodes) for run in runs.values()]
     shown = evaluation_tables.evaluation(found[0][1], spent, console.width)
@@ -90,15 +90,19 @@ def evaluate(options: Options, console: Console) -> int:
         shown = evaluation_tables.evaluations(found, spent)
     console.print(shown)
     for run in runs.values():
-        run.say_paths(console)
+        run.print_paths(console)
         if mirror is not None:
-            mirror.push_episodes(run.target.folder, run.parts.merged)
+            mirror.push_episodes(run.target.folder, run.parts if run.path else ())
     failed = sum(rows.num_rows - rows["error"].null_count for _, rows in found)
     return SOME_FAILED if failed else OK
 
 
 class _Run:
-    """The evaluation of one target: what is stored, what is to be rolled out, what came of it."""
+    """The evaluation of one target: stored rows, new rows, and the files of this run.
+
+    Each block is written to a file of its own, and all of them are merged at the end. A run that is
+    killed leaves these parts, whose rows count like any others.
+    """
 
     def __init__(
         self, target: Target, protocol: Protocol, seeds: tuple[int, ...], *, redo: bool
@@ -109,12 +113,13 @@ class _Run:
         self.missing = [seed for seed in seeds if seed not in stored]
         self.tasks = self.on(blocks(self.missing, protocol.block_size))
         self.fresh: list[dict[str, Any]] = []
-        self.films: list[Path] = []
+        self.videos: list[Path] = []
         self.path: Path | None = None
-        self.parts = _Parts(target, protocol)
+        self.parts: list[Path] = []
+        self.stem = self._stem()
 
     def on(self, chosen: Iterable[Block]) -> list[Task]:
-        """The tasks of rolling this policy out on some blocks."""
+        """Return the tasks of rolling this policy out on some blocks."""
         return [Task(self.target.source, block) for block in chosen]
 
     def check(self) -> None:
@@ -122,14 +127,35 @@ class _Run:
         self.target.source.load()
         _check_writable(self.target.folder)
 
-    def add(self, task: Task, outcome: Outcome) -> list[dict[str, Any]]:
-        """Keep a block's rows, and join the blocks in one file once the last is done."""
+    def add(self, outcome: Outcome) -> list[dict[str, Any]]:
+        """Write a block's rows; after the last block, merge the parts into one file."""
         rows = [{**row, **self.target.columns} for row in outcome.rows]
-        self.parts.write(rows)
+        path = self.target.folder / f"{self.stem}-part{rows[0]['env_seed']}.parquet"
+        table_schemas.write(table_schemas.table("episodes", rows), path)
+        self.parts.append(path)
         self.fresh += rows
         if len(self.fresh) == len(self.missing):
-            self.path = self.parts.merge(self.fresh)
+            self._merge()
         return rows
+
+    def _merge(self) -> None:
+        self.path = self.target.folder / f"{self.stem}.parquet"
+        by_seed = sorted(self.fresh, key=lambda row: int(row["env_seed"]))
+        table_schemas.write(table_schemas.table("episodes", by_seed), self.path)
+        for part in self.parts:
+            part.unlink()
+        folder = self.target.folder.parent
+        if folder.parent.name == "evaluations":
+            described = {"policy": by_seed[0]["config_hash"], **provenance.collect()}
+            files.write_json(described, folder / "evaluation.json")
+
+    def _stem(self) -> str:
+        # Increasing numbers make a later run's rows replace those of earlier ones, see tables.read;
+        # the random part separates two runs at the same time.
+        folder, step = self.target.folder, self.target.columns["checkpoint_step"]
+        numbers = [int(path.name[5:9]) for path in folder.glob("eval-[0-9][0-9][0-9][0-9]-*")]
+        run = f"eval-{max(numbers, default=0) + 1:04d}-{secrets.token_hex(2)}"
+        return f"{run}-{self.protocol.hash}" + ("" if step is None else f"-step{step}")
 
     @property
     def episodes(self) -> pa.Table:
@@ -140,26 +166,25 @@ class _Run:
         place = {seed: i for i, seed in enumerate(rows["env_seed"].to_pylist())}
         return rows.take([place[seed] for seed in self.seeds])
 
-    def film(self, films: Films, pool: Pool) -> None:
-        """Film the chosen episodes."""
+    def record(self, videos: Videos, pool: Pool) -> None:
+        """Make the videos."""
         folder = self.target.folder.parent / "videos"
-        made = film(films, self.target.source, self.episodes, folder, pool, self.protocol)
-        self.films.extend(made)
+        made = record(videos, self.target.source, self.episodes, folder, pool, self.protocol)
+        self.videos.extend(made)
 
-    def say_paths(self, console: Console) -> None:
-        """Print where the rows and the films lie."""
-        if self.path is not None:
-            _say_path(console, "rows", self.path)
-        for path in self.films:
-            _say_path(console, "gif" if path.suffix == ".gif" else "video", path)
+    def print_paths(self, console: Console) -> None:
+        """Print the paths of rows and videos, each on one line, so that it can be copied."""
+        paths = [("rows", self.path)] if self.path is not None else []
+        paths += [("gif" if path.suffix == ".gif" else "video", path) for path in self.videos]
+        for what, path in paths:
+            shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+            console.print(f"{what}: {shown}", soft_wrap=True, highlight=False, markup=False)
 
 
-def _mirror(options: Options) -> "Mirror | None":
-    """Return the local copy of a store, with what its small files say by now."""
+def _mirror(options: Options) -> Mirror | None:
+    """Return the up-to-date local copy of a store, None for a folder."""
     if not paths.is_uri(options.results):
         return None
-    from harness.remote.mirror import Mirror  # the import takes a while that folders need not wait
-
     mirror = Mirror(str(options.results))
     mirror.check()
     mirror.pull(options.sweep)
@@ -186,7 +211,7 @@ def _check_writable(folder: Path) -> None:
 
 
 def _known(target: Target, protocol: Protocol) -> pa.Table | None:
-    """Return the episodes stored for these very weights and protocol, None if unknowable."""
+    """Return the episodes stored for the same weights and protocol, None where there are none."""
     if not target.reusable:
         return None
     tables = []
@@ -221,7 +246,7 @@ def _announce(
         ("protocol", f"{protocol.hash}: {protocol.describe()}"),
     ]
     if missing < total:
-        kept = f"{total - missing} of them already, and kept; --redo runs them again"
+        kept = f"{total - missing} of them, which are kept; --redo runs them again"
         lines.append(("stored", kept))
     lines.append(("warning", caution(seeds) or ""))
     made = table("", "", fold=("",))
@@ -230,44 +255,3 @@ def _announce(
         if text:
             made.add_row(plain(name, "bold"), plain(text))
     console.print(made)
-
-
-def _say_path(console: Console, what: str, path: Path) -> None:
-    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    # Whole on one line, so that it can be copied.
-    console.print(f"{what}: {shown}", soft_wrap=True, highlight=False, markup=False)
-
-
-class _Parts:
-    """The files of one run: a part for each block as it is done, one file in the end.
-
-    A run that is killed leaves its parts, whose rows count like any others.
-    """
-
-    def __init__(self, target: Target, protocol: Protocol) -> None:
-        self.folder = target.folder
-        step = target.columns["checkpoint_step"]
-        # Numbers that grow make a later run's rows win over an earlier one's, see store.read; the
-        # random part keeps two runs at once apart.
-        numbers = [int(path.name[5:9]) for path in self.folder.glob("eval-[0-9][0-9][0-9][0-9]-*")]
-        run = f"eval-{max(numbers, default=0) + 1:04d}-{secrets.token_hex(2)}"
-        self.stem = f"{run}-{protocol.hash}" + ("" if step is None else f"-step{step}")
-        self.paths: list[Path] = []
-        self.merged: list[Path] = []
-
-    def write(self, rows: list[dict[str, Any]]) -> None:
-        path = self.folder / f"{self.stem}-part{rows[0]['env_seed']}.parquet"
-        table_schemas.write(table_schemas.table("episodes", rows), path)
-        self.paths.append(path)
-
-    def merge(self, rows: list[dict[str, Any]]) -> Path:
-        path = self.folder / f"{self.stem}.parquet"
-        by_seed = sorted(rows, key=lambda row: int(row["env_seed"]))
-        table_schemas.write(table_schemas.table("episodes", by_seed), path)
-        for part in self.paths:
-            part.unlink()
-        self.merged = self.paths
-        if self.folder.parent.parent.name == "evaluations":
-            described = {"policy": rows[0]["config_hash"], **provenance.collect()}
-            files.write_json(described, self.folder.parent / "evaluation.json")
-        return path

@@ -1,4 +1,4 @@
-"""What is evaluated, in blocks of seeds, and how one process rolls a block out."""
+"""Where a policy is loaded from, and how one process rolls it out on a block of seeds."""
 
 import importlib
 import sys
@@ -21,9 +21,9 @@ Block = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Source:
-    """Where a policy comes from: a checkpoint's folder, or `module:factory` as seen from `folder`.
+    """Where a policy is loaded from: a checkpoint, or `module:factory` importable from `folder`.
 
-    It is what travels to the workers; each loads the policy once.
+    This is sent to the workers; each loads the policy once.
     """
 
     checkpoint: Path | None = None
@@ -31,7 +31,7 @@ class Source:
     folder: Path | None = None
 
     def load(self) -> Predicts:
-        """Return the policy; UserError or ValueError when there is none or it is not whole."""
+        """Return the policy; UserError or ValueError when it is absent or damaged."""
         if self.checkpoint is not None:
             return load_policy(self.checkpoint)
         assert self.factory is not None
@@ -60,7 +60,7 @@ class Source:
 
 
 class Task(NamedTuple):
-    """A policy and the block of seeds that it is to be rolled out from."""
+    """A policy and a block of environment seeds for its rollouts."""
 
     source: Source
     block: Block
@@ -68,7 +68,7 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """A block's rows, and the steps of the episodes that were recorded."""
+    """A block's rows, and the steps of the recorded episodes by seed."""
 
     rows: list[dict[str, Any]]
     steps: dict[int, Steps]
@@ -79,7 +79,7 @@ def roll(
 ) -> Outcome:
     """Evaluate one block and record the episodes of the seeds in `record`.
 
-    A fault outside of the policy becomes every row's error too: other blocks must not be lost.
+    An error outside of the policy becomes the error of all rows, so that other blocks go on.
     """
     recorder = Recorder(set(record) & set(seeds))
     try:
@@ -92,22 +92,22 @@ def roll(
 
 
 def failed(seeds: Iterable[int], protocol: Protocol, text: str) -> Outcome:
-    """Return the rows of a block that came to nothing."""
+    """Return the rows of a block that failed as a whole."""
     common = {"protocol_hash": protocol.hash, "error": one_line(text)}
     return Outcome([{**common, "env_seed": seed} for seed in seeds], {})
 
 
 class Worker:
-    """Rolls blocks out with the policy it has loaded, and loads another where a task asks so."""
+    """Rolls blocks out; keeps the last policy loaded."""
 
     def __init__(self, protocol: Protocol) -> None:
         self.protocol = protocol
         self._loaded: tuple[Source, Predicts] | None = None
 
     def roll(self, task: Task, record: Iterable[int]) -> Outcome:
-        """Evaluate a block, and record the episodes of the seeds in `record`."""
+        """Evaluate a block and record the episodes of the seeds in `record`."""
         if self._loaded is None or self._loaded[0] != task.source:
-            self._loaded = None  # the old policy goes before the new one comes
+            self._loaded = None  # free the old policy before loading the new one
             self._loaded = task.source, self.load(task.source)
         return roll(self._loaded[1], task.block, self.protocol, record)
 

@@ -1,4 +1,4 @@
-"""How far an evaluation is: a bar with rate and time left on a terminal, plain lines elsewhere."""
+"""The progress of an evaluation: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -22,7 +22,7 @@ class EvalProgress:
         self.console = console or Console(file=sys.stderr)
         self.done = 0
         self.scores: list[float] = []
-        self.began = self.spoke = time.monotonic()
+        self.began = self.printed = time.monotonic()
         self._bar: Progress | None = None
         if self.console.is_terminal and not self.console.is_dumb_terminal and total:
             text = TextColumn("{task.fields[text]}", markup=False)
@@ -50,23 +50,23 @@ class EvalProgress:
         self.scores += [row["score"] for row in rows if row.get("score") is not None]
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, text=self.text())
-        elif time.monotonic() - self.spoke > _QUIET_SECONDS or self.done == self.total:
-            self.spoke = time.monotonic()
+        elif time.monotonic() - self.printed > _QUIET_SECONDS or self.done == self.total:
+            self.printed = time.monotonic()
             line = f"[{self.done}/{self.total}] {self.text()}"
             self.console.print(line, soft_wrap=True, highlight=False, markup=False)
 
     def tick(self) -> None:
-        """Keep the time left moving between blocks."""
+        """Update the time left between blocks."""
         if self._bar is not None and self.done:
             self._bar.update(self._task, text=self.text())
 
     def text(self) -> str:
-        """Return score so far, rate and time left in words."""
+        """Return the score so far, the rate and the time left as text."""
         spent = time.monotonic() - self.began
         rate = self.done / spent if spent else 0.0
         score = f"score so far {sum(self.scores) / len(self.scores):.3f}, " if self.scores else ""
         if self.done == self.total:
             return f"{score}{rate:.1f} episodes/s"
-        # The rate of what is done includes the start, so the time left falls faster than this.
+        # The rate includes the start, so the time left shrinks faster than time passes.
         left = duration((self.total - self.done) / rate) if rate else "unknown"
         return f"{score}{rate:.1f} episodes/s, about {left} left"

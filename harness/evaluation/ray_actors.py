@@ -1,7 +1,8 @@
-"""Ray actors that roll blocks out: on this machine or anywhere in a cluster, whoever dies.
+"""Ray actors that roll blocks out, on this machine or in a cluster; failed ones are replaced.
 
-A block is handed only to a worker that has answered, so one that finds no place (its node is gone,
-another one is still to come) holds nothing up.
+A block is given only to a worker that has started, so one that cannot start yet (its node is gone)
+delays nothing. Ray reads its environment when it is imported, so it is imported inside functions,
+after `ray_session` has set that.
 """
 
 import logging
@@ -13,9 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ray
 import torch
-from ray.exceptions import RayError
 
 from harness.config.protocol import Protocol
 from harness.core.errors import UserError
@@ -25,8 +24,8 @@ from harness.evaluation.rollout import Predicts
 from ibc.policies.factory import load_policy
 
 MAX_ATTEMPTS = 3
-PATIENCE_SECONDS = 300.0  # for a node that is to come back
-LOOK_SECONDS = 5.0  # between two looks at the cluster
+PATIENCE_SECONDS = 300.0  # to wait for a node
+LOOK_SECONDS = 5.0  # between two checks of the cluster
 Files = dict[str, bytes]
 
 
@@ -37,12 +36,13 @@ class _Block(NamedTuple):
     nodes_lost: int
 
 
-class Crew:
-    """Workers of one CPU each in the Ray that is connected; `far`: of other machines too.
+class RayWorkers:
+    """Workers of one CPU each in the connected Ray.
 
-    workers: how many; None takes all CPUs. A worker's death costs its block one of MAX_ATTEMPTS,
-    unless its whole node went. UserError when workers cannot start, when more are asked for than
-    there are CPUs, or when the cluster has had no CPU at all for `patience` seconds.
+    workers: how many; None takes all CPUs. elsewhere: they may be on other machines. A worker that
+    fails costs its block one of MAX_ATTEMPTS, unless its whole node is gone. UserError when workers
+    cannot start, when there are fewer CPUs than workers, or when the cluster has had no CPU for
+    `patience` seconds.
     """
 
     def __init__(
@@ -51,13 +51,14 @@ class Crew:
         workers: int | None,
         tick: Any,
         *,
-        far: bool = False,
+        elsewhere: bool = False,
         patience: float = PATIENCE_SECONDS,
     ) -> None:
         logging.getLogger("ray").setLevel(logging.CRITICAL)
-        self.protocol, self.tick, self.far, self.patience = protocol, tick, far, patience
+        self.protocol, self.tick, self.patience = protocol, tick, patience
+        self.elsewhere = elsewhere
         cpus = math.floor(_cpus())
-        if far and not 1 <= (workers or cpus) <= cpus:
+        if elsewhere and not 1 <= (workers or cpus) <= cpus:
             raise UserError(
                 f"--workers must be 1 to the {cpus} CPUs of the cluster, given {workers or cpus}"
             )
@@ -65,16 +66,19 @@ class Crew:
         self._starting: dict[Any, Any] = {}
         self._idle: list[Any] = []
         self._sent: dict[Source, Any] = {}
-        self._stillborn = 0
+        self._failed_starts = 0
         self._alive_at = self._looked_at = time.monotonic()
 
     def run(self, tasks: Sequence[Task], record: frozenset[int]) -> Iterator[tuple[Task, Outcome]]:
         """Yield each task with its outcome as it is done; each once, in no particular order."""
+        import ray
+        from ray.exceptions import RayError
+
         waiting = deque((task, 1) for task in tasks)
         running: dict[Any, _Block] = {}
         while waiting or running:
-            hands = len(self._idle) + len(self._starting) + len(running)
-            for _ in range(min(self.workers, len(waiting) + len(running)) - hands):
+            alive = len(self._idle) + len(self._starting) + len(running)
+            for _ in range(min(self.workers, len(waiting) + len(running)) - alive):
                 self._start()
             while waiting and self._idle:
                 actor, (task, attempt) = self._idle.pop(), waiting.popleft()
@@ -83,16 +87,16 @@ class Crew:
                 running[reference] = _Block(actor, task, attempt, _nodes_lost())
             ready, _ = ray.wait([*running, *self._starting], num_returns=1, timeout=1.0)
             self.tick()
-            self._look()
+            self._check_cluster()
             for reference in ready:
                 if reference in self._starting:
-                    self._welcome(reference)
+                    self._admit(reference)
                     continue
                 block = running.pop(reference)
                 try:
                     outcome = ray.get(reference)
                 except RayError as error:
-                    # The actor is gone with whatever killed it; another one redoes the block.
+                    # The actor is gone; another one repeats the block.
                     attempt = block.attempt + (_nodes_lost() == block.nodes_lost)
                     if attempt <= MAX_ATTEMPTS:
                         waiting.append((block.task, attempt))
@@ -104,26 +108,33 @@ class Crew:
                 yield block.task, outcome
 
     def _start(self) -> None:
+        import ray
+
         made = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Actor)
-        # Workers spread over the nodes: none then goes with more of them than it must.
+        # Spread over the nodes, so that the loss of one costs few workers.
         actor: Any = made.options(scheduling_strategy="SPREAD").remote(self.protocol)
         self._starting[actor.ready.remote()] = actor
 
-    def _welcome(self, reference: Any) -> None:
+    def _admit(self, reference: Any) -> None:
+        import ray
+        from ray.exceptions import RayError
+
         actor = self._starting.pop(reference)
         try:
             ray.get(reference)
         except RayError as error:
-            self._stillborn += 1
-            if self._stillborn > MAX_ATTEMPTS * self.workers:
+            self._failed_starts += 1
+            if self._failed_starts > MAX_ATTEMPTS * self.workers:
                 rule = "an evaluation's workers must start (the project is installed on each node)"
-                text = one_line(error)[-300:]
-                raise UserError(f"{rule}, {self._stillborn} in a row did not: {text}") from error
+                text = f"{self._failed_starts} in a row did not: {one_line(error)[-300:]}"
+                raise UserError(
+                    f"{rule}, {self._failed_starts} in a row did not: {text}"
+                ) from error
         else:
-            self._stillborn = 0
+            self._failed_starts = 0
             self._idle.append(actor)
 
-    def _look(self) -> None:
+    def _check_cluster(self) -> None:
         now = time.monotonic()
         if now - self._looked_at < min(LOOK_SECONDS, self.patience):
             return
@@ -137,9 +148,11 @@ class Crew:
             )
 
     def _files(self, source: Source) -> list[Any]:
-        """Return the checkpoint for another machine: inside of a list, Ray sends it when asked."""
-        if not self.far or source.checkpoint is None:
+        """Return the checkpoint's files for another machine; in a list, Ray sends them lazily."""
+        if not self.elsewhere or source.checkpoint is None:
             return []
+        import ray
+
         if source not in self._sent:
             paths = [path for path in source.checkpoint.iterdir() if path.is_file()]
             wanted = [path for path in paths if not path.name.startswith("training_state")]
@@ -148,7 +161,7 @@ class Crew:
 
 
 class _Actor(Worker):
-    """A worker in a process of Ray's."""
+    """A worker in a process of Ray."""
 
     def __init__(self, protocol: Protocol) -> None:
         torch.set_num_threads(1)
@@ -156,10 +169,10 @@ class _Actor(Worker):
         self._files: list[Any] = []
 
     def ready(self) -> None:
-        """Answer: the process is there, and what it needs is imported."""
+        """Return when the process has started and imported its modules."""
 
     def roll(self, task: Task, record: Iterable[int], files: Sequence[Any] = ()) -> Outcome:
-        """Evaluate a block, of a checkpoint that lies here or came along."""
+        """Evaluate a block; files: those of a checkpoint that this machine does not have."""
         self._files = list(files)
         return super().roll(task, record)
 
@@ -167,6 +180,8 @@ class _Actor(Worker):
         """Return the policy of a source."""
         if not self._files:
             return source.load()
+        import ray
+
         with tempfile.TemporaryDirectory(prefix="ibc-harness-checkpoint-") as folder:
             files: Files = ray.get(self._files[0])
             for name, content in files.items():
@@ -174,9 +189,15 @@ class _Actor(Worker):
             return load_policy(Path(folder))
 
 
+def _nodes() -> list[Any]:
+    import ray
+
+    return list(ray.nodes())  # type: ignore[no-untyped-call]
+
+
 def _cpus() -> float:
-    return sum(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])  # type: ignore[no-untyped-call]
+    return float(sum(n["Resources"].get("CPU", 0.0) for n in _nodes() if n["Alive"]))
 
 
 def _nodes_lost() -> int:
-    return sum(not node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
+    return sum(not node["Alive"] for node in _nodes())

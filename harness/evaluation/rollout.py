@@ -1,4 +1,4 @@
-"""A policy and seeds -> one row an episode, by stepping a whole block of episodes in lockstep.
+"""Rolls a policy out: steps a block of episodes in lockstep and returns one row for each.
 
 Legend: B episodes of the block, b those still running, T obs horizon, H action horizon.
 """
@@ -23,21 +23,20 @@ from harness.core.text import one_line
 
 FULL_SCORE_COVERAGE = 0.95
 IDLE_PX = 1.0
-FARTHEST_PX = 1e6  # nobody means a place beyond, and the world's arithmetic would overflow
+FARTHEST_PX = 1e6  # beyond, the arithmetic of the simulation would overflow
 _MAX_ERROR = 400
 Floats = NDArray[np.float64]
 
-
-# Called for every state an episode passes: seed, state (5,), the action applied there (2,), or
-# None at the last one, and the coverage.
+# Called for every state of an episode: seed, state (5,), the action applied there (2,), None at the
+# last one, and the coverage.
 Watch = Callable[[int, Floats, Floats | None, float], None]
 
 
 class Predicts(Structural):
-    """Any object that acts; obs_mode ("state") and obs_horizon (1) are read where it has them.
+    """A policy; obs_mode ("state") and obs_horizon (1) are optional attributes.
 
-    One whose uses_previous is true is given a third thing, the actions (b, H, 2) px that its last
-    prediction had executed, a single NaN action where there was none yet.
+    If uses_previous is true, predict_action gets a third argument: the actions (b, H, 2) px of its
+    last prediction, a single NaN action before the first one.
     """
 
     def predict_action(
@@ -55,14 +54,14 @@ def evaluate_block(
 ) -> list[dict[str, Any]]:
     """Roll the policy out from each seed and return one row an episode, in the order of the seeds.
 
-    Whatever goes wrong in the policy is the row's `error`, and its numbers are None then: an
-    exception ends the episodes of its batch, an action that is not finite only its own. Rows hold
-    the episodes' columns of `store.SCHEMAS` but for sweep, config_hash, train_seed,
-    checkpoint_step and policy_hash. action_jerk: mean norm of the third difference of the actions
-    (px per step cubed). idle_share: steps that moved the agent by less than 1 px. policy_ms,
-    env_ms, render_ms: this episode's share of the block's time in milliseconds, in all.
+    An error of the policy is the row's `error`, and its numbers are None then: an exception ends
+    the episodes of its batch, an action that is not finite only its own. Rows have the columns of
+    `tables.SCHEMAS["episodes"]` without sweep, config_hash, train_seed, checkpoint_step and
+    policy_hash. action_jerk: mean norm of the third difference of the actions (px per step cubed).
+    idle_share: share of steps that moved the agent by less than 1 px. policy_ms, env_ms,
+    render_ms: this episode's share of the block's total time in milliseconds.
     """
-    # A policy of ours may keep what stays the same from step to step.
+    # Policies of this project cache what stays the same from step to step.
     with getattr(policy, "acting", nullcontext)():
         block = _Block(policy, seeds, protocol, video)
         while block.running.any():
@@ -154,7 +153,7 @@ class _Block:
             running[row] = False
         if not running.any():
             return
-        # The world may still step an episode that failed here; it is told to stay where it is.
+        # The simulation may still step an episode that failed here; its agent stays in place.
         actions_BA = np.where(running[:, None], actions_BA, self.world.states[:, :2])
         self.show(running, actions_BA)
         frame = self.timed_world(running, lambda: self.world.step(actions_BA))

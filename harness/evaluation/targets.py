@@ -1,4 +1,4 @@
-"""What an evaluation is of: checkpoints by name, by trial or by folder, or any object that acts."""
+"""The policies to evaluate: checkpoints by name, trial or folder, or the object of a factory."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ EVERY = "all"
 
 @dataclass(frozen=True)
 class Target:
-    """What is evaluated: where it is loaded from, where its rows go, what they carry."""
+    """A policy to evaluate, the folder of its rows, and their common columns."""
 
     source: Source
     title: str
@@ -28,7 +28,7 @@ class Target:
 
     @property
     def reusable(self) -> bool:
-        """Whether stored rows are known to be of this very policy: code has no hash, weights do."""
+        """Whether stored rows can be matched to the policy: weights have a hash, code has none."""
         return self.columns["policy_hash"] is not None
 
 
@@ -41,8 +41,8 @@ def find_targets(
 ) -> list[Target]:
     """Return what --ckpt or --policy names; UserError when it is not exactly one of them.
 
-    `all` is every finished trial of the sweep. What is named twice counts once. `fetch`: see
-    `checkpoint.resolve`.
+    `all` is every finished trial of the sweep. Repeated names count once. `fetch`: see
+    `lookup.resolve`.
     """
     if (not ckpts) == (policy is None):
         raise UserError("one of --ckpt and --policy is needed, and only one of them")

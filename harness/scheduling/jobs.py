@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from functools import cached_property
 from typing import Any, Final, Protocol, Self
@@ -41,14 +41,19 @@ class Job:
     until: int | None = None
 
     @cached_property  # hashing is slow, and plans may have thousands of jobs
+    def config_hash(self) -> str:
+        """The hash of the config."""
+        return config_hash(self.config)
+
+    @property
     def id(self) -> str:
         """The name of the trial's folder."""
-        return trial_id(config_hash(self.config), self.train_seed)
+        return trial_id(self.config_hash, self.train_seed)
 
     def dumps(self) -> str:
         """Return the job as JSON text for a worker."""
-        content = {**vars(self), "config": to_dict(self.config), "id": self.id}
-        return json.dumps(content)
+        content = {field.name: getattr(self, field.name) for field in fields(self)}
+        return json.dumps({**content, "config": to_dict(self.config), "id": self.id})
 
     @classmethod
     def loads(cls, text: str) -> Self:

@@ -1,8 +1,8 @@
-"""The points of a search that earlier runs have left."""
+"""A search in its sweep's folder: what earlier runs have left of it, and its jobs."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,10 @@ import pyarrow.compute as pc
 
 from harness.config.domains import Axis
 from harness.config.search_spec import Search
-from harness.config.trial_config import ConfigError, config_hash, trial_id
+from harness.config.trial_config import config_hash, trial_id
 from harness.core import files
-from harness.scheduling.jobs import NONE, Job, Parameters, Statuses
+from harness.scheduling.jobs import Job, Parameters, Statuses
+from harness.scheduling.samplers import config_of, make_sampler
 from harness.storage import table_schemas
 from harness.storage.trial_folder import TrialFolder
 
@@ -22,9 +23,9 @@ CONFIRMATION = "confirmation"
 
 @dataclass(frozen=True)
 class Earlier:
-    """What the trials' folders say: points by number, each trial's status by number and seed.
+    """What earlier runs left: parameters by number, statuses by number and training seed.
 
-    next: the number of the next new point.
+    next: the number of the next new parameters.
     """
 
     parameters: Mapping[int, Parameters]
@@ -32,89 +33,145 @@ class Earlier:
     next: int
 
 
-def earlier(
-    directory: Path, search: Search, question: str = QUESTION, statuses: Statuses = NONE
-) -> Earlier:
-    """Read the points of earlier runs that are points of today's search too, by their numbers.
+@dataclass(frozen=True)
+class SearchRun:
+    """A search, the sweep that it belongs to, and the state in which this run finds it.
 
-    Others, of other axes or another base, keep their numbers to themselves. statuses: of trials by
-    their names, where they are known already.
+    statuses: those of trials by id where they were read already; others are read here.
     """
-    found: dict[int, Parameters] = {}
-    stand: dict[tuple[int, int], Mapping[str, Any]] = {}
-    following, hash_ = 0, ""
-    for path in sorted((directory / "trials").glob("*")):
-        folder = TrialFolder(path)
-        described = folder.read_config()
-        number, parameters = described.get("number"), described.get("parameters")
-        if described.get("question") != question or not isinstance(number, int):
-            continue
-        following = max(following, number + 1)
-        if not isinstance(parameters, dict) or not inside(search.axes, parameters):
-            continue
-        if found.get(number) != parameters:
-            hash_ = _hash(search, parameters)
-        seed = described["train_seed"]
-        if path.name == trial_id(hash_, seed):
-            found[number] = parameters
-            stand[number, seed] = statuses.get(path.name) or folder.read_status()
-    return Earlier(dict(sorted(found.items())), stand, following)
+
+    search: Search
+    sweep: str
+    directory: Path
+    train_seeds: Sequence[int]
+    retry_failed: bool = False
+    statuses: Statuses = field(default_factory=dict)
+
+    def job(
+        self,
+        number: int,
+        parameters: Parameters,
+        train_seed: int,
+        *,
+        until: int | None = None,
+        question: str = QUESTION,
+    ) -> Job:
+        """Return the job of some parameters with one training seed; `until` as in Job."""
+        info = {
+            "sweep": self.sweep,
+            "question": question,
+            "arm": f"#{number}",
+            "track": self.search.track,
+            "number": number,
+            "parameters": parameters,
+        }
+        label = f"{question} / #{number}, seed {train_seed}"
+        if until is not None:
+            label += f", to step {until}"
+        return Job(self.search.config(parameters), train_seed, label, info, until)
+
+    @property
+    def typical(self) -> Job:
+        """A whole trial in the middle of the space, to estimate the time by."""
+        middle = {key: axis.middle for key, axis in self.search.axes.items()}
+        valid = config_of(self.search, middle) is not None
+        return self.job(-1, middle if valid else {}, self.train_seeds[0])
+
+    @property
+    def largest(self) -> list[Job]:
+        """The job with the largest batch, where the batch size is searched."""
+        axis = self.search.axes.get("train.batch_size")
+        if axis is None:
+            return []
+        largest = {"train.batch_size": max(axis.choices) if axis.choices else int(axis.high)}
+        valid = config_of(self.search, largest) is not None
+        return [self.job(-1, largest, self.train_seeds[0])] if valid else []
+
+    def is_over(self, status: Mapping[str, Any]) -> bool:
+        """Whether a trial of this status is left as it is."""
+        state = status.get("status")
+        return state == "finished" or (state == "failed" and not self.retry_failed)
+
+    def earlier(self, question: str = QUESTION) -> Earlier:
+        """Read what earlier runs left of today's search.
+
+        Trials of other axes or another base are left out, but their numbers are not used again.
+        """
+        found: dict[int, Parameters] = {}
+        statuses: dict[tuple[int, int], Mapping[str, Any]] = {}
+        following, hash_ = 0, ""
+        for path in sorted((self.directory / "trials").glob("*")):
+            folder = TrialFolder(path)
+            described = folder.read_config()
+            number, parameters = described.get("number"), described.get("parameters")
+            if described.get("question") != question or not isinstance(number, int):
+                continue
+            following = max(following, number + 1)
+            if not isinstance(parameters, dict) or not inside(self.search.axes, parameters):
+                continue
+            if found.get(number) != parameters:
+                config = config_of(self.search, parameters)
+                hash_ = "" if config is None else config_hash(config)
+            seed = described["train_seed"]
+            if path.name == trial_id(hash_, seed):
+                found[number] = parameters
+                statuses[number, seed] = self.statuses.get(path.name) or folder.read_status()
+        return Earlier(dict(sorted(found.items())), statuses, following)
 
 
-def _hash(search: Search, parameters: Parameters) -> str:
-    """Return a point's identity, "" for one that is no config by today's rules."""
-    try:
-        return config_hash(search.config(parameters))
-    except ConfigError:
-        return ""
+class SearchJobs:
+    """What every kind of search shares; begins with the parameters that earlier runs have used."""
+
+    def __init__(self, run: SearchRun) -> None:
+        self.run = run
+        self.sampler = make_sampler(run.search, run.sweep)
+        self._earlier = run.earlier()
+        self._parameters: dict[int, Parameters] = dict(self._earlier.parameters)
+        self._next = self._earlier.next
+        self._queue: list[Job] = []
+
+    @property
+    def begun(self) -> tuple[Job, ...]:
+        """The jobs that an earlier run has begun and this one is to run."""
+        return tuple(self._queue)
+
+    @property
+    def _left(self) -> int:
+        """How many parameters are still to be sampled."""
+        return max(0, self.run.search.trials - len(self._parameters))
+
+    def _sample(self) -> int | None:
+        """Sample new parameters and return their number, None when there are no more."""
+        parameters = self.sampler.ask(self._next, self._parameters.values()) if self._left else None
+        if parameters is None:
+            return None
+        self._parameters[self._next] = parameters
+        self._next += 1
+        return self._next - 1
+
+    def _mean(self, scores: Mapping[int, float | None]) -> float | None:
+        """Return the mean over the training seeds; None where one failed or is not done."""
+        known = [score for s in self.run.train_seeds if (score := scores.get(s)) is not None]
+        return math.fsum(known) / len(known) if len(known) == len(self.run.train_seeds) else None
+
+    def _ranked(self, scores: Mapping[int, Mapping[int, float | None]]) -> list[int]:
+        """Return the numbers with a mean score, the best first.
+
+        scores: by number and training seed, None for a failed trial.
+        """
+        means = {
+            number: mean
+            for number, by_seed in scores.items()
+            if (mean := self._mean(by_seed)) is not None
+        }
+        return sorted(means, key=lambda number: (-means[number], number))
 
 
 def inside(axes: Mapping[str, Axis], parameters: Parameters) -> bool:
-    """Whether a point has a value on each of the axes and no other."""
+    """Whether parameters have a value on each of the axes and no other."""
     return parameters.keys() == axes.keys() and all(
         axis.holds(parameters[key]) for key, axis in axes.items()
     )
-
-
-def typical_job(search: Search, sweep: str, train_seed: int) -> Job:
-    """Return a whole trial in the middle of the space, for an estimate of the time."""
-    middle = {key: axis.middle for key, axis in search.axes.items()}
-    point = middle if _hash(search, middle) else {}
-    return make_job(search, sweep, -1, point, train_seed)
-
-
-def largest_jobs(search: Search, sweep: str, train_seed: int) -> list[Job]:
-    """Return the job that wants the most of the demonstrations, where the axes leave that open."""
-    axis = search.axes.get("train.batch_size")
-    if axis is None:
-        return []
-    point = {"train.batch_size": max(axis.choices) if axis.choices else int(axis.high)}
-    return [make_job(search, sweep, -1, point, train_seed)] if _hash(search, point) else []
-
-
-def make_job(
-    search: Search,
-    sweep: str,
-    number: int,
-    parameters: Parameters,
-    train_seed: int,
-    *,
-    until: int | None = None,
-    question: str = QUESTION,
-) -> Job:
-    """Return the job of a point with one training seed; `until` as in Job."""
-    info = {
-        "sweep": sweep,
-        "question": question,
-        "arm": f"#{number}",
-        "track": search.track,
-        "number": number,
-        "parameters": parameters,
-    }
-    label = f"{question} / #{number}, seed {train_seed}"
-    if until is not None:
-        label += f", to step {until}"
-    return Job(search.config(parameters), train_seed, label, info, until)
 
 
 def finite_score(status: Mapping[str, Any]) -> float | None:
@@ -124,14 +181,13 @@ def finite_score(status: Mapping[str, Any]) -> float | None:
 
 
 def selection_scores(trial: Path) -> dict[int, float]:
-    """Return the mean score of each selection of a trial, by its step; torn files are left out."""
+    """Return the mean score of each selection of a trial by its step; torn files are left out."""
     found = {}
     for path in sorted((trial / "episodes").glob("select-*.parquet")):
+        # A torn one is set aside by the trial itself, which then repeats its rollouts.
         rows = files.read_or(None, table_schemas.read_file, path, "episodes")
-        if rows is None:
-            continue  # torn: the trial itself sets it aside and rolls out again
-        scored = rows.filter(pc.is_valid(rows["score"]))
-        if scored.num_rows:
+        scored = None if rows is None else rows.filter(pc.is_valid(rows["score"]))
+        if scored is not None and scored.num_rows:
             step = scored["checkpoint_step"][0].as_py()
             found[int(step)] = float(pc.mean(scored["score"]).as_py())
     return found

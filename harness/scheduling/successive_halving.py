@@ -1,4 +1,4 @@
-"""What a search by successive halving has decided, on the disk before it is carried out."""
+"""Asynchronous successive halving (Li et al. 2020), its decisions written before acted on."""
 
 import itertools
 import math
@@ -8,37 +8,35 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.config.domains import Axis
-from harness.config.search_spec import Search
 from harness.config.trial_config import config_hash
 from harness.core import files
 from harness.core.errors import UserError
-from harness.scheduling.jobs import NONE, WAIT, Job, Parameters, Statuses, Wait
-from harness.scheduling.samplers import points
+from harness.scheduling.jobs import WAIT, Job, Parameters, Wait
 from harness.scheduling.search_history import (
-    earlier,
+    SearchJobs,
+    SearchRun,
     finite_score,
     inside,
-    make_job,
     selection_scores,
-    typical_job,
 )
 
 SCHEMA = 1
+FILE = "halving.json"
 
 
-class Step(NamedTuple):
-    """A decision: this point goes on to this level, 0 for its first rung."""
+class Decision(NamedTuple):
+    """The parameters of this number are trained to this level, 0 for the first rung."""
 
     number: int
     level: int
 
 
 @dataclass(frozen=True)
-class Decisions:
-    """halving.json in a sweep's folder: the points and, in order, what was decided of them.
+class DecisionFile:
+    """halving.json in a sweep's folder: all parameters and, in order, the decisions on them.
 
-    base: the hash of what all trials share; with another one the file is of another search. rungs
-    in optimiser steps.
+    base: the hash of what all trials share; a file with another one belongs to another search.
+    rungs: in optimiser steps.
     """
 
     path: Path
@@ -46,23 +44,23 @@ class Decisions:
     factor: int
     rungs: tuple[int, ...]
 
-    def write(self, points: Mapping[int, Parameters], steps: Sequence[Step]) -> None:
+    def write(self, parameters: Mapping[int, Parameters], decisions: Sequence[Decision]) -> None:
         """Write all decisions, atomically."""
         content = {
             "schema": SCHEMA,
             "base": self.base,
             "factor": self.factor,
             "rungs": list(self.rungs),
-            "points": {str(number): point for number, point in points.items()},
-            "decisions": [list(step) for step in steps],
+            "points": {str(number): each for number, each in parameters.items()},
+            "decisions": [list(decision) for decision in decisions],
         }
         files.write_json(content, self.path)
 
-    def read(self, axes: Mapping[str, Axis]) -> tuple[dict[int, Parameters], list[Step]]:
-        """Return the points of today's axes and what was decided of them, in order.
+    def read(self, axes: Mapping[str, Axis]) -> tuple[dict[int, Parameters], list[Decision]]:
+        """Return the parameters on today's axes and the decisions on them, in order.
 
-        Nothing when there is no file, or a torn one: the trials themselves show how far they were
-        sent. UserError when the search was begun with other rungs.
+        Nothing when the file is absent or torn: the trials themselves show how far they were
+        promoted. UserError when the search was begun with other rungs.
         """
         content = files.read_or(None, files.read_json, self.path, set_aside=True)
         if content is None:
@@ -77,54 +75,40 @@ class Decisions:
                 f"{content['rungs']} and factor {content['factor']}, given {list(self.rungs)} and "
                 f"{self.factor}; give it another --name"
             )
-        points = {
-            int(number): point for number, point in content["points"].items() if inside(axes, point)
-        }
-        steps = [Step(*each) for each in content["decisions"]]
-        return points, [step for step in steps if step.number in points]
+        parameters = {int(n): each for n, each in content["points"].items() if inside(axes, each)}
+        decisions = [Decision(*each) for each in content["decisions"]]
+        return parameters, [each for each in decisions if each.number in parameters]
 
 
-FILE = "halving.json"
-
-
-class HalvingJobs:
-    """Hands out promotions before new points; waits while a running job may bring one.
+class HalvingJobs(SearchJobs):
+    """Prefers promotions to new parameters; waits while a running job may lead to a promotion.
 
     The objective at a rung is the mean over training seeds of the best selection score up to it.
-    Of the n points that have come to a rung, the floor(n / factor) best go on as soon as they are
-    among these; a failed one counts and never goes on. When nothing else is left and no point has
-    come to its end, the best of the highest rung goes on, so that the winner is a whole trial.
+    Of n parameters that have reached a rung, the floor(n / factor) best are promoted as soon as
+    they are among these; a failed trial counts and is never promoted. When nothing else is left
+    and none has reached the end, the best of the highest rung is promoted, so that the winner is a
+    whole trial.
 
-    Every decision is kept in halving.json before it is carried out, and scores are read from the
-    trials' folders: whatever was killed goes on with the rungs and promotions that it had.
+    Decisions are written to halving.json before they are acted on, and scores are read from the
+    trials' folders: an interrupted search resumes with the same rungs and promotions.
     """
 
-    def __init__(
-        self,
-        search: Search,
-        sweep: str,
-        directory: Path,
-        train_seeds: Sequence[int],
-        *,
-        retry_failed: bool = False,
-        statuses: Statuses = NONE,
-    ) -> None:
-        assert search.halving is not None, "a search without rungs is run otherwise"
-        self.search, self.sweep, self.train_seeds = search, sweep, tuple(train_seeds)
-        self.directory, self.factor = directory, search.halving.factor
-        config = search.config({})  # the axes leave its length alone
-        self.rungs, self.steps = search.halving.rungs(config), config.train.steps
+    def __init__(self, run: SearchRun) -> None:
+        super().__init__(run)
+        assert run.search.halving is not None, "only for a search with rungs"
+        config = run.search.config({})  # the axes do not change its length
+        self.factor = run.search.halving.factor
+        self.rungs, self.steps = run.search.halving.rungs(config), config.train.steps
         base = config_hash(config)
-        self._decisions = Decisions(directory / FILE, base, self.factor, self.rungs)
-        self.points = points(search, sweep)
-        self._parameters: dict[int, Parameters] = {}
-        self._level: dict[int, int] = {}  # the highest that a point was sent to
-        self._decided: list[Step] = []
-        # By level, point and training seed; None for what failed.
-        self._scores: list[dict[int, dict[int, float | None]]] = [{} for _ in range(self.top + 1)]
-        self._queue: list[Job] = []
+        self._file = DecisionFile(run.directory / FILE, base, self.factor, self.rungs)
         self._running: set[str] = set()
-        self._read(retry_failed, statuses)
+        # By level, number and training seed; None for a failed trial.
+        self._scores: list[dict[int, dict[int, float | None]]] = [{} for _ in range(self.top + 1)]
+        noted, self._decisions = self._file.read(run.search.axes)
+        self._level = {each.number: each.level for each in self._decisions}  # the highest
+        self._parameters |= noted
+        self._next = max(self._next, *(number + 1 for number in noted), 0)
+        self._resume()
 
     @property
     def top(self) -> int:
@@ -132,147 +116,109 @@ class HalvingJobs:
         return len(self.rungs)
 
     @property
-    def begun(self) -> tuple[Job, ...]:
-        """The jobs that were decided before and are to be run (again)."""
-        return tuple(self._queue)
-
-    @property
     def further(self) -> int:
-        """About how many jobs will be decided, as if each rung let exactly its share go on."""
-        if self._queue or self._promotion() or self._points_left or self._last_promotion():
+        """The approximate number of jobs to be decided, if each rung promotes just its share."""
+        if self._queue or self._promotion() or self._left or self._last_promotion():
             left = sum(total - sent for total, sent in self._sizes())
-            return max(int(not self._queue), left) * len(self.train_seeds)
+            return max(int(not self._queue), left) * len(self.run.train_seeds)
         return 0
 
     @property
     def full_trials(self) -> float:
-        """About how many whole trials the steps that are left amount to."""
+        """The approximate number of whole trials that the steps left amount to."""
         ends = (0, *self.rungs, self.steps)
         lengths = [end - start for start, end in itertools.pairwise(ends)]
         begun = sum(lengths[self._level[job.info["number"]]] for job in self._queue)
         left = zip(self._sizes(), lengths, strict=True)
         steps = sum((total - sent) * length for (total, sent), length in left)
-        return (begun + steps * len(self.train_seeds)) / self.steps
-
-    @property
-    def typical(self) -> Job:
-        """A whole trial in the middle of the space, for an estimate of the time."""
-        return typical_job(self.search, self.sweep, self.train_seeds[0])
+        return (begun + steps * len(self.run.train_seeds)) / self.steps
 
     def next(self) -> Job | Wait | None:
-        """Return the next job, WAIT while another one's end may bring one."""
+        """Return the next job, WAIT while the end of another one may lead to one."""
         if not self._queue:
-            step = self._promotion() or self._new_point()
-            if step is None and self._running:
+            decision = self._promotion()
+            if decision is None and (number := self._sample()) is not None:
+                decision = Decision(number, 0)
+            if decision is None and self._running:
                 return WAIT
-            step = step or self._last_promotion()
-            if step is None:
+            decision = decision or self._last_promotion()
+            if decision is None:
                 return None
-            self._decide(step)
+            self._decisions.append(decision)
+            self._level[decision.number] = decision.level
+            self._file.write(self._parameters, self._decisions)
+            self._queue += [self._job(decision, seed) for seed in self.run.train_seeds]
         job = self._queue.pop(0)
         self._running.add(job.id)
         return job
 
     def done(self, job: Job, status: Mapping[str, Any]) -> None:
-        """Take a job's scores to its rung and to those that it passed."""
+        """Record a job's scores at its rung and at the earlier ones."""
         self._running.discard(job.id)
         level = self.top if job.until is None else self.rungs.index(job.until)
-        key = job.info["number"], job.train_seed
-        by_step = selection_scores(self.directory / "trials" / job.id)
-        self._note(key, level, status, by_step, over=True)
+        decision = Decision(job.info["number"], level)
+        by_step = selection_scores(self.run.directory / "trials" / job.id)
+        self._record(decision, job.train_seed, status, by_step, over=True)
 
     def ranking(self) -> list[tuple[int, Parameters]]:
-        """Return the points with their numbers, the farthest first, of those the best."""
+        """Return numbers and parameters: those of the highest level first, of these the best."""
         found: dict[int, None] = {}
         for level in reversed(range(self.top + 1)):
-            found |= dict.fromkeys(self._best(level))
+            found |= dict.fromkeys(self._ranked(self._scores[level]))
         return [(number, self._parameters[number]) for number in found]
 
-    def _promotion(self) -> Step | None:
-        """Return the promotion that is due by the rule, from the highest rung down."""
+    def _promotion(self) -> Decision | None:
+        """Return the promotion that the rule demands, from the highest rung down."""
+        seeds = set(self.run.train_seeds)
         for level in reversed(range(self.top)):
-            share = len(self._complete(level)) // self.factor
-            for number in self._best(level)[:share]:
-                if self._level[number] == level:
-                    return Step(number, level + 1)
+            complete = sum(scores.keys() >= seeds for scores in self._scores[level].values())
+            found = self._best_at(level, complete // self.factor)
+            if found is not None:
+                return found
         return None
 
-    def _new_point(self) -> Step | None:
-        if not self._points_left:
+    def _last_promotion(self) -> Decision | None:
+        """Return the promotion that leads to a whole trial when the rule alone has led to none."""
+        if self._ranked(self._scores[self.top]):
             return None
-        number = self._next
-        point = self.points.ask(number, self._parameters.values())
-        if point is None:
-            return None
-        self._parameters[number] = point
-        self._next += 1
-        return Step(number, 0)
+        found = (self._best_at(level) for level in reversed(range(self.top)))
+        return next((each for each in found if each is not None), None)
 
-    def _last_promotion(self) -> Step | None:
-        """Return what brings a point to its end when the rule alone has brought none."""
-        if self._best(self.top):
-            return None
-        for level in reversed(range(self.top)):
-            for number in self._best(level):
-                if self._level[number] == level:
-                    return Step(number, level + 1)
+    def _best_at(self, level: int, among: int | None = None) -> Decision | None:
+        """Return the promotion of the best of a level's first `among` that was not promoted."""
+        for number in self._ranked(self._scores[level])[:among]:
+            if self._level[number] == level:
+                return Decision(number, level + 1)
         return None
 
-    @property
-    def _points_left(self) -> int:
-        return max(0, self.search.trials - len(self._parameters))
-
-    def _decide(self, step: Step) -> None:
-        """Keep a decision on the disk, then carry it out."""
-        self._decided.append(step)
-        self._level[step.number] = step.level
-        self._decisions.write(self._parameters, self._decided)
-        self._queue += [self._job(step, seed) for seed in self.train_seeds]
-
-    def _job(self, step: Step, seed: int) -> Job:
-        number, level = step
+    def _job(self, decision: Decision, seed: int) -> Job:
+        number, level = decision
         until = self.rungs[level] if level < self.top else None
-        parameters = self._parameters[number]
-        return make_job(self.search, self.sweep, number, parameters, seed, until=until)
-
-    def _complete(self, level: int) -> list[int]:
-        """Return the points all of whose training seeds have come to a level or failed there."""
-        seeds = set(self.train_seeds)
-        return [number for number, got in self._scores[level].items() if got.keys() >= seeds]
-
-    def _best(self, level: int) -> list[int]:
-        """Return the points that have come to a level, the best first, failed ones left out."""
-        means = {}
-        for number in self._complete(level):
-            scores = [self._scores[level][number][seed] for seed in self.train_seeds]
-            known = [score for score in scores if score is not None]
-            if len(known) == len(scores):
-                means[number] = math.fsum(known) / len(known)
-        return sorted(means, key=lambda number: (-means[number], number))
+        return self.run.job(number, self._parameters[number], seed, until=until)
 
     def _sizes(self) -> list[tuple[int, int]]:
-        """Return for every level how many points will be sent there in all, and how many were."""
-        total, found = self.search.trials, []
+        """Return for every level how many parameters will reach it, and how many were sent."""
+        total, found = self.run.search.trials, []
         for level in range(self.top + 1):
             sent = sum(reached >= level for reached in self._level.values())
             found.append((max(total, sent), sent))
             total = max(1, total // self.factor)
         return found
 
-    def _note(
+    def _record(
         self,
-        key: tuple[int, int],
-        level: int,
+        decision: Decision,
+        seed: int,
         status: Mapping[str, Any],
         by_step: Mapping[int, float],
         *,
         over: bool,
     ) -> None:
-        """Take a trial's scores to the levels up to this one; the last only when the job is over.
+        """Record a trial's scores at the levels up to the decision's, at that one if it is over.
 
-        What ended without a score there has failed.
+        A trial that ended without a score there has failed.
         """
-        number, seed = key
+        number, level = decision
         for each in range(level + 1 if over else level):
             scores = self._scores[each].setdefault(number, {})
             found = self._score(each, status, by_step)
@@ -284,7 +230,7 @@ class HalvingJobs:
     def _score(
         self, level: int, status: Mapping[str, Any], by_step: Mapping[int, float]
     ) -> float | None:
-        """Return the best selection score up to a level's step, None before it was selected."""
+        """Return the best selection score up to a level's step, None before its selection."""
         if level == self.top:
             return finite_score(status) if status.get("status") == "finished" else None
         rung = self.rungs[level]
@@ -293,40 +239,32 @@ class HalvingJobs:
             return best if math.isfinite(best) else None
         return finite_score(status) if status.get("step") == rung else None
 
-    def _read(self, retry_failed: bool, statuses: Statuses) -> None:
-        """Take up the decisions of earlier runs and what came of them."""
-        found = earlier(self.directory, self.search, statuses=statuses)
-        noted, self._decided = self._decisions.read(self.search.axes)
-        self._level = {step.number: step.level for step in self._decided}
-        self._parameters = {**found.parameters, **noted}
-        self._next = max(found.next, *(number + 1 for number in noted), 0)
-        for number, point in self._parameters.items():
-            self.points.add(number, point)
-            if number not in self._level:  # without the note, a trial shows how far it was sent
-                those = (found.statuses.get((number, seed), {}) for seed in self.train_seeds)
-                level = max(self._evidence(status) for status in those)
-                self._decided += [Step(number, each) for each in range(level + 1)]
+    def _resume(self) -> None:
+        """Apply the decisions of earlier runs and queue the trials that are not at their rung."""
+        statuses = self._earlier.statuses
+        for number, parameters in self._parameters.items():
+            self.sampler.add(number, parameters)
+            if number not in self._level:  # without the file, a trial shows how far it was sent
+                those = (statuses.get((number, seed), {}) for seed in self.run.train_seeds)
+                level = max(self._reached(status) for status in those)
+                self._decisions += [Decision(number, each) for each in range(level + 1)]
                 self._level[number] = level
-        last = {step.number: index for index, step in enumerate(self._decided)}
+        last = {each.number: index for index, each in enumerate(self._decisions)}
         for number in sorted(last, key=lambda each: last[each]):
-            for seed in self.train_seeds:
-                self._resume(number, seed, found.statuses.get((number, seed), {}), retry_failed)
+            decision = Decision(number, self._level[number])
+            for seed in self.run.train_seeds:
+                status = statuses.get((number, seed), {})
+                job = self._job(decision, seed)
+                trial = self.run.directory / "trials" / job.id
+                by_step = selection_scores(trial) if status else {}
+                over = self.run.is_over(status)
+                if status.get("status") == "stopped":
+                    over = job.until in by_step
+                self._record(decision, seed, status, by_step, over=over)
+                if not over:
+                    self._queue.append(job)
 
-    def _resume(
-        self, number: int, seed: int, status: Mapping[str, Any], retry_failed: bool
-    ) -> None:
-        level = self._level[number]
-        job = self._job(Step(number, level), seed)
-        by_step = selection_scores(self.directory / "trials" / job.id) if status else {}
-        state = status.get("status")
-        over = state == "finished" or (state == "failed" and not retry_failed)
-        if state == "stopped":
-            over = level < self.top and self.rungs[level] in by_step
-        self._note((number, seed), level, status, by_step, over=over)
-        if not over:
-            self._queue.append(job)
-
-    def _evidence(self, status: Mapping[str, Any]) -> int:
+    def _reached(self, status: Mapping[str, Any]) -> int:
         if status.get("status") in ("finished", "lost"):
             return self.top
         return sum(status.get("step", 0) > rung for rung in self.rungs)

@@ -1,15 +1,16 @@
-"""results/<sweep>/: who may write there, what was planned there, how far its trials are."""
+"""results/<sweep>/: its lock, its plan, the statuses of its trials, its copy on an object store."""
 
 import os
 import platform
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from harness.config.plan import Plan
-from harness.config.trial_config import config_hash, parse_trial_id, to_dict
+from harness.config.trial_config import to_dict
 from harness.core import files, paths, provenance
 from harness.core.errors import UserError
 from harness.demos.source import Source
@@ -19,15 +20,45 @@ from harness.storage import json_schemas
 from harness.storage.trial_folder import TrialFolder
 
 SCHEMA = 1
+ENDED = ("finished", "stopped", "failed")  # the statuses that a worker leaves
+
+
+@dataclass(frozen=True)
+class TrialSettings:
+    """What all trials of a sweep share, in plain values that can be sent to a worker.
+
+    folder: the sweep's; uri: of the store that it is a copy of, None for a folder that every
+    machine shares. data: the path of the demonstrations; fingerprint: what their hash must be.
+    threads: of a trial. seconds: the time limit of a trial.
+    """
+
+    folder: str
+    data: str
+    fingerprint: str
+    threads: int
+    seconds: float
+    uri: str | None = None
+
+    def trial(self, id_: str) -> TrialFolder:
+        """Return the folder of a trial."""
+        return TrialFolder(Path(self.folder) / "trials" / id_)
+
+    def check_shared(self) -> None:
+        """OSError when this machine does not see the sweep's folder."""
+        if self.uri is None and not (Path(self.folder) / "plan.json").is_file():
+            raise OSError(
+                f"all machines of a cluster must share {self.folder}, {platform.node()} does not; "
+                "give --results a shared folder or an object store's URI"
+            )
 
 
 class SweepFolder:
-    """One sweep's folder; only the holder of its lock writes there.
+    """One sweep's folder; only the holder of its lock writes to it.
 
-    mirror: the object store that it is a copy of; everything that follows is as without one.
+    mirror: the object store that it is a copy of; without one, what concerns a store does nothing.
     """
 
-    def __init__(self, path: Path, mirror: "Mirror | None" = None) -> None:
+    def __init__(self, path: Path, mirror: Mirror | None = None) -> None:
         self.path, self.mirror = path, mirror
 
     @classmethod
@@ -38,10 +69,6 @@ class SweepFolder:
         """
         if not paths.is_uri(results):
             return cls(Path(results).expanduser().absolute() / name)
-        from harness.remote.mirror import (
-            Mirror,  # the import takes a while that folders need not wait
-        )
-
         mirror = Mirror(str(results))
         mirror.check()
         return cls(mirror.path / name, mirror)
@@ -55,16 +82,16 @@ class SweepFolder:
         """Return the folder of a trial."""
         return TrialFolder(self.path / "trials" / id_)
 
-    def statuses(self, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """Return each trial's status.json, {} for one that has not begun.
+    def statuses(self) -> dict[str, dict[str, Any]]:
+        """Return the status.json of each trial that has a folder, {} where there is none yet.
 
-        One that is finished and has lost what is to be read of it is "lost".
+        A finished trial whose best checkpoint or episodes are gone has the status "lost".
         """
         try:
-            begun = {entry.name for entry in os.scandir(self.path / "trials")}
+            ids = sorted(entry.name for entry in os.scandir(self.path / "trials"))
         except OSError:
-            begun = set()  # no folder yet; of one that cannot be read the lock will tell
-        return {id_: self._status(id_) if id_ in begun else {} for id_ in ids}
+            return {}  # no folder yet; if it cannot be read, taking the lock fails
+        return {id_: self._status(id_) for id_ in ids}
 
     def _status(self, id_: str) -> dict[str, Any]:
         trial = self.trial(id_)
@@ -74,85 +101,63 @@ class SweepFolder:
             return {**status, "status": "lost"}
         return status
 
-    def trial_ids(self) -> list[str]:
-        """Return the trials that have a folder."""
-        return sorted(path.parent.name for path in self.path.glob("trials/*/config.json"))
-
-    def seconds(self) -> dict[str, float]:
-        """Return how long finished trials took by config hash, the mean over training seeds."""
-        found: dict[str, list[float]] = {}
-        for id_, status in self.statuses(self.trial_ids()).items():
-            if status.get("status") == "finished":
-                seconds = status["train_seconds"] + status.get("select_seconds", 0.0)
-                found.setdefault(parse_trial_id(id_)[0], []).append(seconds)
-        return {hash_: sum(each) / len(each) for hash_, each in found.items()}
-
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for this process; UserError when another holds it or it is read-only.
 
-        The system gives the lock up when its process dies, so a stale one is in nobody's way.
+        The system releases the lock of a process that dies.
         """
-        path = self.path / ".lock"
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            path.touch()
-        except OSError as error:
-            raise UserError(
-                f"the results' folder must be writable, {self.path} is not: {error.strerror}"
-            ) from None
-        with files.lock(path) as held:
+        path, name = self.path / ".lock", self.path.name
+        with ExitStack() as stack:
+            try:
+                held = stack.enter_context(files.lock(path))
+            except OSError as error:
+                raise UserError(
+                    f"the results' folder must be writable, {self.path} is not: {error.strerror}"
+                ) from None
             if not held:
                 holder = path.read_text()[:200].strip() or "another process"
                 raise UserError(
                     f"a sweep runs once at a time, {self.path} is being run by {holder}"
                 )
             path.write_text(f"process {os.getpid()} on {platform.node()}\n")
-            with self._store():
-                yield
+            if self.mirror is not None:
+                stack.enter_context(self.mirror.lock(name))
+                self.mirror.pull(name, held=True)
+            yield
             path.write_text("")
 
-    @contextmanager
-    def _store(self) -> Iterator[None]:
-        if self.mirror is None:
-            yield
-            return
-        with self.mirror.lock(self.path.name):
-            self.mirror.pull(self.path.name, held=True)
-            yield
-
     def refresh(self) -> None:
-        """Take note of what a store knows of the sweep, for a look that changes nothing."""
+        """Copy the sweep's small files from the store, without the lock."""
         if self.mirror is not None:
             self.mirror.pull(self.path.name)
 
     def refresh_trial(self, id_: str) -> None:
-        """Take note of what a worker on another machine has put into the store."""
-        if self.mirror is not None:
-            with self.mirror.once():
-                self.mirror.pull_trial(self.trial(id_).path)
+        """Copy what a worker on another machine has written, if the store can be reached."""
+        self._try(lambda mirror: mirror.pull_trial(self.trial(id_).path))
 
     def push_trial(self, id_: str) -> None:
-        """Put what this process has written of a trial into the store."""
-        if self.mirror is not None:
-            with self.mirror.once():
-                self.mirror.push_trial(self.trial(id_).path)
+        """Copy what this process has written of a trial, if the store can be reached."""
+        self._try(lambda mirror: mirror.push_trial(self.trial(id_).path))
 
-    def push(self) -> None:
-        """Put the plan into the store; RemoteError when that cannot be done."""
+    def push_plan(self) -> None:
+        """Copy the plan to the store; RemoteError when that fails."""
         if self.mirror is not None:
             self.mirror.push_plan(self.path.name)
 
     def push_order(self) -> None:
-        """Put the order of a search into the store; out of reach, it goes there with the next."""
-        if self.mirror is not None:
-            with self.mirror.once():
-                self.mirror.push_plan(self.path.name)
+        """Copy the decisions of a search, if the store can be reached; else with the next ones."""
+        self._try(lambda mirror: mirror.push_plan(self.path.name))
 
     def publish(self) -> None:
-        """Put what people read (tables, answers, the page) into the store."""
+        """Copy tables, answers and the page to the store."""
         if self.mirror is not None:
             self.mirror.push_derived(self.path.name)
+
+    def _try(self, copy: Callable[[Mirror], None]) -> None:
+        if self.mirror is not None:
+            with self.mirror.once():
+                copy(self.mirror)
 
     def plan(self) -> dict[str, Any]:
         """Return the plan of the last run, {} without one; UserError when it is not readable."""
@@ -164,7 +169,7 @@ class SweepFolder:
         return content
 
     def check_same(self, budget: str, source: Source, fingerprint: str) -> None:
-        """UserError when the last run had another budget or other data."""
+        """UserError when the sweep was begun with another budget or other data."""
         before = self.plan()
         if not before:
             return
@@ -183,7 +188,7 @@ class SweepFolder:
             )
 
     def changed_code(self) -> list[str]:
-        """Return the files that decide a trial's numbers and are not those of the last run."""
+        """Return the files that decide a trial's numbers and differ from those of the last run."""
         before, now = self.plan().get("code"), provenance.code()
         if before is None:
             return []
@@ -192,7 +197,7 @@ class SweepFolder:
     def write_plan(
         self, plan: Plan, space: Path, jobs: Iterable[Job], source: Source, fingerprint: str
     ) -> None:
-        """Write plan.json: everything that is asked for, and what it is asked of."""
+        """Write plan.json: questions, trials, demonstrations, and the version of the code."""
         content = {
             "schema": SCHEMA,
             "sweep": self.path.name,
@@ -219,17 +224,15 @@ class SweepFolder:
             ],
             "baseline": next(iter(plan.baselines.values()), None),
             "baselines": dict(plan.baselines),
-            "trials": [_planned(job) for job in jobs],
+            "trials": [
+                {
+                    "config_hash": job.config_hash,
+                    "train_seed": job.train_seed,
+                    **{key: job.info[key] for key in ("question", "arm", "track")},
+                    "config": to_dict(job.config),
+                }
+                for job in jobs
+            ],
             "search": None if plan.search is None else plan.search.describe(),
         }
         files.write_json(content, self.path / "plan.json")
-
-
-def _planned(job: Job) -> Mapping[str, Any]:
-    hash_ = config_hash(job.config)
-    return {
-        "config_hash": hash_,
-        "train_seed": job.train_seed,
-        **{key: job.info[key] for key in ("question", "arm", "track")},
-        "config": to_dict(job.config),
-    }

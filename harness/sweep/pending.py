@@ -1,4 +1,4 @@
-"""What is left to do of a sweep: its jobs, those that are asked for, how each of them stands."""
+"""The trials that are left of a sweep, those that this run is about, and their states."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -8,26 +8,25 @@ from typing import Any
 import numpy as np
 
 from harness.config.plan import Plan
-from harness.config.trial_config import config_hash, nearest
+from harness.config.trial_config import nearest, parse_trial_id
 from harness.core.errors import UserError
-from harness.demos import source as data
 from harness.scheduling.full_search import search_jobs
-from harness.scheduling.jobs import Job, Jobs, PlannedJobs, planned_job
-from harness.scheduling.search_history import largest_jobs
+from harness.scheduling.jobs import Job, Jobs, PlannedJobs, Statuses, planned_job
+from harness.scheduling.search_history import SearchRun
 from harness.sweep.folder import SweepFolder
-from ibc.config import training
+from ibc.config.training import SplitConfig
 from ibc.data import demos as ibc_demos
+from ibc.data.demos import Demos
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a sweep is made of and what of it is left.
+    """A sweep's jobs.
 
-    planned: every job that is known beforehand; asked: those that this run is about; left: those
-    that are to be run. further: jobs that a search has yet to find. typical: what to time.
-    statuses: the status.json of each trial there is. source: where the jobs to be run come from.
-    in_trials: how many whole trials they amount to, None for one each. largest: what else is to be
-    checked against the data.
+    planned: all that are known beforehand; asked: those that this run is about; left: those to run.
+    further: the jobs that a search will add. typical: to estimate the time by. statuses: of every
+    trial with a folder, as read once at the start. source: the queue of the jobs to run.
+    full_trials: the whole trials that they amount to. largest: further jobs to check the data with.
     """
 
     planned: tuple[Job, ...]
@@ -35,72 +34,78 @@ class Work:
     left: tuple[Job, ...]
     further: int
     typical: tuple[Job, ...]
-    statuses: Mapping[str, Mapping[str, Any]]
+    statuses: Statuses
     source: Jobs
-    in_trials: float | None = None
+    full_trials: float
     largest: tuple[Job, ...] = ()
 
     @property
-    def full_trials(self) -> float:
-        """About how many whole trials the jobs amount to; those of a search may be parts."""
-        return float(self.total) if self.in_trials is None else self.in_trials
-
-    @property
     def total(self) -> int:
-        """How many jobs are to be run."""
+        """The number of jobs to run."""
         return len(self.left) + self.further
 
     @property
     def states(self) -> Counter[str]:
-        """How many of the trials that this run is about stand where; "missing" ones have not begun.
+        """The number of trials that this run is about, by state.
 
-        A search's trials are those that it has found so far.
+        A search's trials are those that it has so far.
         """
-        ids = [job.id for job in self.asked] or list(self.statuses)
-        return Counter(state_of(self.statuses[id_]) for id_ in ids)
+        if self.asked:
+            return Counter(self.state(job) for job in self.asked)
+        return Counter(state_of(status) for status in self.statuses.values())
+
+    def state(self, job: Job) -> str:
+        """Return the state of a job's trial."""
+        return state_of(self.statuses.get(job.id, {}))
 
 
 def state_of(status: Mapping[str, Any]) -> str:
-    """Return the status of a status.json, "missing" where the trial has not begun."""
-    return str(status.get("status", "missing"))
+    """Return the status of a status.json, "pending" where there is none."""
+    return str(status.get("status", "pending"))
+
+
+def finished_seconds(statuses: Statuses) -> dict[str, float]:
+    """Return how long finished trials took by config hash, the mean over training seeds."""
+    found: dict[str, list[float]] = {}
+    for id_, status in statuses.items():
+        if status.get("status") == "finished":
+            seconds = status["train_seconds"] + status.get("select_seconds", 0.0)
+            found.setdefault(parse_trial_id(id_)[0], []).append(seconds)
+    return {hash_: sum(each) / len(each) for hash_, each in found.items()}
 
 
 def find(plan: Plan, folder: SweepFolder, questions: Iterable[str], retry_failed: bool) -> Work:
     """Return what is left of the plan in this folder.
 
-    questions: run those of these names alone, with their baselines; all when there is none.
+    questions: run only those of these names, with their baselines; all when there is none.
     UserError for a question that the plan does not have.
     """
     hashes = _asked(plan, tuple(questions))
+    statuses = folder.statuses()
+    sweep = folder.path.name
     if plan.search is not None:
-        return _search(plan, folder, retry_failed)
-    planned = tuple(planned_job(trial, folder.path.name) for trial in plan.trials)
-    statuses = folder.statuses(job.id for job in planned)
-    asked = tuple(j for j in planned if hashes is None or config_hash(j.config) in hashes)
+        seeds = plan.train_seeds
+        run = SearchRun(plan.search, sweep, folder.path, seeds, retry_failed, statuses)
+        search = search_jobs(run)
+        typical = (*search.begun, *([run.typical] if search.further else []))
+        largest, trials = tuple(run.largest), search.full_trials
+        return Work(
+            (), (), search.begun, search.further, typical, statuses, search, trials, largest
+        )
+    planned = tuple(planned_job(trial, sweep) for trial in plan.trials)
+    asked = tuple(job for job in planned if hashes is None or job.config_hash in hashes)
     over = {"finished"} if retry_failed else {"finished", "failed"}
-    left = tuple(job for job in asked if state_of(statuses[job.id]) not in over)
-    return Work(planned, asked, left, 0, left, statuses, PlannedJobs(left))
-
-
-def _search(plan: Plan, folder: SweepFolder, retry_failed: bool) -> Work:
-    assert plan.search is not None, "a plan without a search knows its jobs"
-    statuses = folder.statuses(folder.trial_ids())
-    search = search_jobs(
-        plan, folder.path.name, folder.path, retry_failed=retry_failed, statuses=statuses
-    )
-    typical = (*search.begun, *([search.typical] if search.further else []))
-    further, in_trials = search.further, search.full_trials
-    largest = tuple(largest_jobs(plan.search, folder.path.name, plan.train_seeds[0]))
-    return Work((), (), search.begun, further, typical, statuses, search, in_trials, largest)
+    left = tuple(job for job in asked if state_of(statuses.get(job.id, {})) not in over)
+    return Work(planned, asked, left, 0, left, statuses, PlannedJobs(left), float(len(left)))
 
 
 def _asked(plan: Plan, questions: tuple[str, ...]) -> set[str] | None:
-    """Return the configs of these questions, None for all of the plan."""
+    """Return the hashes of these questions' configs, None for all of the plan."""
     if not questions:
         return None
     if plan.search is not None:
         raise UserError(f"--question chooses among questions, and {plan.name} holds a search")
-    # A question that is asked on several tracks goes by its own name as well as by each track's.
+    # A question of several tracks has its own name as well as one for each track.
     by_name: dict[str, set[str]] = {}
     for question in plan.questions:
         hashes = {arm.config_hash for arm in question.arms}
@@ -113,11 +118,10 @@ def _asked(plan: Plan, questions: tuple[str, ...]) -> set[str] | None:
     return set().union(*(by_name[name] for name in questions))
 
 
-def check_data(work: Work, source: data.Source) -> None:
-    """Refuse a split or a batch that these demonstrations cannot fill, before anything starts."""
-    demos = data.open_demos(source, ())
+def check_data(work: Work, demos: Demos) -> None:
+    """UserError for a split or a batch that is too large for the demonstrations."""
     lengths = np.diff(demos.episode_ends, prepend=0)
-    windows: dict[training.SplitConfig, int] = {}
+    windows: dict[SplitConfig, int] = {}
     for job in (*work.typical, *work.largest):
         config = job.config
         try:
@@ -127,7 +131,7 @@ def check_data(work: Work, source: data.Source) -> None:
             if config.train.batch_size > windows[config.split]:
                 raise UserError(
                     f"train.batch_size must be at most the {windows[config.split]} training "
-                    f"windows of {source.path}, given {config.train.batch_size}"
+                    f"windows of {demos.path}, given {config.train.batch_size}"
                 )
         except ValueError as error:
             raise UserError(f"{job.label}: {error}") from None

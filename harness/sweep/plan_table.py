@@ -1,55 +1,48 @@
-"""The plan of a sweep as a table: what is asked, what is done, how long the rest takes."""
+"""The plan of a sweep as a table: questions, arms, the states of their trials, the time of one."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from harness.config.plan import BASELINE, Plan
-from harness.config.trial_config import config_hash
+from harness.config.search_spec import Search
 from harness.core.text import duration
 from harness.scheduling.jobs import Job
-from harness.sweep.pending import state_of
-from harness.trials.estimate import Estimate
+from harness.sweep.estimate import Estimate
+from harness.sweep.pending import Work
 
 MAX_ROWS = 60
 
-
-# What a trial's status is called before a run; one that runs was begun by a run that was killed.
+# The name of a status before a run: then, one that is "running" was interrupted.
 STATES = {
     "finished": "finished",
     "failed": "failed",
     "stopped": "stopped early",
-    "running": "begun",
+    "running": "interrupted",
     "lost": "to be repaired",
-    "missing": "missing",
+    "pending": "to run",
 }
+SAMPLERS = {"tpe": "TPE", "random": "random", "grid": "grid"}
 
 
-def print_plan(
-    console: Console,
-    plan: Plan,
-    jobs: Sequence[Job],
-    statuses: Mapping[str, Mapping[str, Any]],
-    found: Estimate,
-) -> None:
-    """Print a row for each arm of each question, with its trials by state and their time."""
+def print_plan(console: Console, plan: Plan, work: Work, found: Estimate) -> None:
+    """Print a row for each arm of each question, with its trials by state and the time of one."""
     for text in plan.warnings:
         console.print(f"warning: {text}", soft_wrap=True, markup=False, highlight=False)
     if plan.search is not None:
-        _print_search(console, plan, statuses)
+        _print_search(console, plan.search, len(plan.train_seeds))
         return
     of_config: dict[str, list[Job]] = {}
-    for job in jobs:
-        of_config.setdefault(config_hash(job.config), []).append(job)
+    for job in work.planned:
+        of_config.setdefault(job.config_hash, []).append(job)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("question", "arm", "trials"):
         table.add_column(title, overflow="fold")
-    table.add_column("each", justify="right", no_wrap=True)
+    table.add_column("time each", justify="right", no_wrap=True)
     asked = {arm.config_hash for question in plan.questions for arm in question.arms}
     rows = [
         ("", f"{BASELINE} ({track})", hash_, hash_)
@@ -62,7 +55,7 @@ def print_plan(
     before = ""
     for question_name, arm_name, hash_, baseline in rows[:MAX_ROWS]:
         its = of_config[hash_]
-        states = Counter(state_of(statuses[job.id]) for job in its)
+        states = Counter(work.state(job) for job in its)
         seconds = found.seconds.get(its[0].id)
         same = hash_ == baseline and arm_name != BASELINE and bool(question_name)
         table.add_row(
@@ -77,10 +70,10 @@ def print_plan(
         console.print(f"... and {len(rows) - MAX_ROWS:,} more arms")
 
 
-def print_counts(console: Console, folder: Path, states: Counter[str], to_run: int) -> None:
-    """Print one line: how many trials stand where, and how many this run is to run."""
-    words = _words({"finished": 0, "failed": 0, **states})
-    line = f"{folder}: {words}, {to_run} to run"
+def print_counts(console: Console, folder: Path, work: Work) -> None:
+    """Print one line: how many trials are in which state, and how many this run will run."""
+    states = {state: count for state, count in work.states.items() if state != "pending"}
+    line = f"{folder}: {_words({'finished': 0, 'failed': 0, **states})}, {work.total} to run"
     console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
@@ -90,12 +83,10 @@ def _words(states: Mapping[str, int]) -> str:
     return ", ".join(f"{states[s]} {word}" for s, word in known.items() if s in states)
 
 
-def _print_search(console: Console, plan: Plan, statuses: Mapping[str, Mapping[str, Any]]) -> None:
-    search = plan.search
-    assert search is not None
+def _print_search(console: Console, search: Search, train_seeds: int) -> None:
     console.print(
-        f"{escape(search.text)} {search.trials} points by {search.sampler}, "
-        f"{len(plan.train_seeds)} training seed(s) each",
+        f"{escape(search.text)} {search.trials} trials, {SAMPLERS[search.sampler]} sampler, "
+        f"{train_seeds} training seed(s) each",
         soft_wrap=True,
     )
     table = Table(box=None, pad_edge=False, header_style="bold")

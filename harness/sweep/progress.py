@@ -1,4 +1,4 @@
-"""What a sweep is doing: a live table on a terminal, plain lines elsewhere."""
+"""The progress of a sweep: a live table on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Mapping
@@ -39,8 +39,7 @@ class _Running:
 class Progress:
     """Shows running and finished trials; a context manager.
 
-    console: where to. total: trials to be run, those of earlier runs left out. slots: how many run
-    at once. seconds: the estimate for each trial's id, where there is one.
+    total: the jobs of this run. slots: how many run in parallel. seconds: the estimate by trial id.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class Progress:
         self.finished = self.stopped = self.failed = 0
         self._running: dict[str, _Running] = {}
         self._expected = self._taken = 0.0  # of the trials that are over
-        self._began = self._spoke = time.monotonic()
+        self._began = self._printed = time.monotonic()
         # A dumb terminal cannot move its cursor; a pipe or a file is not a terminal at all.
         self._live: Live | None = None
         if console.is_terminal and not console.is_dumb_terminal:
@@ -77,18 +76,18 @@ class Progress:
         if self._live is not None:
             self._live.stop()
 
-    def start(self, job: "Job") -> None:
-        """A trial begins, or begins again."""
+    def start(self, job: Job) -> None:
+        """A trial starts or restarts."""
         self._running[job.id] = _Running(job.label, time.monotonic())
 
-    def epoch(self, job: "Job", metrics: Mapping[str, Any]) -> None:
+    def epoch(self, job: Job, metrics: Mapping[str, Any]) -> None:
         """A trial's epoch has ended."""
         running = self._running.setdefault(job.id, _Running(job.label, time.monotonic()))
         running.metrics.update(metrics)
         self.tick()
 
-    def end(self, job: "Job", status: Mapping[str, Any]) -> None:
-        """A trial is over."""
+    def end(self, job: Job, status: Mapping[str, Any]) -> None:
+        """A trial has ended."""
         running = self._running.pop(job.id, _Running(job.label, time.monotonic()))
         took = time.monotonic() - running.since
         state = status.get("status")
@@ -111,29 +110,27 @@ class Progress:
         self._say(line)
 
     def note(self, text: str) -> None:
-        """Say something that belongs to no trial."""
+        """Print a line that belongs to no trial."""
         self._say(Text(text))
 
     def tick(self) -> None:
-        """Let a plain log show a sign of life now and then."""
+        """Print a line to a plain log when nothing was printed for a while."""
         now = time.monotonic()
-        if self._live is None and self._running and now - self._spoke > HEARTBEAT_SECONDS:
+        if self._live is None and self._running and now - self._printed > HEARTBEAT_SECONDS:
             running = "; ".join(f"{r.label}: {r.step()}" for r in self._running.values())
             self._say(Text(f"running   {running}; {self._left()}"))
 
     def _say(self, line: Text) -> None:
-        self._spoke = time.monotonic()
-        self.console.print(
-            line, soft_wrap=True, highlight=False
-        )  # above the table, if there is one
+        self._printed = time.monotonic()
+        self.console.print(line, soft_wrap=True, highlight=False)  # above a live table
 
     @property
     def _over(self) -> int:
-        """How many jobs have ended; a trial that stopped early may be handed out again as one."""
+        """How many jobs have ended; a trial that stopped early may be run again as another one."""
         return self.finished + self.stopped + self.failed
 
     def _left(self) -> str:
-        """Return the time left in words, from the estimates and how they have held so far."""
+        """Return the time left in words, from the estimates and how good they were so far."""
         unknown = sum(self.seconds.values()) / len(self.seconds) if self.seconds else None
         if unknown is None:
             return "time left unknown"

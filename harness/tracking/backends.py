@@ -1,6 +1,6 @@
-"""TensorBoard, MLflow and W&B: each sends what a sweep tells it.
+"""The experiment trackers TensorBoard, MLflow and W&B, behind one interface.
 
-They are optional: this module is imported only where one was asked for.
+Their libraries are optional, and imported only where a tracker was requested.
 """
 
 import os
@@ -12,12 +12,12 @@ from typing import Any, Protocol
 
 from harness.core.errors import UserError
 
-Point = tuple[int, dict[str, float]]  # a step and its numbers
+Point = tuple[int, dict[str, float]]  # a step and its metrics
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a tracker learns of a trial before it starts; config: every leaf by its dotted name."""
+    """The description of a trial; config: every setting by its dotted name."""
 
     id: str
     sweep: str
@@ -26,19 +26,19 @@ class Trial:
 
 
 class Backend(Protocol):
-    """A library that keeps runs; any exception it raises ends the telling, and only that."""
+    """A tracker's library; an exception that it raises ends the tracking, not the sweep."""
 
     def begin(self, trial: Trial, key: str) -> None:
-        """Begin the run of this key, or go on with it where there is one."""
+        """Start the run of this key, or resume it."""
 
     def points(self, key: str, points: Sequence[Point]) -> None:
-        """Add points to a run's curves; their steps grow."""
+        """Add points with increasing steps to a run's curves."""
 
     def end(self, key: str, scores: Mapping[str, float], facts: Mapping[str, str]) -> None:
-        """Put down what came of the run; facts["status"] is finished, failed or stopped."""
+        """Add the run's results; facts["status"] is finished, failed or stopped."""
 
     def close(self) -> None:
-        """See to it that all of it is kept."""
+        """Write everything that is still pending."""
 
 
 PROJECT = "ibc-harness"
@@ -48,7 +48,7 @@ _MOST_TEXT = 500
 
 
 def make(name: str, sweep_dir: Path) -> Backend:
-    """Return the tracker of this name for a sweep; what is written locally lies in its folder."""
+    """Return the tracker of this name for a sweep; its local files are in the sweep's folder."""
     if name == "tensorboard":
         return TensorBoard(sweep_dir / "tensorboard")
     if name == "mlflow":
@@ -65,7 +65,7 @@ class TensorBoard:
         self._steps: dict[str, int] = {}
 
     def begin(self, trial: Trial, key: str) -> None:
-        """Open a further event file of the trial's folder; the first one holds the config."""
+        """Open another event file in the trial's folder; the first one holds the config."""
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         folder = self.folder / trial.id
@@ -76,7 +76,7 @@ class TensorBoard:
             self._texts(key, {"config": _table({**trial.facts, **trial.config})})
 
     def points(self, key: str, points: Sequence[Point]) -> None:
-        """Write the points out to the disk."""
+        """Write the points to the disk."""
         for step, numbers in points:
             self._scalars(key, step, numbers)
         self._writers[key].flush()
@@ -89,7 +89,7 @@ class TensorBoard:
         self._writers.pop(key).close()
 
     def close(self) -> None:
-        """Close what is open still."""
+        """Close all files."""
         for writer in self._writers.values():
             writer.close()
         self._writers.clear()
@@ -118,7 +118,7 @@ class MLflow:
     """Runs of an experiment named like the sweep, at MLFLOW_TRACKING_URI or in results/<sweep>."""
 
     def __init__(self, sweep_dir: Path) -> None:
-        # It reads these when it is imported: no word to its makers, and its files may be used.
+        # MLflow reads these when it is imported: no telemetry, and local files are allowed.
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
@@ -133,7 +133,7 @@ class MLflow:
         self._runs: dict[str, str] = {}
 
     def begin(self, trial: Trial, key: str) -> None:
-        """Go on with the run that carries the key, or create it."""
+        """Resume the run with the key as a tag, or create it."""
         from mlflow.entities import Param
 
         found = self._client.search_runs([self._experiment], f"tags.`{_KEY}` = '{key}'")
@@ -149,7 +149,7 @@ class MLflow:
             self._client.log_batch(self._runs[key], params=params[at : at + _MOST_PARAMS])
 
     def points(self, key: str, points: Sequence[Point]) -> None:
-        """Send the points in as few requests as it takes."""
+        """Send the points in batches of the largest size."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -169,11 +169,11 @@ class MLflow:
         self.points(key, [(step, {f"final/{name}": value for name, value in scores.items()})])
         self._client.log_batch(run, tags=[RunTag(k, v[:_MOST_TEXT]) for k, v in facts.items()])
         ends = {"finished": "FINISHED", "failed": "FAILED"}
-        # A stopped trial may be promoted later: the run is not over then, only waiting.
+        # A stopped trial may be promoted later, so its run is not finished.
         self._client.set_terminated(run, ends.get(facts["status"], "SCHEDULED"))
 
     def close(self) -> None:
-        """Nothing is open: every call is kept when it returns."""
+        """Do nothing: every call has been stored when it returns."""
 
 
 class WandB:
@@ -185,7 +185,7 @@ class WandB:
         self._runs: dict[str, Any] = {}
 
     def begin(self, trial: Trial, key: str) -> None:
-        """Begin the run with the key as its id, or resume it."""
+        """Start the run with the key as its id, or resume it."""
         settings = self._wandb.Settings(
             silent=True,
             console="off",
@@ -221,7 +221,7 @@ class WandB:
         run.finish(exit_code=1 if facts["status"] == "failed" else 0)
 
     def close(self) -> None:
-        """Finish what is open still: the driver was interrupted."""
+        """Finish runs that are open because the driver was interrupted."""
         for run in self._runs.values():
             run.finish(exit_code=1)
         self._runs.clear()
@@ -235,7 +235,7 @@ def _wandb() -> Any:
 
 
 def check_wandb() -> None:
-    """UserError where wandb would ask for a key, which nobody may be there to give."""
+    """UserError where wandb would prompt for a key."""
     if os.environ.get("WANDB_MODE", "online") != "online":
         return
     if not _wandb().login(prompt=False):
@@ -245,7 +245,7 @@ def check_wandb() -> None:
 
 
 def _table(content: Mapping[str, Any]) -> str:
-    """A Markdown table; cells cannot break out of it."""
+    """Return a Markdown table; values cannot end their cells."""
     rows = [
         f"| {name} | {str(value).replace('|', '/')[:_MOST_TEXT]} |"
         for name, value in content.items()

@@ -1,9 +1,9 @@
-"""Telling an experiment tracker of a sweep: one run a trial, by a thread beside the sweep.
+"""Sends a sweep to an experiment tracker: one run for each trial, from a thread of the driver.
 
-The tracker hears what the driver hears; workers know nothing of it. What it was told stands in
-results/<sweep>/trackers/<name>/<trial>.json, and what it missed, because it came late, was down or
-the driver was killed, is read from the trials' own files. So a run that goes on is the same run,
-and no point is told twice. A tracker that fails is said once and is never the sweep's failure.
+What was sent is recorded in results/<sweep>/trackers/<name>/<trial>.json. What was not, because the
+tracker was added late, was down or the driver was killed, is read from the trials' own files. So a
+resumed trial keeps its run, and no point is sent twice. A tracker that fails is reported once, and
+the sweep goes on.
 """
 
 import importlib.util
@@ -24,12 +24,13 @@ from harness.scheduling.jobs import Job
 from harness.storage import table_schemas
 from harness.storage.table_schemas import leaves
 from harness.storage.trial_folder import TrialFolder
+from harness.tracking import backends
 from harness.tracking.backends import Backend, Point, Trial
 
 FOLDER = "trackers"
 NAMES = ("tensorboard", "mlflow", "wandb")
-PATIENCE = 60.0  # seconds that a sweep waits at its end for what the tracker has not taken yet
-HURRY = 5.0  # the same, when it was interrupted
+PATIENCE = 60.0  # seconds that a sweep waits at its end for the tracker
+HURRY = 5.0  # the same after an interruption
 OVER = ("finished", "failed")
 
 
@@ -45,29 +46,21 @@ def check(name: str | None) -> None:
             f"'ibc-harness[{name}]'"
         )
     if name == "wandb":
-        from harness.tracking.backends import check_wandb
-
-        check_wandb()
+        backends.check_wandb()
 
 
 @contextmanager
 def opened(
     name: str | None, sweep_dir: Path, say: Callable[[str], None]
 ) -> "Iterator[Tracker | None]":
-    """Give a listener for the sweep's jobs that tells the tracker of them, None without a name.
+    """Yield a listener that sends a sweep's jobs to the tracker, None without a name.
 
-    say: takes one line, should the tracker fail.
+    say: called with one line if the tracker fails.
     """
     if name is None:
         yield None
         return
-
-    def make() -> Backend:
-        from harness.tracking import backends
-
-        return backends.make(name, sweep_dir)
-
-    tracker = Tracker(make, name, sweep_dir, say)
+    tracker = Tracker(lambda: backends.make(name, sweep_dir), name, sweep_dir, say)
     try:
         yield tracker
     except BaseException:
@@ -77,7 +70,10 @@ def opened(
 
 
 class Tracker:
-    """Listens to jobs (start, epoch, end) and passes them on without ever waiting for anyone."""
+    """Listens to jobs (start, epoch, end) and sends them from its own thread, without waiting.
+
+    make: called in the thread, because the import of a tracker takes seconds.
+    """
 
     def __init__(
         self,
@@ -93,28 +89,28 @@ class Tracker:
         self._thread = threading.Thread(
             target=self._work, args=(make,), name=f"tracker {name}", daemon=True
         )
-        self._queue.put(self._tell_missed)
+        self._queue.put(self._send_missed)
         self._thread.start()
 
     def start(self, job: Job) -> None:
-        """A trial begins, or begins again."""
+        """A trial starts or restarts."""
         content = {**job.info, "train_seed": job.train_seed, "config": to_dict(job.config)}
         trial = _trial(job.id, self.sweep_dir.name, content)
         self._begun.add(job.id)
         self._put(lambda backend: self._begin(backend, trial))
 
     def epoch(self, job: Job, metrics: Mapping[str, Any]) -> None:
-        """An epoch has ended; what was told of before is left out."""
+        """An epoch has ended; points that were sent before are left out."""
         point = _point(metrics)
         self._put(lambda backend: self._points(backend, job.id, [point]))
 
     def end(self, job: Job, status: Mapping[str, Any]) -> None:
-        """A trial is over, or a search has stopped it for now."""
-        told = dict(status)
-        self._put(lambda backend: self._end(backend, job.id, told))
+        """A trial has ended, or a search has stopped it for now."""
+        copy = dict(status)
+        self._put(lambda backend: self._end(backend, job.id, copy))
 
     def close(self, patience: float = PATIENCE) -> None:
-        """Wait, but not for ever, until all is told."""
+        """Wait for a limited time until everything is sent."""
         self._queue.put(None)
         self._thread.join(patience)
         if self._thread.is_alive():
@@ -134,18 +130,18 @@ class Tracker:
             self._failed = True
             what = one_line(f"{type(error).__name__}: {error}")[:200]
             self._say(
-                f"note: --tracker {self.name} failed and is left alone ({what}); the sweep is not "
-                "affected, and the next run of it tells what was missed"
+                f"note: --tracker {self.name} failed and is not used any more ({what}); the "
+                "sweep is not affected, and its next run sends what was missed"
             )
 
-    def _tell_missed(self, backend: Backend) -> None:
-        """Tell of trials that are over without the tracker's knowing: their files say it all."""
+    def _send_missed(self, backend: Backend) -> None:
+        """Send trials that ended without the tracker, from their files."""
         for path in sorted(self.sweep_dir.glob("trials/*/config.json")):
             folder = TrialFolder(path.parent)
             status = folder.read_status()
             over = status.get("status")
             if path.parent.name in self._begun:
-                continue  # it may have ended just now, which is to be heard
+                continue  # its end is sent by `end`
             if over in OVER and self._state(path.parent.name).get("over") != over:
                 trial = _trial(path.parent.name, self.sweep_dir.name, folder.read_config())
                 self._begin(backend, trial)
@@ -155,8 +151,8 @@ class Tracker:
         state = self._state(trial.id)
         if "key" not in state:
             state = {"key": secrets.token_hex(8), "step": -1}
-        # Before the run is made: a kill in between must not make a second one.
-        self._keep(trial.id, {**state, "over": None})
+        # Written before the run is created, so that a kill in between does not create a second one.
+        self._write_state(trial.id, {**state, "over": None})
         backend.begin(trial, state["key"])
         self._points(backend, trial.id, self._curves(trial.id))
 
@@ -165,12 +161,12 @@ class Tracker:
         new = [point for point in points if point[0] > state["step"]]
         if not new:
             return
-        # Before they are told: a kill in between loses them, the other order would double them.
-        self._keep(id_, {**state, "step": new[-1][0]})
+        # Written before they are sent: a kill in between loses them, instead of doubling them.
+        self._write_state(id_, {**state, "step": new[-1][0]})
         try:
             backend.points(state["key"], new)
         except Exception:
-            self._keep(id_, state)
+            self._write_state(id_, state)
             raise
 
     def _end(self, backend: Backend, id_: str, status: Mapping[str, Any]) -> None:
@@ -182,10 +178,10 @@ class Tracker:
         if status.get("error"):
             facts["error"] = one_line(status["error"])
         backend.end(state["key"], _numbers(status), facts)
-        self._keep(id_, {**state, "over": status.get("status")})
+        self._write_state(id_, {**state, "over": status.get("status")})
 
     def _curves(self, id_: str) -> list[Point]:
-        """Return what the trial's own file has of its curves, [] where it has none yet."""
+        """Return the trial's curves from its own file, [] where there is none yet."""
         path = self.sweep_dir / "trials" / id_ / "curves.parquet"
         table = files.read_or(None, table_schemas.read_file, path, "curves")
         rows = [] if table is None else table.to_pylist()
@@ -204,7 +200,7 @@ class Tracker:
         state = files.read_json_or(self._path(id_))
         return state if isinstance(state, dict) else {}
 
-    def _keep(self, id_: str, state: Mapping[str, Any]) -> None:
+    def _write_state(self, id_: str, state: Mapping[str, Any]) -> None:
         files.write_json(dict(state), self._path(id_))
 
 
@@ -222,7 +218,7 @@ def _point(metrics: Mapping[str, Any]) -> Point:
 
 
 def _numbers(content: Mapping[str, Any]) -> dict[str, float]:
-    """Return what is a finite number: others have no place on a curve, and servers refuse them."""
+    """Return the finite numbers: trackers reject others."""
     return {
         name: float(value)
         for name, value in content.items()

@@ -194,23 +194,23 @@ def test_any_object_is_evaluated(
     assert "and kept" not in text
 
 
-def test_films_of_the_first_best_median_and_worst(tiny_results: Path) -> None:
+def test_videos_of_the_first_best_median_and_worst(tiny_results: Path) -> None:
     trial_dir = lookup.resolve("best", tiny_results).trial_dir
     assert trial_dir is not None
-    films: list[Path] = []
+    videos: list[Path] = []
     for _ in range(2):  # the second time from stored rows
         code, text = run(ckpt="best", seeds="3", results=tiny_results, video=1)
         assert code == 0
-        new = set((trial_dir / "videos").glob("*.mp4")) - set(films)
+        new = set((trial_dir / "videos").glob("*.mp4")) - set(videos)
         assert {
             line.removeprefix("video: ") for line in text.splitlines() if "video: " in line
         } == {str(path) for path in new}
         labels = {path.stem.split("-")[1] for path in new}
         assert {"best", "median", "worst"} <= labels | {"first"}
         assert "seed300000" in {path.stem.split("-")[0] for path in new}
-        films += new
-    assert len(films) == len(set(films)) == 2 * len(new)
-    assert sum(path.stem.endswith("-2") for path in films) == len(new)  # none was overwritten
+        videos += new
+    assert len(videos) == len(set(videos)) == 2 * len(new)
+    assert sum(path.stem.endswith("-2") for path in videos) == len(new)  # none was overwritten
 
 
 @pytest.mark.parametrize(
@@ -226,8 +226,8 @@ def test_films_of_the_first_best_median_and_worst(tiny_results: Path) -> None:
         ),
         ({"seeds": "9", "ckpt": "best", "video": 10}, "--video takes 0 to 9 episodes, given 10"),
         ({"seeds": "9", "ckpt": "best", "video": -1}, "given -1"),
-        ({"seeds": "9", "ckpt": "best", "gif": True}, "--gif needs films to be made: --video N"),
-        ({"seeds": "9", "ckpt": "best", "overlay": "energy"}, "--overlay needs films to be made"),
+        ({"seeds": "9", "ckpt": "best", "gif": True}, "--gif needs videos: --video N"),
+        ({"seeds": "9", "ckpt": "best", "overlay": "energy"}, "--overlay needs videos"),
         ({"seeds": "9", "ckpt": "best", "video": 1, "overlay": "x"}, "takes energy, given 'x'"),
         ({"seeds": "0-9", "ckpt": "best"}, "starts of the demonstrations"),
         ({"seeds": "9", "ckpt": "best", "sweep": "none"}, "there is no sweep none"),

@@ -13,9 +13,11 @@ from harness.core import files, seeds
 from harness.scheduling.confirmation import ConfirmJobs
 from harness.scheduling.full_search import search_jobs
 from harness.scheduling.jobs import WAIT, Job
+from harness.scheduling.search_history import SearchRun
 from harness.storage import episode_table, tables
 from harness.storage.trial_folder import TrialFolder
 from harness.sweep.driver import evaluate
+from harness.sweep.folder import SweepFolder
 
 SPACE = """
 version: 1
@@ -54,7 +56,8 @@ def made(tmp_path, monkeypatch) -> Callable[..., ConfirmJobs]:
 
     def made(text: str = SPACE, **options) -> ConfirmJobs:
         path.write_text(text)
-        jobs = search_jobs(space.plan(path), "sweep", directory, **options)
+        plan = space.plan(path)
+        jobs = search_jobs(SearchRun(plan.search, "sweep", directory, plan.train_seeds, **options))
         assert isinstance(jobs, ConfirmJobs)
         return jobs
 
@@ -97,7 +100,7 @@ def test_a_killed_confirmation_goes_on_where_it_was(made, tmp_path):
     jobs = made()
     assert len(jobs.begun) == 3
     assert (jobs.further, jobs.full_trials) == (0, 3.0)
-    jobs.note()
+    jobs.write_question()
     assert len(question(directory)["arms"]) == 2
     after = run(jobs, directory)
     assert len(after) == 3
@@ -125,10 +128,10 @@ def test_a_search_in_which_everything_failed_confirms_nothing(made, tmp_path):
         folder.claim({**job.info, **identity}, "data")
         folder.write_failure(RuntimeError("boom"))
         jobs.done(job, folder.state)
-    jobs.note()
+    jobs.write_question()
     assert files.read_json(tmp_path / "sweep/plan.json")["questions"] == []
     confirm = Confirm(2, (7, 8), 3)
-    assert evaluate(tmp_path / "sweep", confirm, Console(file=io.StringIO())) == 0
+    assert evaluate(SweepFolder(tmp_path / "sweep"), confirm, Console(file=io.StringIO())) == 0
 
 
 def test_a_halved_search_is_estimated_in_whole_trials(made):
@@ -137,7 +140,7 @@ def test_a_halved_search_is_estimated_in_whole_trials(made):
     )
     jobs = made(text)
     assert jobs.full_trials < jobs.further
-    assert jobs.typical.until is None
+    assert jobs.run.typical.until is None
 
 
 def test_confirmed_trials_are_evaluated_once_on_report_seeds(tiny_results):
@@ -148,7 +151,7 @@ def test_confirmed_trials_are_evaluated_once_on_report_seeds(tiny_results):
     files.write_json({**plan, "questions": [asked]}, sweep / "plan.json")
     console = Console(file=io.StringIO())
     confirm = Confirm(1, (0, 1, 2), 2)
-    assert evaluate(sweep, confirm, console, workers=1) == 0
+    assert evaluate(SweepFolder(sweep), confirm, console, workers=1) == 0
     tables.rebuild(sweep)
     rows = episode_table.within(tables.read(sweep, "episodes"), seeds.REPORT_SEEDS).to_pylist()
     hash_ = arms[0]["config_hash"]
@@ -156,5 +159,5 @@ def test_confirmed_trials_are_evaluated_once_on_report_seeds(tiny_results):
         (hash_, seed, env_seed) for seed in (0, 1) for env_seed in (300_000, 300_001)
     ]
     written = {path: path.stat().st_mtime_ns for path in sweep.glob("trials/*/episodes/*")}
-    assert evaluate(sweep, confirm, console, workers=1) == 0
+    assert evaluate(SweepFolder(sweep), confirm, console, workers=1) == 0
     assert written == {path: path.stat().st_mtime_ns for path in sweep.glob("trials/*/episodes/*")}

@@ -14,6 +14,7 @@ from harness.scheduling.jobs import (
     planned_job,
     sort_longest_first,
 )
+from harness.scheduling.search_history import SearchRun
 from harness.storage.trial_folder import TrialFolder
 
 SPACE = """
@@ -108,7 +109,7 @@ def run(jobs: FullJobs, directory: Path, count: int, *, finish: bool = True) -> 
     return done
 
 
-def points(jobs: list[Job]) -> list[dict]:
+def parameters(jobs: list[Job]) -> list[dict]:
     return [job.info["parameters"] for job in jobs]
 
 
@@ -117,8 +118,9 @@ def search(tmp_path):
     plan = read(tmp_path, SEARCH)
 
     def search(trials: int = 4, **options) -> FullJobs:
-        space_ = replace(plan.search, trials=trials)
-        return FullJobs(space_, "name", tmp_path / "sweep", plan.train_seeds, **options)
+        search = replace(plan.search, trials=trials)
+        run = SearchRun(search, "name", tmp_path / "sweep", plan.train_seeds, **options)
+        return FullJobs(run)
 
     return search
 
@@ -128,21 +130,21 @@ def test_a_search_asks_every_point_for_every_training_seed(search, tmp_path):
     done = run(jobs, tmp_path / "sweep", 99)
     assert len(done) == 8
     assert [job.train_seed for job in done] == [0, 1] * 4
-    assert len({str(point) for point in points(done)}) == 4
-    assert jobs.points.study.study_name == "name"
-    assert [t.value for t in jobs.points.study.trials] == pytest.approx(
-        [100 * point["train.learning_rate"] for point in points(done)[::2]]
+    assert len({str(point) for point in parameters(done)}) == 4
+    assert jobs.sampler.study.study_name == "name"
+    assert [t.value for t in jobs.sampler.study.trials] == pytest.approx(
+        [100 * point["train.learning_rate"] for point in parameters(done)[::2]]
     )
 
 
 def test_a_killed_search_goes_on_as_an_undisturbed_one(search, tmp_path):
-    undisturbed = points(run(search(), tmp_path / "elsewhere", 99))
+    undisturbed = parameters(run(search(), tmp_path / "elsewhere", 99))
     first = run(search(), tmp_path / "sweep", 3)
     killed = run(search(), tmp_path / "sweep", 1, finish=False)
     again = search()
     assert [job.id for job in again.begun] == [killed[0].id]
     rest = run(again, tmp_path / "sweep", 99)
-    assert points(first + rest) == undisturbed
+    assert parameters(first + rest) == undisturbed
     assert search().next() is None
 
 
@@ -162,19 +164,19 @@ def test_failed_points_are_told_as_failed_and_retried_when_asked(search, tmp_pat
     folder.write_failure(RuntimeError("boom"))
     jobs.done(job, folder.state)
     run(jobs, tmp_path / "sweep", 1)
-    assert [trial.state.name for trial in jobs.points.study.trials] == ["FAIL"]
+    assert [trial.state.name for trial in jobs.sampler.study.trials] == ["FAIL"]
     assert search().begun == ()
     assert [again.id for again in search(retry_failed=True).begun] == [job.id]
 
 
 def test_an_exhausted_space_ends_the_search(tmp_path):
     text = "version: 1\nsearch: {trials: 9, axes: {policy.energy.width: [8, 16]}}\n"
-    jobs = FullJobs(read(tmp_path, text).search, "name", tmp_path / "sweep", (0,))
+    jobs = FullJobs(SearchRun(read(tmp_path, text).search, "name", tmp_path / "sweep", (0,)))
     assert len(run(jobs, tmp_path / "sweep", 99)) == 2
 
 
 def test_points_outside_todays_axes_are_left_alone(search, tmp_path):
     run(search(), tmp_path / "sweep", 99)
     plan = read(tmp_path, SEARCH.replace("[8, 16]", "[32, 64]"))
-    jobs = FullJobs(plan.search, "name", tmp_path / "sweep", plan.train_seeds)
+    jobs = FullJobs(SearchRun(plan.search, "name", tmp_path / "sweep", plan.train_seeds))
     assert jobs.further == 8

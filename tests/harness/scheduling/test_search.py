@@ -11,8 +11,9 @@ from harness.config import plan as space
 from harness.config.domains import Axis
 from harness.config.search_spec import Confirm, Halving
 from harness.core.errors import UserError
-from harness.scheduling.full_search import FullJobs, search_jobs
-from harness.scheduling.jobs import Job
+from harness.scheduling import full_search
+from harness.scheduling.jobs import Job, SearchSource
+from harness.scheduling.search_history import SearchRun
 from harness.storage.trial_folder import TrialFolder
 
 GRID = """
@@ -60,6 +61,11 @@ def plan(tmp_path):
         return space.plan(path, budget, **options)
 
     return plan
+
+
+def search_jobs(plan: space.Plan, sweep: str, directory: Path, **options) -> SearchSource:
+    run = SearchRun(plan.search, sweep, directory, plan.train_seeds, **options)
+    return full_search.search_jobs(run)
 
 
 def test_a_grid_is_every_point_of_its_axes_in_order(plan, tmp_path):
@@ -190,7 +196,9 @@ def score(job: Job) -> float | None:
     return job.config.policy.energy.width / 100 + job.config.train.learning_rate + job.train_seed
 
 
-def run(jobs: FullJobs, directory: Path, slots: int = 1, events: int | None = None) -> list[Job]:
+def run(
+    jobs: SearchSource, directory: Path, slots: int = 1, events: int | None = None
+) -> list[Job]:
     """Run to the end, or so many events and be killed; what was handed out first ends first."""
     running: list[Job] = []
     done: list[Job] = []

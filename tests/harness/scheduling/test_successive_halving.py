@@ -11,10 +11,9 @@ import pytest
 
 from harness.config import plan as space
 from harness.core.errors import UserError
-from harness.scheduling import successive_halving
 from harness.scheduling.jobs import WAIT, Job
-from harness.scheduling.search_history import earlier, selection_scores
-from harness.scheduling.successive_halving import FILE, HalvingJobs
+from harness.scheduling.search_history import SearchRun, selection_scores
+from harness.scheduling.successive_halving import FILE, Decision, HalvingJobs
 from harness.storage.trial_folder import TrialFolder
 
 SPACE = """
@@ -55,7 +54,8 @@ class Lab:
         self.directory.mkdir(exist_ok=True)
         path.write_text(self.text)
         plan = space.plan(path)
-        return HalvingJobs(plan.search, "name", self.directory, plan.train_seeds, **options)
+        seeds = plan.train_seeds
+        return HalvingJobs(SearchRun(plan.search, "name", self.directory, seeds, **options))
 
     def begin(self, job: Job) -> None:
         folder = TrialFolder(self.directory / "trials" / job.id)
@@ -112,13 +112,13 @@ class Lab:
     def outcome(self) -> tuple:
         """What is left of a search: each trial's state and step, the decisions in their order."""
         jobs = self.jobs()
-        found = earlier(self.directory, jobs.search)
+        found = jobs.run.earlier()
         states = {key: (s["status"], s.get("step")) for key, s in found.statuses.items()}
-        made = jobs._decisions.read(jobs.search.axes)
+        made = jobs._file.read(jobs.run.search.axes)
         return found.parameters, states, made, jobs.ranking()
 
     def steps(self) -> int:
-        found = earlier(self.directory, self.jobs().search)
+        found = self.jobs().run.earlier()
         return sum(status.get("step", 0) for status in found.statuses.values())
 
 
@@ -136,19 +136,18 @@ def lab(tmp_path) -> Lab:
 def test_the_winner_is_among_the_best_at_a_third_of_the_steps(lab):
     jobs = lab.jobs()
     lab.run(jobs)
-    typical = jobs.typical
     heights = {
         number: quality(job, 900)
-        for number, parameters in earlier(lab.directory, jobs.search).parameters.items()
-        for job in [jobs._job(successive_halving.Step(number, 0), 0)]
+        for number, parameters in jobs.run.earlier().parameters.items()
+        for job in [jobs._job(Decision(number, 0), 0)]
     }
     best = sorted(heights, key=heights.get, reverse=True)
     winner = jobs.ranking()[0][0]
-    assert typical.until is None
+    assert jobs.run.typical.until is None
     assert len(heights) == 27
     assert winner in best[:3]
     assert lab.steps() <= 27 * 900 / 3
-    states = earlier(lab.directory, jobs.search).statuses
+    states = jobs.run.earlier().statuses
     assert states[winner, 0]["status"] == "finished"
     steps = sorted(status["step"] for status in states.values())
     assert set(steps) == {100, 300, 900}
@@ -159,7 +158,7 @@ def test_of_one_after_the_other_exactly_the_best_third_of_each_rung_goes_on(lab)
     jobs = lab.jobs()
     lab.run(jobs, slots=1)
     levels = [jobs._level[number] for number in range(27)]
-    best = jobs._best(0)
+    best = jobs._ranked(jobs._scores[0])
     assert len(best) == 27
     # The last third of the promotions was made knowing all; none of the best three is left behind.
     assert all(levels[number] >= 1 for number in best[:3])
@@ -198,7 +197,7 @@ def test_what_failed_at_a_rung_never_goes_on_and_a_retry_is_asked_for(lab):
     assert len(again.begun) == 27
     lab.failing = frozenset()
     lab.run(again)
-    assert len(lab.jobs()._best(again.top)) >= 1
+    assert len(again._ranked(again._scores[again.top])) >= 1
 
 
 def test_a_score_that_is_not_finite_never_goes_on(lab, monkeypatch):
@@ -222,7 +221,7 @@ def test_too_few_points_for_the_rungs_still_end_with_a_whole_winner(tmp_path):
         jobs = lab.jobs()
         assert jobs.further >= trials
         lab.run(jobs)
-        states = earlier(lab.directory, jobs.search).statuses
+        states = jobs.run.earlier().statuses
         assert [s["status"] for s in states.values()].count("finished") == 1
         assert lab.jobs().further == 0
 
@@ -250,7 +249,7 @@ def test_another_training_seed_comes_to_where_its_point_is(lab):
     assert len({job.id for job in jobs.begun}) == len(jobs.begun) == 9
     assert {job.train_seed for job in jobs.begun} == {1}
     lab.run(jobs)
-    states = earlier(lab.directory, jobs.search).statuses
+    states = jobs.run.earlier().statuses
     assert all(states[n, 0]["step"] == states[n, 1]["step"] for n in range(9))
 
 
@@ -304,21 +303,23 @@ search:
   axes: {train.learning_rate: [1e-4, 1e-3, 1e-2], policy.energy.width: [8, 16, 32]}
 """
     jobs = lab.jobs()
-    assert jobs.search.trials == 9
+    assert jobs.run.search.trials == 9
     lab.run(jobs)
     winner = dict(jobs.ranking())[jobs.ranking()[0][0]]
     assert winner["train.learning_rate"] in (1e-3, 1e-2)
-    assert [
-        p["policy.energy.width"] for p in earlier(lab.directory, jobs.search).parameters.values()
-    ][:3] == [8, 16, 32]
+    assert [p["policy.energy.width"] for p in jobs.run.earlier().parameters.values()][:3] == [
+        8,
+        16,
+        32,
+    ]
 
 
 def test_a_trial_that_lost_its_files_is_run_again_to_where_it_was(lab):
     jobs = lab.jobs()
     lab.run(jobs)
     winner = jobs.ranking()[0][0]
-    states = earlier(lab.directory, jobs.search).statuses
-    trial = jobs._job(successive_halving.Step(winner, jobs.top), 0).id
+    states = jobs.run.earlier().statuses
+    trial = jobs._job(Decision(winner, jobs.top), 0).id
     lost = {trial: {**states[winner, 0], "status": "lost"}}
     again = lab.jobs(statuses=lost)
     assert [(job.id, job.until) for job in again.begun] == [(trial, None)]

@@ -1,4 +1,4 @@
-"""Films of an evaluation's episodes: the very ones of its table, rolled out again and recorded."""
+"""Videos of an evaluation's episodes, which are rolled out again and recorded."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from harness.media.video import free_path, write_animation, write_video
 MAX_VIDEOS = 1000
 OVERLAYS = ("energy",)
 GIF_SIZE = 192
-GIF_FRAMES = 75  # of an episode at most
+GIF_FRAMES = 75  # at most
 
 
 @dataclass(frozen=True)
-class Films:
-    """What is to be filmed: the first `count` seeds, and the best, median and worst one.
+class Videos:
+    """Which videos to make: of the first `count` seeds, and of the best, median and worst one.
 
-    overlay: "energy" draws what the policy acts by. gif: a loop for READMEs beside each film.
+    overlay: "energy" draws the policy's energies and candidates. gif: a GIF beside each video.
     """
 
     count: int = 0
@@ -32,7 +32,7 @@ class Films:
     gif: bool = False
 
     def check(self, seeds: int) -> None:
-        """UserError for what cannot be filmed of so many seeds."""
+        """UserError for options that so many seeds do not allow."""
         most = min(MAX_VIDEOS, seeds)
         if not 0 <= self.count <= most:
             raise UserError(f"--video takes 0 to {most} episodes, given {self.count}")
@@ -40,28 +40,28 @@ class Films:
             raise UserError(f"--overlay takes {', '.join(OVERLAYS)}, given {self.overlay[:60]!r}")
         if self.count == 0 and (self.overlay or self.gif):
             option = "--overlay" if self.overlay else "--gif"
-            raise UserError(f"{option} needs films to be made: --video N, N at least 1")
+            raise UserError(f"{option} needs videos: --video N, N at least 1")
 
 
-def film(
-    films: Films,
+def record(
+    videos: Videos,
     source: Source,
     episodes: pa.Table,
     folder: Path,
     pool: Pool,
     protocol: Protocol,
 ) -> Iterator[Path]:
-    """Roll the blocks of the chosen episodes out once more, and yield each file as it is written.
+    """Roll the blocks of the chosen episodes out again, and yield each file when it is written.
 
-    episodes: one row for each seed of the evaluation. A failed one has no film; its row says why.
+    episodes: one row for each seed of the evaluation. A failed episode has no video.
     """
-    labels = to_film(episodes, films.count) if films.count else {}
+    labels = choose_episodes(episodes, videos.count) if videos.count else {}
     every = blocks(episodes["env_seed"].to_pylist(), protocol.block_size)
     tasks = [Task(source, block) for block in every if not labels.keys().isdisjoint(block)]
     steps: dict[int, list[Step]] = {}
     for _, outcome in pool.run(tasks, labels):
         steps.update(outcome.steps)
-    policy = source.load() if films.overlay and labels else None
+    policy = source.load() if videos.overlay and labels else None
     for seed, label in labels.items():
         if not steps.get(seed):
             continue
@@ -69,7 +69,7 @@ def film(
         title = f"seed {seed}, {label}"
         write_video(path, held(_frames(policy, seed, steps[seed], title, SIZE)))
         yield path
-        if films.gif:
+        if videos.gif:
             apart = max(1, -(-len(steps[seed]) // GIF_FRAMES))
             size = GIF_SIZE if policy is None else SIZE  # smaller, the legend could not be read
             shown = list(_frames(policy, seed, steps[seed], title, size, apart))
@@ -81,14 +81,14 @@ def film(
 def _frames(
     policy: object, seed: int, steps: list[Step], title: str, size: int, every: int = 1
 ) -> Iterator[Frame]:
-    """Each `every`-th picture of an episode and its last, with what a policy acts by if given."""
+    """Return each `every`-th frame of an episode and its last; with a policy, its overlay too."""
     if policy is not None:
         return media_overlay.frames(policy, seed, steps, title, size, every)
     chosen = [step for at, step in enumerate(steps) if at % every == 0 or at == len(steps) - 1]
     return episode_frames(chosen, size)
 
 
-def to_film(episodes: pa.Table, count: int) -> dict[int, str]:
+def choose_episodes(episodes: pa.Table, count: int) -> dict[int, str]:
     """Return the first `count` seeds, and the best, median and worst one, with their labels."""
     seeds, scores = episodes["env_seed"].to_pylist(), episodes["score"].to_pylist()
     chosen = dict.fromkeys(seeds[:count], "first")

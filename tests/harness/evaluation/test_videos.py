@@ -10,9 +10,9 @@ from PIL import Image
 
 from harness.config.protocol import Protocol
 from harness.core.errors import UserError
-from harness.evaluation.films import GIF_SIZE, Films, film, to_film
 from harness.evaluation.policy_source import Source, Task
 from harness.evaluation.pool import Pool
+from harness.evaluation.videos import GIF_SIZE, Videos, choose_episodes
 from harness.media.legend import with_strip
 from harness.media.overlay import describe
 from harness.media.recorder import SIZE, Step
@@ -27,15 +27,15 @@ def decoded(path: Path) -> list[Any]:
 
 
 @pytest.mark.parametrize("overlay", [None, "energy"])
-def test_a_film_ends_as_its_row_says(tiny_results: Path, tmp_path: Path, overlay: Any) -> None:
+def test_a_video_ends_as_its_row_says(tiny_results: Path, tmp_path: Path, overlay: Any) -> None:
     trial = next(path for path in sorted((tiny_results / "tiny" / "trials").iterdir()))
     source = Source(checkpoint=trial / "checkpoints" / "best")
     with Pool(STEPS, 1) as pool:
         ((_, outcome),) = pool.run([Task(source, tuple(range(300_000, 300_004)))])
         rows = table_schemas.table("episodes", outcome.rows)
-        films = Films(1, overlay, gif=True)
-        files = list(film(films, source, rows, tmp_path, pool, STEPS))
-    labels = to_film(rows, 1)
+        videos = Videos(1, overlay, gif=True)
+        files = list(record(videos, source, rows, tmp_path, pool, STEPS))
+    labels = choose_episodes(rows, 1)
     assert {path.name.split(".")[0] for path in files} == {
         f"seed{seed}-{label}" for seed, label in labels.items()
     }
@@ -61,13 +61,13 @@ def test_a_film_ends_as_its_row_says(tiny_results: Path, tmp_path: Path, overlay
         assert np.abs(frames[-1][SIZE:] - expected).mean() < 4
 
 
-def test_what_cannot_be_filmed() -> None:
-    for films, message in (
-        (Films(4), "--video takes 0 to 3 episodes, given 4"),
-        (Films(1, "depth"), "--overlay takes energy, given 'depth'"),
-        (Films(0, "energy"), "--overlay needs films to be made: --video N"),
-        (Films(0, gif=True), "--gif needs films to be made"),
+def test_wrong_video_options() -> None:
+    for videos, message in (
+        (Videos(4), "--video takes 0 to 3 episodes, given 4"),
+        (Videos(1, "depth"), "--overlay takes energy, given 'depth'"),
+        (Videos(0, "energy"), "--overlay needs videos: --video N"),
+        (Videos(0, gif=True), "--gif needs videos"),
     ):
         with pytest.raises(UserError, match=message):
-            films.check(3)
-    Films(3, "energy", gif=True).check(3)
+            videos.check(3)
+    Videos(3, "energy", gif=True).check(3)
