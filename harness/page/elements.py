@@ -1,6 +1,7 @@
-"""HTML and SVG as a tree of elements, so that text is text whatever a file's name holds.
+"""HTML and SVG as a tree of elements, in which text is always escaped.
 
-Nothing is pasted together: a string becomes markup in `render` alone, and there it is escaped.
+No template engine: figures are built by code, and here every tag, attribute and link is checked
+too. A string becomes markup in `render` only, which escapes it.
 """
 
 import re
@@ -8,7 +9,6 @@ import unicodedata
 from dataclasses import dataclass
 from html import escape
 
-# What a page is built of; a script or style is only what this package ships (`Own`).
 # fmt: off
 TAGS = frozenset({
     "a", "article", "body", "br", "button", "caption", "code", "dd", "details", "div", "dl", "dt",
@@ -18,13 +18,11 @@ TAGS = frozenset({
     "title", "tr", "ul", "svg", "g", "path", "line", "circle", "rect", "text", "polygon",
     "desc",
 })
-
-
 # fmt: on
 _VOID = frozenset({"br", "img", "input", "meta"})
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]*")
 _PICTURE = re.compile(r"data:image/(png|gif|webp);base64,[A-Za-z0-9+/=]*")
-_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
 class Own(str):
@@ -46,14 +44,13 @@ Node = Element | str
 
 
 def el(tag: str, *children: Node | None, **attributes: object) -> Element:
-    """Return an element; `class_` is class, `stroke_width` stroke-width, None leaves one out.
+    """Return an element; `class_` is class, `stroke_width` stroke-width; None is left out.
 
-    ValueError for a tag that the page has no use for and for an attribute that could run code or
-    fetch something: on..., style, another link than one within the page, another source than a
-    picture's own bytes.
+    ValueError for an unknown tag and for an attribute that could run code or load something:
+    on..., style, a link that leaves the page, a source other than embedded image bytes.
     """
     if tag not in TAGS:
-        raise ValueError(f"a page's tag must be one of {len(TAGS)} plain ones, given {tag[:40]!r}")
+        raise ValueError(f"a tag must be one of {len(TAGS)} known ones, given {tag[:40]!r}")
     named = []
     for name, value in attributes.items():
         if value is None or value is False:
@@ -72,27 +69,37 @@ def _check(name: str, value: str) -> None:
     if lower in ("href", "action", "formaction") and not value.startswith("#"):
         raise ValueError(f"a link must stay within the page, given {value[:80]!r}")
     if lower in ("src", "srcset", "data", "poster") and not _PICTURE.fullmatch(value):
-        raise ValueError(f"a source must be a picture's own bytes, given {value[:80]!r}")
+        raise ValueError(f"a source must be embedded image bytes, given {value[:80]!r}")
 
 
 def visible(text: str) -> str:
-    """Return text with control characters and marks of direction written out."""
+    """Return text with control and direction characters escaped."""
     if text.isprintable():
         return text
     return "".join(
         c
-        if c in "\n\t" or unicodedata.category(c) not in _UNSEEN
+        if c in "\n\t" or unicodedata.category(c) not in _INVISIBLE
         else c.encode("unicode_escape").decode("ascii")
         for c in text
     )
 
 
 def short(text: str, most: int = 60) -> str:
-    """Return text of at most so many characters, its middle left out where it is longer."""
+    """Return text of at most so many characters, its middle replaced by an ellipsis."""
     if len(text) <= most:
         return text
     half = (most - 1) // 2
     return f"{text[: most - 1 - half]}…{text[-half:]}"
+
+
+def note(text: str) -> Element:
+    """Return a remark in small print."""
+    return el("p", text, class_="note")
+
+
+def scrolling(content: Element, label: str) -> Element:
+    """Return a wide table in a region that scrolls on its own and can be focused."""
+    return el("div", content, class_="scroll", tabindex=0, role="region", aria_label=label)
 
 
 def render(node: Node) -> str:

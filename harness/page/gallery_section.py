@@ -1,7 +1,7 @@
-"""The small looping pictures of episodes that a sweep's folder holds, checked and taken in.
+"""The animations of episodes in a sweep's pictures/, checked and embedded in the page.
 
-pictures/index.json and what it names may come from a stranger: only files inside the folder, of a
-known kind by their first bytes, of a sane size, are shown.
+pictures/index.json and the files that it names are untrusted: only files inside the folder are
+shown, of a known format by their first bytes and of limited size.
 """
 
 import base64
@@ -14,19 +14,20 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from harness.core import files
-from harness.page.elements import Element, Node, el, short
+from harness.page.elements import Element, Node, el, note, short
 from harness.page.labels import plural
 
-MOST_BYTES = 400_000  # a file
-MOST_IN_ALL = 2_400_000
-MOST_SIDE = 1600  # px
-MOST_ENTRIES = 1000
+MAX_BYTES = 400_000  # of a file
+MAX_TOTAL_BYTES = 2_400_000
+MAX_SIDE = 1600  # px
+MAX_ENTRIES = 1000
+KINDS = {"episode": "Best and worst", "energy": "Energy over the board"}
 _MAGIC = ((b"\x89PNG\r\n\x1a\n", "png"), (b"GIF87a", "gif"), (b"GIF89a", "gif"))
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture's bytes as a source, its still (another source) where it moves, and its words."""
+    """A picture as a data URI; still: the first frame of an animation, as another one."""
 
     source: str
     still: str | None
@@ -36,61 +37,43 @@ class Picture:
 
 
 def section(folder: Path) -> Element | None:
-    """Return the pictures of a sweep; None where there are none and nothing to say."""
+    """Return the pictures of a sweep; None where there is no index."""
     found, refused = read(folder)
     if not found and not refused:
         return None
     body: list[Node] = [el("h2", "Episodes")]
     if any(picture.still for picture in found):
-        body.append(
-            el(
-                "p",
-                el("button", "Pause the pictures", type="button", id="pause", aria_pressed="false"),
-                class_="tools scripted",
-            )
-        )
-    for title, kinds in (
-        ("Best and worst", ("episode",)),
-        ("Energy over the board", ("energy", "landscape")),
-        ("Others", ()),
-    ):
-        known = {"episode", "energy", "landscape"}
-        part = [
-            picture
-            for picture in found
-            if picture.entry.get("kind") in kinds
-            or (not kinds and picture.entry.get("kind") not in known)
-        ]
+        button = el("button", "Pause animations", type="button", id="pause", aria_pressed="false")
+        body.append(el("p", button, class_="tools scripted"))
+    groups: dict[str, list[Picture]] = {title: [] for title in (*KINDS.values(), "Others")}
+    for picture in found:
+        kind = str(picture.entry.get("kind")).replace("landscape", "energy")
+        groups[KINDS.get(kind, "Others")].append(picture)
+    for title, part in groups.items():
         if part:
-            kind = "album" if kinds == ("episode",) else "album wide"
-            body += [el("h3", title), el("div", *(_figure(p) for p in part), class_=kind)]
+            wide = "" if title == KINDS["episode"] else " wide"
+            figures = [_figure(picture) for picture in part]
+            body += [el("h3", title), el("div", *figures, class_=f"gallery{wide}")]
     if refused:
-        body.append(el("p", f"Left out: {'; '.join(refused)}.", class_="note"))
+        body.append(note(f"Not shown: {'; '.join(refused)}."))
     return el("section", *body, id="episodes")
 
 
 def _figure(picture: Picture) -> Element:
     entry = picture.entry
     words = [str(entry[k]) for k in ("label", "arm", "caption") if isinstance(entry.get(k), str)]
-    score, coverage = entry.get("score"), entry.get("max_coverage")
     facts = [f"start {entry['env_seed']}"] if isinstance(entry.get("env_seed"), int) else []
-    if _is_number(score):
-        facts.append(f"score {score:.3f}")
-    if _is_number(coverage):
-        facts.append(f"best coverage {coverage:.3f}")
-    text = short(". ".join(words[-1:]) or "an episode", 300)
+    for key, name in (("score", "score"), ("max_coverage", "max. coverage")):
+        if _is_number(entry.get(key)):
+            facts.append(f"{name} {entry[key]:.3f}")
+    text = short(words[-1] if words else "an episode", 300)
     size = {"width": picture.width, "height": picture.height, "alt": text}
     shown = [el("img", src=picture.source, class_="moving" if picture.still else None, **size)]
     if picture.still:
         shown.append(el("img", src=picture.still, class_="still", **size))
     label = short(": ".join(words[:2]) or "episode", 80)
-    caption = el(
-        "figcaption",
-        el("strong", label),
-        *([el("span", ", ".join(facts))] if facts else []),
-        *([el("span", text)] if not facts else []),  # the caption says the same in words
-    )
-    return el("figure", *shown, caption)
+    caption = [el("strong", label), el("span", ", ".join(facts) or text)]
+    return el("figure", *shown, el("figcaption", *caption))
 
 
 def _is_number(value: object) -> bool:
@@ -98,7 +81,7 @@ def _is_number(value: object) -> bool:
 
 
 def read(folder: Path) -> tuple[list[Picture], list[str]]:
-    """Return the pictures that may be shown, and why others may not."""
+    """Return the pictures to show, and why others are not shown."""
     index = folder / "pictures" / "index.json"
     try:
         content = files.read_json(index)
@@ -110,8 +93,8 @@ def read(folder: Path) -> tuple[list[Picture], list[str]]:
         return [], ["pictures/index.json is not a list"]
     found: list[Picture] = []
     refused: list[str] = []
-    taken = late = 0
-    for entry in content[:MOST_ENTRIES]:
+    total = too_many = 0
+    for entry in content[:MAX_ENTRIES]:
         if not isinstance(entry, dict) or not isinstance(entry.get("file"), str):
             refused.append("an entry without a file's name")
             continue
@@ -120,51 +103,49 @@ def read(folder: Path) -> tuple[list[Picture], list[str]]:
         except ValueError as error:
             refused.append(str(error))
             continue
-        if taken + size > MOST_IN_ALL:
-            late += 1
+        if total + size > MAX_TOTAL_BYTES:
+            too_many += 1
             continue
-        taken += size
+        total += size
         found.append(picture)
-    if late:
-        refused.append(f"{plural(late, 'picture')} more than the page has room for")
-    shown = refused[:5]
-    if len(refused) > 5:
-        shown.append(f"{len(refused) - 5} more")
-    return found, shown
+    if too_many:
+        refused.append(f"{plural(too_many, 'picture')} beyond the page's size limit")
+    more = [f"{len(refused) - 5} more"] if len(refused) > 5 else []
+    return found, [*refused[:5], *more]
 
 
 def _load(pictures: Path, entry: Mapping[str, Any]) -> tuple[Picture, int]:
-    """Return an entry's picture and how many bytes it takes; ValueError says what is wrong."""
+    """Return an entry's picture and its bytes' number; ValueError for one not to be shown."""
     name = entry["file"]
-    told = repr(short(name, 60))
+    shown = repr(short(name, 60))
     root = pictures.resolve()
     try:
         path = (root / name).resolve()
         if root not in path.parents:
-            raise ValueError(f"{told} lies outside the folder of pictures")
+            raise ValueError(f"{shown} lies outside the folder of pictures")
         if not path.is_file():
-            raise ValueError(f"{told} is not a file")
+            raise ValueError(f"{shown} is not a file")
         size = path.stat().st_size
-        if size > MOST_BYTES:
-            raise ValueError(f"{told} has {size:,} bytes, and at most {MOST_BYTES:,} are shown")
+        if size > MAX_BYTES:
+            raise ValueError(f"{shown} has {size:,} bytes, and at most {MAX_BYTES:,} are shown")
         content = path.read_bytes()
     except OSError as error:
-        raise ValueError(f"{told} cannot be read ({error.strerror})") from error
+        raise ValueError(f"{shown} cannot be read ({error.strerror})") from error
     kind = kind_of(content)
     if kind is None:
-        raise ValueError(f"{told} is not a PNG, GIF or WebP")
+        raise ValueError(f"{shown} is not a PNG, GIF or WebP")
     try:
-        # The formats are named, so that nothing but these three decoders ever sees the bytes.
-        with Image.open(io.BytesIO(content), formats=[kind.upper()]) as picture:
-            width, height = picture.size
-            if not (0 < width <= MOST_SIDE and 0 < height <= MOST_SIDE):
-                raise ValueError(f"{told} has {width} x {height} px, more than {MOST_SIDE} a side")
-            still = _still(picture) if getattr(picture, "n_frames", 1) > 1 else None
+        # Only the decoder of this format may read the untrusted bytes.
+        with Image.open(io.BytesIO(content), formats=[kind.upper()]) as opened:
+            width, height = opened.size
+            if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
+                raise ValueError(f"{shown} has {width} x {height} px, more than {MAX_SIDE} a side")
+            still = _still(opened) if getattr(opened, "n_frames", 1) > 1 else None
     except (UnidentifiedImageError, OSError, SyntaxError, EOFError) as error:
-        raise ValueError(f"{told} is not a whole picture") from error
-    taken = len(content) + (len(still) if still else 0)
-    source = _source(content, kind)
-    return Picture(source, _source(still, "webp") if still else None, width, height, entry), taken
+        raise ValueError(f"{shown} is not a whole picture") from error
+    first = _source(still, "webp") if still else None
+    picture = Picture(_source(content, kind), first, width, height, entry)
+    return picture, len(content) + len(still or b"")
 
 
 def kind_of(content: bytes) -> str | None:

@@ -1,29 +1,34 @@
-"""The figures behind a question: training, success, where policies fail, who beats whom."""
+"""A question's figures of training and success: learning curves, score distributions."""
 
-import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from harness.analysis.sweep_results import Arm
-from harness.core import seeds as store
-from harness.page.elements import Element, Node, el, short
+from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
+from harness.page.elements import Element, Node, el, note, short
 from harness.page.labels import plural
-from harness.page.page_data import Material
-from harness.page.svg_plots import Axis, Line, figure, fitted, lines
+from harness.page.page_data import PageData
+from harness.page.svg_plots import SHARE, Axis, Line, figure, fitted, lines
 from harness.stats import comparisons, intervals
+from harness.stats.intervals import Estimate
 
-SHARE = (0.0, 0.25, 0.5, 0.75, 1.0)
-TAUS = np.arange(0.0, 1.0, 0.025)
-THRESHOLDS = np.round(np.arange(0.80, 0.9501, 0.01), 2)
-Styles = dict[int, int]
+SCORES = np.arange(0.0, 1.0, 0.025)
+COVERAGES = np.round(np.arange(0.80, 0.9501, 0.01), 2)
+Styles = dict[int, int]  # the style of each drawn arm, by its index
+# Title, columns (the first that was logged is drawn), y axis, logarithmic.
+_LOSSES = (
+    ("Training loss", (("train_loss_ratio", "loss / ln(N+1)"), ("train_loss", "loss")), True),
+    ("Validation loss", (("val_loss_ratio", "loss / ln(N+1)"), ("val_loss", "loss")), True),
+    ("Validation action error", (("val_action_error_px", "px"),), False),
+)
 
 
 def legend(arms: Sequence[Arm], styles: Styles) -> Element:
-    """Return the names of the arms that the figures draw."""
+    """Return the names of the drawn arms with their colours."""
     items = [
         el("li", el("span", "", class_=f"swatch s{style}"), short(arms[index].arm, 40))
-        for index, style in sorted(styles.items(), key=lambda pair: pair[1])
+        for index, style in styles.items()
     ]
     rest = len({arm.config_hash for arm in arms}) - len(styles)
     if rest > 0:
@@ -31,69 +36,65 @@ def legend(arms: Sequence[Arm], styles: Styles) -> Element:
     return el("ul", *items, class_="legend")
 
 
-def group(title: str, pictures: Sequence[Node], *more: Node, note: str = "") -> list[Node]:
-    """Return figures under a title; nothing where there are none."""
-    if not pictures:
-        return []
-    words = [el("p", note, class_="note")] if note else []
-    return [el("h3", title), *more, el("div", *pictures, class_="figures"), *words]
-
-
-def training(material: Material, arms: Sequence[Arm], styles: Styles) -> list[Node]:
-    """Return the learning curves of the drawn arms, with the training seeds' extremes as a band."""
+def training(data: PageData, arms: Sequence[Arm], styles: Styles) -> list[Node]:
+    """Return the learning curves of the drawn arms, bands from min to max over training seeds."""
     found: list[Node] = []
-    for title, names, log in (
-        ("Training loss", ("train_loss_ratio", "train_loss"), True),
-        ("Validation loss", ("val_loss_ratio", "val_loss"), True),
-        ("Action error in validation", ("val_action_error_px",), False),
-    ):
-        for name in names:
-            drawn = _curves(material, arms, styles, name)
+    for title, columns, log in _LOSSES:
+        for name, unit in columns:
+            drawn = _curves(data, arms, styles, name)
             if drawn:
-                unit = {"_ratio": "share of chance", "or_px": "px"}
-                y_title = next((u for end, u in unit.items() if name.endswith(end)), "loss")
-                found.append(_steps(title, y_title, drawn, log=log))
+                found.append(_by_step(title, unit, drawn, log=log))
                 break
-    drawn = _selections(material, arms, styles)
+    drawn = _validation(data, arms, styles)
     if drawn:
-        y = Axis("score", 0.0, 1.0, given=SHARE)
-        x = fitted("optimiser steps", _all(line.x for line in drawn))
-        description = "Mean selection score by step, with the extremes of the training seeds"
-        picture = lines("Selection score by step", description, x, y, drawn)
-        found.append(figure("Selection score", picture, "by step; band: the seeds' extremes"))
-    note = "Lines are means over training seeds, bands their extremes; one seed has no band."
-    return group("Training", found, legend(arms, styles), note=note)
+        x = fitted("optimizer steps", _joined(line.x for line in drawn))
+        description = "Mean validation score by step, with min and max over training seeds"
+        picture = lines("Validation score by step", description, x, _share_axis("score"), drawn)
+        found.append(figure("Validation score", picture, "by step"))
+    if not found:
+        return []
+    text = "Lines are means over training seeds, bands their minimum and maximum."
+    return [
+        el("h3", "Training"),
+        legend(arms, styles),
+        el("div", *found, class_="figures"),
+        note(text),
+    ]
 
 
-def _curves(material: Material, arms: Sequence[Arm], styles: Styles, name: str) -> list[Line]:
+def _share_axis(title: str, form: str = "g") -> Axis:
+    return Axis(title, 0.0, 1.0, form=form, given=SHARE)
+
+
+def _curves(data: PageData, arms: Sequence[Arm], styles: Styles, name: str) -> list[Line]:
     drawn = []
     for index, style in styles.items():
-        band = material.curve(arms[index].config_hash, name)
+        band = data.curve(arms[index].config_hash, name)
         if band is not None:
             label = f"{arms[index].arm}, {plural(band.seeds, 'seed')}"
             drawn.append(Line(label, style, band.steps, band.mean, band.low, band.high))
     return drawn
 
 
-def _steps(title: str, unit: str, drawn: Sequence[Line], *, log: bool) -> Element:
-    values = _all(line.y for line in drawn)
-    bands = [b for line in drawn for b in (line.low, line.high) if b is not None]
-    values = np.concatenate([values, *bands])
+def _by_step(title: str, unit: str, drawn: Sequence[Line], *, log: bool) -> Element:
+    values = _joined(
+        part for line in drawn for part in (line.y, line.low, line.high) if part is not None
+    )
     log = log and bool((values[np.isfinite(values)] > 0).all())
     y = fitted(unit, values, log=log)
-    x = fitted("optimiser steps", _all(line.x for line in drawn))
+    x = fitted("optimizer steps", _joined(line.x for line in drawn))
     scale = ", logarithmic" if y.log else ""
-    return figure(title, lines(title, f"{title} by optimiser step", x, y, drawn), f"{unit}{scale}")
+    return figure(title, lines(title, f"{title} by optimizer step", x, y, drawn), f"{unit}{scale}")
 
 
-def _all(parts: Iterable[np.ndarray]) -> np.ndarray:
+def _joined(parts: Iterable[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.asarray(part, np.float64) for part in parts])
 
 
-def _selections(material: Material, arms: Sequence[Arm], styles: Styles) -> list[Line]:
+def _validation(data: PageData, arms: Sequence[Arm], styles: Styles) -> list[Line]:
     drawn = []
     for index, style in styles.items():
-        found = material.selections(arms[index].config_hash)
+        found = data.validation_scores(arms[index].config_hash)
         if len(found) < 2:
             continue
         values = list(found.values())
@@ -111,46 +112,65 @@ def success(arms: Sequence[Arm], styles: Styles) -> list[Node]:
     seeds, name = common_starts(arms, styles)
     for index, style in styles.items():
         arm = arms[index]
-        coverage = arm.group.grid("max_coverage", seeds)
-        if not coverage.values.size:
+        coverage = arm.group.grid("max_coverage", seeds).values
+        if not coverage.size:
             continue
-        counts.append(coverage.values.size)
-        rates = [intervals.share_interval((coverage.values > t) * 1.0) for t in THRESHOLDS]
-        y, low, high = (np.array([getattr(r, n) for r in rates]) for n in ("value", "low", "high"))
-        by_threshold.append(Line(arm.arm, style, THRESHOLDS, y, low, high))
+        counts.append(coverage.size)
+        rates = [intervals.share_interval((coverage > t) * 1.0) for t in COVERAGES]
+        by_threshold.append(Line(arm.arm, style, COVERAGES, *arrays(rates)))
         found = comparisons.score_distribution(
-            arm.group.grid("score", seeds).values, thresholds=TAUS
+            arm.group.grid("score", seeds).values, thresholds=SCORES
         )
         profiles.append(Line(arm.arm, style, found.thresholds, found.share, found.low, found.high))
     if not by_threshold:
         return []
-    rate = Axis("success rate", 0.0, 1.0, form=".0%", given=SHARE)
+    rate = _share_axis("success rate", ".0%")
     covered = Axis("coverage that counts as success", 0.80, 0.95, given=(0.80, 0.85, 0.90, 0.95))
-    tau = Axis("score τ", 0.0, 1.0, given=SHARE)
-    pictures: list[Node] = [
+    pictures = [
         figure(
             "Success by threshold",
             lines("Success by threshold", "Success rate by threshold", covered, rate, by_threshold),
-            "success rate; an episode counts when its best coverage is above the threshold",
+            "success rate: share of episodes whose maximum coverage exceeds the threshold",
         ),
         figure(
             "Distribution of scores",
-            lines("Share of episodes above a score", "Performance profile", tau, rate, profiles),
+            lines(
+                "Share of episodes above a score",
+                "Performance profile",
+                _share_axis("score τ"),
+                rate,
+                profiles,
+            ),
             "share of episodes with a score above τ; higher is better",
         ),
     ]
+    n = count_range(counts)
+    return [
+        el("h3", "Success and scores"),
+        legend(arms, styles),
+        el("div", *pictures, class_="figures"),
+        note(f"Bands are pointwise 95 % intervals; n = {n} episodes per arm, {name} starts."),
+    ]
+
+
+def arrays(found: Sequence[Estimate]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the values, low and high ends of n estimates, each (n,)."""
+    value, low, high = np.array([(each.value, each.low, each.high) for each in found]).T
+    return value, low, high
+
+
+def count_range(counts: Sequence[int]) -> str:
+    """Return "30" or "25 to 30"."""
     least, most = min(counts), max(counts)
-    n = f"{least:,}" if least == most else f"{least:,} to {most:,}"
-    note = f"Bands are pointwise 95 % intervals; n = {n} episodes an arm, {name} starts."
-    return group("Success and scores", pictures, legend(arms, styles), note=note)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def common_starts(arms: Sequence[Arm], styles: Styles) -> tuple[range, str]:
-    """Return the report starts where every drawn arm with episodes has some, else the selection's.
+    """Return the report seeds ("test") if every drawn arm has episodes there, else selection seeds.
 
-    Their name comes along. A picture never holds one arm on these and another on those.
+    All arms of a figure are shown on the same starts.
     """
     known = [arms[index] for index in styles if arms[index].group.episodes.num_rows]
-    if known and not any(math.isnan(arm.report.value) for arm in known):
-        return store.REPORT_SEEDS, "report"
-    return store.SELECT_SEEDS, "selection"
+    if known and all(arm.tested for arm in known):
+        return REPORT_SEEDS, "test"
+    return SELECT_SEEDS, "validation"

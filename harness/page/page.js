@@ -3,7 +3,7 @@
   const root = document.documentElement;
   root.classList.add("js");
 
-  // Where a browser keeps nothing for files, the choice lasts as long as the page is open.
+  // Without localStorage (some browsers deny it to files) the choice lasts until the page closes.
   const kept = (value) => {
     try {
       if (value === undefined) return localStorage.getItem("report-theme");
@@ -15,17 +15,17 @@
   };
   const themes = ["auto", "light", "dark"];
   const theme = document.getElementById("theme");
-  const dress = (name) => {
+  const apply = (name) => {
     if (name === "auto") delete root.dataset.theme;
     else root.dataset.theme = name;
     theme.textContent = `Theme: ${name}`;
   };
   let current = themes.includes(kept()) ? kept() : "auto";
-  dress(current);
+  apply(current);
   theme.addEventListener("click", () => {
     current = themes[(themes.indexOf(current) + 1) % themes.length];
     kept(current);
-    dress(current);
+    apply(current);
   });
 
   const pause = document.getElementById("pause");
@@ -33,7 +33,7 @@
     pause.addEventListener("click", () => {
       const paused = root.classList.toggle("paused");
       pause.setAttribute("aria-pressed", String(paused));
-      pause.textContent = paused ? "Play the pictures" : "Pause the pictures";
+      pause.textContent = paused ? "Play animations" : "Pause animations";
     });
   }
 
@@ -54,7 +54,7 @@
     const text = cell.textContent.trim();
     return text === "" || text === "–" ? null : text;
   };
-  // What is not known comes last whichever way the rest is turned.
+  // Unknown values come last in both directions.
   const compare = (a, b, sign) => {
     if (a === null || b === null) return (a === null) - (b === null);
     if (typeof a === "number" && typeof b === "number") return sign * (a - b);

@@ -1,4 +1,4 @@
-"""What a page is made of: a sweep read once, with its curves and its selections by step."""
+"""What the page shows: a sweep read once, with its curves and validation scores by step."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,22 +10,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from harness.analysis import verdicts
+from harness.analysis import learning_curves, verdicts
 from harness.analysis.sweep_results import Arm, Sweep
-from harness.core import seeds as store
-from harness.storage import episode_table, tables
+from harness.storage import tables
 
 Array = NDArray[np.float64]
-
-
-# Values that bootstraps may resample for the page's extras, 2,000 times each: a few seconds.
-MOST_RESAMPLED = 25_000
+# Scores of which interquartile means are computed: of more they would take minutes.
+MAX_SCORES = 25_000
 CURVES = ("train_loss", "val_loss", "train_loss_ratio", "val_loss_ratio", "val_action_error_px")
 
 
 @dataclass(frozen=True)
 class Band:
-    """A curve's mean over training seeds at steps (n,) and, of several seeds, their extremes."""
+    """A curve at steps (n,): the mean over training seeds and, of several, min and max."""
 
     steps: Array
     mean: Array
@@ -34,56 +31,53 @@ class Band:
     seeds: int
 
 
-class Material:
+class PageData:
     """A sweep's folder as the sections of the page need it."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.sweep = Sweep(folder)
         self.arms: list[Arm] = self.sweep.arms()
         self.answers = verdicts.answers(self.sweep, self.arms)
-        self._left = MOST_RESAMPLED
+        self._scores_left = MAX_SCORES
 
-    def afford(self, values: int) -> bool:
-        """Whether so many values may still be resampled; large sweeps leave extras out."""
-        if values > self._left:
+    def has_time_for(self, scores: int) -> bool:
+        """Whether interquartile means of so many scores are computed; counts them if so."""
+        if scores > self._scores_left:
             return False
-        self._left -= values
+        self._scores_left -= scores
         return True
 
     @property
-    def folder(self) -> Path:
-        """The sweep's folder."""
-        return self.sweep.folder
-
-    @property
     def search(self) -> Mapping[str, Any]:
-        """The search's part of the plan; empty where arms were named."""
+        """The search's part of the plan; empty for a sweep without a search."""
         found = self.sweep.plan.get("search")
         return found if isinstance(found, Mapping) else {"search": found} if found else {}
 
     @cached_property
-    def _curves(self) -> dict[str, dict[int, dict[str, Array]]]:
+    def _curves(self) -> dict[str, list[dict[str, Array]]]:
+        """Every config's curves, a dict of columns for each training seed."""
         table = tables.read(self.folder, "curves")
         names = [name for name in CURVES if name in table.schema.names]
         columns = {
             name: table[name].cast(pa.float64()).to_numpy(zero_copy_only=False)
             for name in ("step", *names)
         }
-        found: dict[str, dict[int, dict[str, Array]]] = {}
+        found: dict[str, list[dict[str, Array]]] = {}
         keys = zip(table["config_hash"].to_pylist(), table["train_seed"].to_pylist(), strict=True)
-        for (config_hash, seed), rows in _runs(keys):
+        for (config_hash, _), rows in _runs(keys):
             part = {name: values[rows] for name, values in columns.items()}
-            found.setdefault(config_hash, {})[seed] = part
+            found.setdefault(config_hash, []).append(part)
         return found
 
     def curve(self, config_hash: str, name: str) -> Band | None:
-        """Return a metric's curve over the training seeds, or None where nothing is logged.
+        """Return a metric's curve over the training seeds, None where it was not logged.
 
-        Seeds still in training would bend the mean where they end: only those that have come
-        nine tenths as far as the farthest count, at the steps that all of them have.
+        Only seeds trained for at least nine tenths of the longest are averaged, at the steps that
+        they have in common: a seed that ends early would bend the mean there.
         """
         parts = []
-        for part in self._curves.get(config_hash, {}).values():
+        for part in self._curves.get(config_hash, ()):
             if name in part:
                 good = np.isfinite(part["step"]) & np.isfinite(part[name])
                 if good.any():
@@ -92,10 +86,9 @@ class Material:
             return None
         farthest = max(steps.max() for steps, _ in parts)
         parts = [(steps, values) for steps, values in parts if steps.max() >= 0.9 * farthest]
-        common = parts[0][0]
+        common = np.unique(parts[0][0])
         for steps, _ in parts[1:]:
             common = np.intersect1d(common, steps)
-        common = np.unique(common)
         if not common.size:
             return None
         grid = np.stack([_at(steps, values, common) for steps, values in parts])
@@ -104,27 +97,24 @@ class Material:
         return Band(common, grid.mean(0), grid.min(0), grid.max(0), len(grid))
 
     @cached_property
-    def _selections(self) -> dict[str, dict[int, list[float]]]:
-        # Reading every episode again is for those sweeps alone that select more than once.
+    def _validation(self) -> dict[str, dict[int, list[float]]]:
+        # Only sweeps that select repeatedly have several steps: others need not read the episodes.
         if not any(trial.get("select.every") for trial in self.sweep.trials):
             return {}
-        rows = episode_table.within(tables.read(self.folder, "episodes"), store.SELECT_SEEDS)
-        names = ["config_hash", "train_seed", "checkpoint_step"]
-        means = rows.group_by(names).aggregate([("score", "mean")]).sort_by("checkpoint_step")
         found: dict[str, dict[int, list[float]]] = {}
-        for row in means.to_pylist():
+        for row in learning_curves.validation_scores(self.folder).to_pylist():
             step, score = row["checkpoint_step"], row["score_mean"]
             if step is not None and score is not None and np.isfinite(score):
                 found.setdefault(row["config_hash"], {}).setdefault(step, []).append(score)
         return found
 
-    def selections(self, config_hash: str) -> dict[int, list[float]]:
-        """Return each training seed's mean selection score by step, where trials select often."""
-        return self._selections.get(config_hash, {})
+    def validation_scores(self, config_hash: str) -> dict[int, list[float]]:
+        """Return each training seed's mean validation score by step."""
+        return self._validation.get(config_hash, {})
 
 
 def _runs(keys: Iterator[tuple[Any, Any]]) -> Iterator[tuple[tuple[Any, Any], slice]]:
-    """Yield each key with the rows where it stands; the table is sorted by it."""
+    """Yield each key of a sorted table with its rows."""
     start, last, number = 0, None, -1
     for number, key in enumerate(keys):
         if key != last:
@@ -136,7 +126,7 @@ def _runs(keys: Iterator[tuple[Any, Any]]) -> Iterator[tuple[tuple[Any, Any], sl
 
 
 def _at(steps: Array, values: Array, wanted: Array) -> Array:
-    """Return the last value at each wanted step; a resumed epoch may stand there twice."""
+    """Return the last value at each wanted step; a resumed epoch may occur twice."""
     order = np.argsort(steps, kind="stable")
     found = np.searchsorted(steps[order], wanted, side="right") - 1
     return np.asarray(values[order][found])

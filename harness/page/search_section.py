@@ -1,56 +1,53 @@
-"""A search's part of the page: its best points, which settings mattered, score by setting."""
+"""A search's part of the page: its best trials, importance of settings, score by setting."""
 
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from harness.analysis.importance import importances
 from harness.analysis.sweep_results import Arm
 from harness.page import question_section
-from harness.page.elements import Element, Node, el, short
+from harness.page.elements import Element, Node, el, note, short
 from harness.page.labels import inline, plural
-from harness.page.learning_figures import SHARE
-from harness.page.page_data import Material
-from harness.page.svg_plots import Axis, figure, fitted, interval, scatter
+from harness.page.page_data import PageData
+from harness.page.svg_plots import SHARE, Axis, figure, fitted, interval, scatter
 from harness.page.trials_section import differing
 from harness.stats.intervals import Estimate
 
-MOST_POINTS = 400
-MOST_SETTINGS = 12
+MAX_POINTS = 400
+MAX_SETTINGS = 12
 BEST = 15
 
 
-def section(material: Material, arms: Sequence[Arm], key: str) -> Element:
-    """Return the best points of a search as intervals, and score by setting over all of them."""
+def section(data: PageData, arms: Sequence[Arm], key: str) -> Element:
+    """Return the best trials of a search as intervals, and score by setting over all of them."""
     known = [arm for arm in arms if math.isfinite(arm.select.value)]
     best = sorted(known, key=lambda arm: -arm.select.value)[:BEST] or list(arms[:BEST])
-    body: list[Node] = [
+    text = (
+        f"{plural(len(known), 'trial')} of {len(arms):,} have a score; the highest are below. The "
+        "best of many scores is biased upwards: evaluate what was selected by it again, with new "
+        "training seeds and starts."
+    )
+    return el(
+        "section",
         el("h2", short(arms[0].question, 120)),
-        el(
-            "p",
-            f"{plural(len(known), 'point')} of {len(arms):,} have a score; the highest are below. "
-            "The score of the best of many is too high: what was chosen by it has to be measured "
-            "again on fresh training seeds and starts.",
-            class_="answer",
-        ),
-        question_section.table(material, best, None, {}),
-        *_importances(material),
+        el("p", text, class_="answer"),
+        question_section.table(data, best, None, {}),
+        *_importances(data),
         *_settings(known),
-    ]
-    return el("section", *body, id=key, class_="question")
+        id=key,
+        class_="question",
+    )
 
 
-def _importances(material: Material) -> list[Node]:
-    if not isinstance(material.search.get("axes"), Mapping):
-        return []  # a plan from before axes were written down
-    # Optuna takes a second to import, and only a search needs it.
-    from harness.analysis.importance import importances
-
-    found = importances(material.folder)
-    note = el("p", found.note, class_="note")
-    if not found.rows:
-        return [el("h3", "Importance"), note] if found.note else []
-    axis = Axis("share of the importance", 0.0, 1.0, form=".0%", given=SHARE)
+def _importances(data: PageData) -> list[Node]:
+    if not isinstance(data.search.get("axes"), Mapping):
+        return []  # a plan of an earlier version, without axes
+    found = importances(data.folder)
+    if not found.note:
+        return []
+    axis = Axis("importance", 0.0, 1.0, form=".0%", given=SHARE)
     rows = [
         el(
             "tr",
@@ -58,33 +55,21 @@ def _importances(material: Material) -> list[Node]:
             el("td", interval(axis, [(row.value, row.low, row.high, "main")]), class_="strip-cell"),
             el("td", inline(Estimate(row.value, row.low, row.high, row.n), percent=True)),
         )
-        for row in found.rows[:MOST_SETTINGS]
+        for row in found.rows[:MAX_SETTINGS]
     ]
     table = el("table", el("tbody", *rows), class_="importance")
-    return [el("h3", "Importance"), el("div", table, class_="card"), note]
+    card = [el("div", table, class_="card")] if rows else []
+    return [el("h3", "Importance of settings"), *card, note(found.note)]
 
 
 def _settings(arms: Sequence[Arm]) -> list[Node]:
-    """Return a picture for each number that differs between points: the score by it."""
-    firsts = [arm.group.trials[0] for arm in arms if arm.group.trials]
-    pictures: list[Node] = []
+    """Return a figure for each setting that differs between trials: the score by its value."""
+    arms = [arm for arm in arms if arm.group.trials]
+    figures: list[Node] = []
     y = Axis("score", 0.0, 1.0, given=SHARE)
-    for name in differing(firsts)[:MOST_SETTINGS]:
-        values = [(arm, arm.group.trials[0].get(name)) for arm in arms if arm.group.trials]
-        numbers = [
-            (float(value), arm)
-            for arm, value in values
-            if isinstance(value, int | float) and not isinstance(value, bool)
-        ]
+    for name in differing([arm.group.trials[0] for arm in arms])[:MAX_SETTINGS]:
         title = name.removeprefix("policy.")
-        if len(numbers) == len(values):
-            places = np.array([value for value, _ in numbers])
-            spread = places.min() > 0 and places.max() / places.min() > 20
-            x = fitted(short(title, 40), places, log=bool(spread))
-        else:
-            texts = sorted({str(value) for _, value in values})[:8]
-            numbers = [(float(texts.index(str(v))), a) for a, v in values if str(v) in texts]
-            x = _named(short(title, 40), texts)
+        x, placed = _placed(short(title, 40), name, arms)
         points = [
             (
                 value,
@@ -93,25 +78,35 @@ def _settings(arms: Sequence[Arm]) -> list[Node]:
                 arm.select.high,
                 f"{short(arm.arm, 40)}: {inline(arm.select)}",
             )
-            for value, arm in numbers[:MOST_POINTS]
+            for value, arm in placed[:MAX_POINTS]
         ]
-        described = f"Selection score of {len(points)} points by {title}, 95 % intervals"
-        pictures.append(figure(title, scatter(title, described, x, y, points), "score by setting"))
-    if not pictures:
+        described = f"Validation score of {len(points)} trials by {title}, 95 % intervals"
+        figures.append(figure(title, scatter(title, described, x, y, points), "score by setting"))
+    if not figures:
         return []
-    note = f"Every point of the search{_cut(len(arms))}; bars are 95 % intervals of its score."
+    n = len(arms)
+    shown = f"The first {MAX_POINTS} of {n:,} trials" if n > MAX_POINTS else "All trials"
     return [
         el("h3", "Score by setting"),
-        el("div", *pictures, class_="figures"),
-        el("p", note, class_="note"),
+        el("div", *figures, class_="figures"),
+        note(f"{shown}; bars are 95 % intervals of the score."),
     ]
 
 
-def _cut(n: int) -> str:
-    return f", the first {MOST_POINTS} of {n:,}" if n > MOST_POINTS else ""
-
-
-def _named(title: str, texts: Sequence[str]) -> Axis:
-    ticks = tuple(float(k) for k in range(len(texts)))
-    names = tuple(short(text, 12) for text in texts)
-    return Axis(title, -0.5, len(texts) - 0.5, given=ticks, names=names)
+def _placed(title: str, name: str, arms: Sequence[Arm]) -> tuple[Axis, list[tuple[float, Arm]]]:
+    """Return an axis for a setting and each arm's place on it; texts lie at whole numbers."""
+    values = [arm.group.trials[0].get(name) for arm in arms]
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        numbers = np.array(values, np.float64)
+        log = bool(numbers.min() > 0 and numbers.max() / numbers.min() > 20)
+        return fitted(title, numbers, log=log), list(zip(numbers.tolist(), arms, strict=True))
+    texts = sorted({str(value) for value in values})[:8]
+    axis = Axis(
+        title,
+        -0.5,
+        len(texts) - 0.5,
+        given=tuple(float(k) for k in range(len(texts))),
+        names=tuple(short(text, 12) for text in texts),
+    )
+    known = [(str(value), arm) for value, arm in zip(values, arms, strict=True)]
+    return axis, [(float(texts.index(text)), arm) for text, arm in known if text in texts]

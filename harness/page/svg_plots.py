@@ -1,7 +1,7 @@
-"""SVG plots: axes, curves with bands, bars, points.
+"""SVG plots: axes, curves with bands, intervals, scatter plots.
 
-Every picture has a title and a description for those who do not see it, axes with units, and a
-size near that at which it is shown, so that its text stays as large as the page's small print.
+Every plot has a title and a description for screen readers, axes with units, and about the size
+at which it is shown, so that its text is as large as the page's small print.
 """
 
 import math
@@ -13,15 +13,20 @@ from numpy.typing import NDArray
 
 from harness.page.elements import Element, Node, el, short
 
-MOST_POINTS = 160
+MAX_POINTS = 160  # of a curve
+SHARE = (0.0, 0.25, 0.5, 0.75, 1.0)  # ticks from 0 to 1
+WIDTH, HEIGHT = 360, 240
+LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 40
+STYLES = 5  # lines told apart by colour and dash; page.css defines as many
+STRIP = 24  # height of an interval in a table's cell, that of a line of text
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis from `low` to `high` with its title, unit included; log: even steps are factors.
+    """One axis from `low` to `high`; the title includes the unit; log: logarithmic.
 
-    form: of the tick labels; given: the places to label, where they are not found; names: what
-    to write there instead of numbers.
+    form: the format of tick labels; given: the ticks, else round numbers; names: their labels,
+    else the numbers.
     """
 
     title: str
@@ -33,7 +38,7 @@ class Axis:
     names: tuple[str, ...] = ()
 
     def share(self, value: float) -> float:
-        """Return where a value lies: 0 at `low`, 1 at `high`, cut to that."""
+        """Return a value's position: 0 at `low`, 1 at `high`, clipped to [0, 1]."""
         if self.log:
             found = math.log(value / self.low) / math.log(self.high / self.low)
         else:
@@ -42,13 +47,13 @@ class Axis:
 
     @property
     def ticks(self) -> list[float]:
-        """Round values between the ends."""
+        """The ticks' values."""
         if self.given:
             return list(self.given)
         return _powers(self.low, self.high) if self.log else _steps(self.low, self.high)
 
     def label(self, value: float) -> str:
-        """Return a tick's text."""
+        """Return a tick's label."""
         if self.names:
             return self.names[self.given.index(value)]
         return compact(value) if self.form == "g" or value == 0 else format(value, self.form)
@@ -85,40 +90,34 @@ def _powers(low: float, high: float) -> list[float]:
 
 
 def fitted(title: str, values: NDArray[np.float64], *, log: bool = False) -> Axis:
-    """Return an axis on which all finite values lie, with a little room; log needs them > 0."""
+    """Return an axis that covers all finite values with a margin; log needs them > 0."""
     finite = values[np.isfinite(values)]
     if finite.size == 0:
         return Axis(title, 0.0, 1.0)
     low, high = float(finite.min()), float(finite.max())
     if log and low > 0 and high / low > 1.001:
-        room = (high / low) ** 0.04
-        return Axis(title, low / room, high * room, log=True)
+        margin = (high / low) ** 0.04
+        return Axis(title, low / margin, high * margin, log=True)
     if high - low <= 1e-12 * max(1.0, abs(high)):
-        room = 0.5 * abs(low) or 0.5
-        return Axis(title, low - room, high + room)
-    room = 0.04 * (high - low)
-    floor = 0.0 if low >= 0 and low < 0.3 * high else low - room
-    return Axis(title, floor, high + room)
+        margin = 0.5 * abs(low) or 0.5
+        return Axis(title, low - margin, high + margin)
+    margin = 0.04 * (high - low)
+    floor = 0.0 if low >= 0 and low < 0.3 * high else low - margin
+    return Axis(title, floor, high + margin)
 
 
-def thinned(n: int, most: int = MOST_POINTS) -> NDArray[np.int64]:
-    """Return which of n points in a row to draw: all, or evenly chosen with both ends."""
-    if n <= most:
+def subsample(n: int) -> NDArray[np.int64]:
+    """Return the indices of at most MAX_POINTS of n points, evenly spaced, both ends included."""
+    if n <= MAX_POINTS:
         return np.arange(n, dtype=np.int64)
-    return np.unique(np.linspace(0, n - 1, most).round().astype(np.int64))
-
-
-WIDTH, HEIGHT = 360, 240
-LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 40
-STYLES = 5  # lines told apart by colour and dash; the page's CSS knows as many
-STRIP = 24  # height of an interval in a table's cell, that of a line of text
+    return np.unique(np.linspace(0, n - 1, MAX_POINTS).round().astype(np.int64))
 
 
 @dataclass(frozen=True)
 class Line:
-    """A curve through (x, y), with a band from low to high where there is one; arrays (n,).
+    """A curve through (x, y), with a band from low to high where given; arrays (n,).
 
-    style: 0 is the baseline's; faint: drawn thin behind the others.
+    style: 0 is the baseline's; marks: draw a dot at each point.
     """
 
     name: str
@@ -131,7 +130,7 @@ class Line:
 
 
 def place(x: Axis, y: Axis, at_x: float, at_y: float) -> tuple[float, float]:
-    """Return a value's place on a chart in the picture's units, y downwards."""
+    """Return the SVG coordinates of a point."""
     return (
         LEFT + x.share(at_x) * (WIDTH - LEFT - RIGHT),
         TOP + (1.0 - y.share(at_y)) * (HEIGHT - TOP - BOTTOM),
@@ -139,7 +138,7 @@ def place(x: Axis, y: Axis, at_x: float, at_y: float) -> tuple[float, float]:
 
 
 def chart(title: str, description: str, x: Axis, y: Axis, marks: Sequence[Node]) -> Element:
-    """Return a picture with axes around marks that are placed by `place`."""
+    """Return a plot with axes around marks that were positioned by `place`."""
     body: list[Node] = [el("title", title), el("desc", description)]
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
     for tick in y.ticks:
@@ -159,11 +158,11 @@ def chart(title: str, description: str, x: Axis, y: Axis, marks: Sequence[Node])
 
 
 def lines(title: str, description: str, x: Axis, y: Axis, curves: Sequence[Line]) -> Element:
-    """Return curves on axes: bands first, then lines, the baseline behind the others."""
+    """Return a plot of curves: bands behind, lines in front."""
     behind: list[Node] = []
     front: list[Node] = []
     for curve in curves:
-        keep = thinned(len(curve.x))
+        keep = subsample(len(curve.x))
         xs, ys = curve.x[keep], curve.y[keep]
         hint = el("title", short(curve.name))
         if curve.low is not None and curve.high is not None:
@@ -200,7 +199,7 @@ def scatter(
     y: Axis,
     points: Sequence[tuple[float, float, float, float, str]],
 ) -> Element:
-    """Return points (x, y, low, high, hint), each with its interval as a bar; NaN leaves it out."""
+    """Return a plot of points (x, y, low, high, tooltip) with intervals, NaN for no interval."""
     marks: list[Node] = []
     for at_x, at_y, low, high, hint in points:
         cx, cy = place(x, y, at_x, at_y)
@@ -214,10 +213,10 @@ def scatter(
 def interval(
     axis: Axis, marks: Sequence[tuple[float, float, float, str]], zero: bool = False
 ) -> Element:
-    """Return intervals (value, low, high, class) on a strip as wide as its table's cell.
+    """Return intervals (value, low, high, class) below each other, as wide as their table cell.
 
-    Places are percentages: the strip grows with the cell and its dots stay round. It is for the
-    eye alone; the numbers stand beside it as text.
+    Positions are percentages, so the plot grows with the cell and dots stay round. Hidden from
+    screen readers: the numbers are in the next cell as text.
     """
     height = STRIP * len(marks)
     body: list[Node] = [
@@ -240,14 +239,14 @@ def interval(
 
 
 def ruler(axis: Axis) -> Element:
-    """Return an axis's ticks for the head of a column of `interval` strips."""
+    """Return an axis's tick labels for the head of a column of `interval` plots."""
     ticks = axis.ticks
     body: list[Node] = []
     for number, tick in enumerate(ticks):
         at = axis.share(tick)
         anchor = "start" if at < 0.02 else "end" if at > 0.98 else "middle"
         if len(ticks) > 3 and number % 2 and len(ticks) % 2:
-            continue  # every other label has room
+            continue  # label every other tick
         text = axis.label(tick)
         body.append(
             el("text", text, class_="small", x=f"{at * 100:.2f}%", y=11, text_anchor=anchor)
@@ -268,6 +267,6 @@ def _r(value: float) -> str:
 
 
 def figure(title: str, picture: Node, note: str = "") -> Element:
-    """Return a picture with its title above and how to read it below."""
+    """Return a picture with its title and how to read it."""
     caption = [el("strong", title), *([el("span", note)] if note else [])]
     return el("figure", el("figcaption", *caption), picture)

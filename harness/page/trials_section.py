@@ -9,43 +9,44 @@ import numpy as np
 from harness.analysis.sweep_results import arm_name, of_row
 from harness.core import files, paths
 from harness.core.text import duration, one_line
-from harness.page.elements import Element, Node, el, short
+from harness.page.elements import Element, Node, el, note, scrolling, short
 from harness.page.labels import estimate, plural, state
-from harness.page.page_data import Material
+from harness.page.page_data import PageData
 from harness.page.svg_plots import compact
+from harness.stats.intervals import Estimate
 from harness.storage import table_schemas
 
 Trial = Mapping[str, Any]
-MOST_ROWS = 1000
-MOST_SETTINGS = 24
-MOST_ERRORS = 20
+MAX_ROWS = 1000
+MAX_SETTINGS = 24
+MAX_ERRORS = 20
 
 
-def section(material: Material) -> Element:
-    """Return a row for each trial, the highest selection score first; settings that differ."""
-    rows = sorted(material.sweep.trials, key=_order)
+def section(data: PageData) -> Element:
+    """Return a row for each trial, the highest validation score first, with its settings."""
+    rows = sorted(data.sweep.trials, key=_rank)
     settings = differing(rows)
-    shown = settings[:MOST_SETTINGS]
-    evaluated = any(row["report_score"] is not None for row in rows)
-    reported = ("report", "report success") if evaluated else ()
+    shown = settings[:MAX_SETTINGS]
+    tested = any(row["report_score"] is not None for row in rows)
+    numbers = ["validation", *(["test", "test success"] if tested else []), "step", "time"]
     heads = [
         *(_head(name) for name in ("trial", "arm", "seed", "status")),
-        *(_head(name, kind="number") for name in ("selection", *reported, "step", "time")),
+        *(_head(name, "number") for name in numbers),
         _head("health"),
-        *(_head(name.removeprefix("policy."), kind="setting") for name in shown),
+        *(_head(name.removeprefix("policy."), "setting") for name in shown),
     ]
-    body = [el("tr", *_cells(row, shown, evaluated=evaluated)) for row in rows[:MOST_ROWS]]
+    body = [el("tr", *_cells(row, shown, tested=tested)) for row in rows[:MAX_ROWS]]
     notes = [
-        "Scores are means over starts with 95 % intervals of this checkpoint, n behind them; "
-        "columns on the right, not printed, are the settings in which trials differ."
+        "Scores are means over starts with 95 % intervals for this checkpoint. The columns on the "
+        "right, not printed, are the settings that differ between trials."
     ]
-    if len(rows) > MOST_ROWS:
+    if len(rows) > MAX_ROWS:
         notes.append(
-            f"The {MOST_ROWS:,} best of {len(rows):,} trials; `python -m harness.results trials "
-            f"{material.folder.name}` lists them all."
+            f"These are the {MAX_ROWS:,} best of {len(rows):,} trials; `python -m harness.results "
+            f"trials {data.folder.name}` lists them all."
         )
     if len(settings) > len(shown):
-        notes.append(f"{len(settings) - len(shown)} more settings differ and are left out.")
+        notes.append(f"{len(settings) - len(shown)} more settings differ and are not shown.")
     table = el(
         "table",
         el("caption", "All trials", class_="unseen"),
@@ -60,23 +61,23 @@ def section(material: Material) -> Element:
         el(
             "p",
             el("label", "Filter ", for_="filter"),
-            el("input", id="filter", type="search", placeholder="words, all of which must occur"),
+            el("input", id="filter", type="search", placeholder="filter (all words must match)"),
             el("span", plural(len(body), "trial"), id="count", role="status", aria_live="polite"),
             class_="tools scripted",
         ),
-        el("div", table, class_="scroll", tabindex=0, role="region", aria_label="Table of trials"),
-        el("p", " ".join(notes), class_="note"),
+        scrolling(table, "Table of trials"),
+        note(" ".join(notes)),
         id="trials",
     )
 
 
-def _order(row: Trial) -> tuple[float, str]:
+def _rank(row: Trial) -> tuple[float, str]:
     score = row["select_score"]
     return (-score if score is not None and score == score else 1.0), str(row["trial"])
 
 
 def differing(rows: Sequence[Trial]) -> list[str]:
-    """Return the config's settings that are not the same in all trials, in the config's order."""
+    """Return the settings that are not the same in all trials, in the config's order."""
     if not rows:
         return []
     fixed = set(table_schemas.SCHEMAS["trials"].names)
@@ -85,50 +86,43 @@ def differing(rows: Sequence[Trial]) -> list[str]:
     ]
 
 
-def _head(name: str, *, kind: str | None = None) -> Element:
+def _head(name: str, kind: str | None = None) -> Element:
     return el("th", name, scope="col", class_=kind)
 
 
-def _cells(row: Trial, settings: Sequence[str], *, evaluated: bool) -> list[Element]:
-    reported = []
-    if evaluated:
-        reported.append(_scored(of_row(row, "report_score")))
-        reported.append(_scored(of_row(row, "report_success_rate"), percent=True))
+def _cells(row: Trial, settings: Sequence[str], *, tested: bool) -> list[Element]:
+    test = [_score(of_row(row, "report_score"))]
+    test.append(_score(of_row(row, "report_success_rate"), percent=True))
     seconds, step = row["train_seconds"], row["step"]
     error = row["error"] if row["status"] == "failed" else None
-    ill = row["health"] or ""
+    issues = row["health"] or ""
     return [
         el("th", short(str(row["trial"]), 30), scope="row", class_="mono"),
         _text(arm_name(row) or "–"),
-        _plain(row["train_seed"], row["train_seed"]),
+        _number(row["train_seed"], row["train_seed"]),
         el("td", state(str(row["status"]))),
-        _scored(of_row(row, "select_score")),
-        *reported,
-        _plain(step, "" if step is None else f"{step:,}"),
-        _plain(seconds, "" if seconds is None else duration(seconds)),
-        _text(
-            one_line(error) if error else ill, "failed" if error else "" if ill == "ok" else "ill"
-        ),
+        _score(of_row(row, "select_score")),
+        *(test if tested else []),
+        _number(step, "" if step is None else f"{step:,}"),
+        _number(seconds, "" if seconds is None else duration(seconds)),
+        _text(one_line(error), "failed")
+        if error
+        else _text(issues, "" if issues == "ok" else "issue"),
         *(_setting(row.get(name)) for name in settings),
     ]
 
 
-def _scored(found: Any, *, percent: bool = False) -> Element:
-    known = np.isfinite(found.value)
-    title = f"n = {found.n:,}" if known else None
-    value = f"{found.value:.6g}" if known else ""
-    return el(
-        "td",
-        *(estimate(found, percent=percent) if known else []),
-        *([el("small", f"n = {found.n:,}")] if known else []),
-        class_="number",
-        data_v=value,
-        title=title,
-    )
+def _score(found: Estimate, *, percent: bool = False) -> Element:
+    if not np.isfinite(found.value):
+        return _number(None, "")
+    n = f"n = {found.n:,}"
+    content = [*estimate(found, percent=percent), el("small", n)]
+    return el("td", *content, class_="number", data_v=f"{found.value:.6g}", title=n)
 
 
-def _plain(value: object, text: object) -> Element:
-    return el("td", str(text), class_="number", data_v="" if value is None else value)
+def _number(value: object, text: object, kind: str = "") -> Element:
+    shown = "" if value is None else value
+    return el("td", str(text), class_=f"number{kind}", data_v=shown)
 
 
 def _text(text: str, kind: str = "") -> Element:
@@ -140,68 +134,65 @@ def _setting(value: object) -> Element:
     if isinstance(value, bool) or value is None:
         return el("td", "–" if value is None else str(value).lower(), class_="setting")
     if isinstance(value, int | float):
-        return el("td", compact(float(value)), class_="number setting", data_v=value)
+        return _number(value, compact(float(value)), " setting")
     return el("td", short(str(value), 40), class_="setting")
 
 
-def health(material: Material) -> Element:
-    """Return which illnesses were found where, what was seen and what mends it; and errors."""
-    named: dict[str, list[Trial]] = defaultdict(list)
-    known = 0
-    for row in material.sweep.trials:
-        if row["health"] is not None:
-            known += 1
-            for name in str(row["health"]).split(", "):
-                if name != "ok":
-                    named[name].append(row)
-    failed = [row for row in material.sweep.trials if row["status"] == "failed"]
+def health(data: PageData) -> Element:
+    """Return the issues that were found, with evidence and fix, and the errors of failed trials."""
+    examined = [row for row in data.sweep.trials if row["health"] is not None]
+    issues: dict[str, list[Trial]] = defaultdict(list)
+    for row in examined:
+        for name in str(row["health"]).split(", "):
+            if name != "ok":
+                issues[name].append(row)
     body: list[Node] = [el("h2", "Health")]
-    if not named:
-        words = f"No illness was found in {plural(known, 'examined trial')}."
-        body.append(el("p", words if known else "No trial has been examined yet."))
+    known = plural(len(examined), "examined trial")
+    if issues:
+        entries = sorted(issues.items(), key=lambda item: -len(item[1]))
+        body.append(el("p", f"Of {known}:"))
+        body.append(el("dl", *(n for name, rows in entries for n in _issue(data, name, rows))))
     else:
-        body.append(el("p", f"Of {plural(known, 'examined trial')}:"))
-        entries = sorted(named.items(), key=lambda item: -len(item[1]))
-        body.append(
-            el("dl", *(n for name, rows in entries for n in _illness(material, name, rows)))
-        )
+        text = f"No issue was found in {known}." if examined else "No trial was examined yet."
+        body.append(el("p", text))
+    failed = [row for row in data.sweep.trials if row["status"] == "failed"]
     if failed:
-        body.append(el("h3", f"{plural(len(failed), 'failed trial')}"))
         lines = [
             el(
                 "li",
                 el("span", short(arm_name(row) or str(row["trial"]), 80)),
                 ": ",
-                el("span", short(one_line(row["error"] or "no reason was written"), 300)),
+                el("span", short(one_line(row["error"] or "unknown error"), 300)),
             )
-            for row in failed[:MOST_ERRORS]
+            for row in failed[:MAX_ERRORS]
         ]
-        if len(failed) > MOST_ERRORS:
-            lines.append(el("li", f"and {len(failed) - MOST_ERRORS:,} more, see the table"))
+        if len(failed) > MAX_ERRORS:
+            lines.append(el("li", f"and {len(failed) - MAX_ERRORS:,} more, see the table"))
+        body.append(el("h3", plural(len(failed), "failed trial")))
         body.append(el("ul", *lines, class_="errors"))
     return el("section", *body, id="health")
 
 
-def _illness(material: Material, name: str, rows: Sequence[Trial]) -> list[Element]:
+def _issue(data: PageData, name: str, rows: Sequence[Trial]) -> list[Element]:
     arms = list(dict.fromkeys(arm_name(row) or str(row["trial"]) for row in rows))
     where = "; ".join(short(arm, 60) for arm in arms[:4])
     more = f" and {len(arms) - 4} more" if len(arms) > 4 else ""
-    found = _finding(material, name, rows[0])
+    found = _finding(data, name, rows[0])
     details: list[Node] = [el("p", f"{plural(len(rows), 'trial')}: {where}{more}")]
-    for key, label in (("evidence", "Seen"), ("mend", "What mends it")):
+    for key, label in (("evidence", "Evidence"), ("mend", "Fix")):
         if isinstance(found.get(key), str):
             details.append(el("p", el("strong", f"{label}: "), short(found[key], 600)))
     return [el("dt", f"⚠ {short(name, 120)}"), el("dd", *details)]
 
 
-def _finding(material: Material, name: str, row: Trial) -> Mapping[str, Any]:
-    """Return what a trial's health.json says of an illness; {} where it no longer can be read."""
+def _finding(data: PageData, name: str, row: Trial) -> Mapping[str, Any]:
+    """Return an issue's entry in a trial's health.json; {} where it cannot be read."""
     try:
-        # The name is a stranger's word as well: it must not lead out of the folder.
+        # The name is untrusted too: it must not lead out of the folder.
         trial = paths.check_name(str(row["trial"]), "a trial's name")
-        content = files.read_json(material.folder / "trials" / trial / "health.json")
+        content = files.read_json(data.folder / "trials" / trial / "health.json")
     except (OSError, ValueError):
-        return {}  # the name stands in the table; only the explanation is missing
+        return {}
     for finding in content if isinstance(content, list) else []:
         if isinstance(finding, dict) and finding.get("name") == name:
             return finding

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from harness.config import protocol
 from harness.config.protocol import Protocol
 from harness.core.errors import UserError
 from harness.page import gallery
-from harness.page.gallery import INDEX, MOST_BYTES, make, read_index
+from harness.page.gallery import INDEX, MAX_BYTES, make, read_index
 from harness.storage import tables
 
 KEYS = {
@@ -23,9 +22,9 @@ KEYS = {
 @pytest.fixture
 def sweep(tiny_results: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The tiny sweep, whose episodes have 30 steps; its pictures have few frames."""
-    monkeypatch.setattr(protocol, "Protocol", lambda: Protocol(max_episode_steps=30))
-    monkeypatch.setattr(gallery, "FRAMES", 5)
-    monkeypatch.setattr(gallery, "ENERGY_FRAMES", 3)
+    monkeypatch.setattr(gallery, "Protocol", lambda: Protocol(max_episode_steps=30))
+    monkeypatch.setattr(gallery, "MAX_FRAMES", 5)
+    monkeypatch.setattr(gallery, "MAX_ENERGY_FRAMES", 3)
     return tiny_results / "tiny"
 
 
@@ -46,9 +45,9 @@ def test_pictures_are_of_the_best_trials_own_rows_and_are_made_once(sweep: Path)
             == (hash_, seed, entry["env_seed"])
         )
         assert (entry["score"], entry["max_coverage"]) == (row["score"], row["max_coverage"])
-        assert f"{row['max_coverage']:.0%} covered at best" in entry["caption"]
+        assert f"maximum coverage {row['max_coverage']:.0%}" in entry["caption"]
         path = sweep / "pictures" / entry["file"]
-        assert path.stat().st_size <= MOST_BYTES
+        assert path.stat().st_size <= MAX_BYTES
         with Image.open(path) as image:
             assert image.size == (entry["width"], entry["height"])
             assert image.n_frames > 1

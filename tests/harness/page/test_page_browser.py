@@ -104,9 +104,8 @@ def heads(shown: Shown) -> list[str]:
 @pytest.mark.parametrize(
     "shown",
     [
-        {"width": width, "color_scheme": scheme}
-        for width in (360, 1280)
-        for scheme in ("light", "dark")
+        {"width": 360, "color_scheme": "light"},
+        {"width": 1280, "color_scheme": "dark"},
     ],
     indirect=True,
 )
@@ -152,23 +151,23 @@ CONTRAST = """() => {
 
 def test_sorting_by_mouse_and_by_keyboard(shown: Shown) -> None:
     names = heads(shown)
-    scores = names.index("selection")
+    scores = names.index("validation")
     first = shown.column(scores)
-    button = shown.page.get_by_role("button", name="selection")
+    button = shown.page.get_by_role("button", name="validation")
     button.click()
-    assert shown.state("selection") == "descending"
+    assert shown.state("validation") == "descending"
     known = [float(text[:5]) for text in shown.column(scores) if text]
     assert known == sorted(known, reverse=True)
     assert shown.column(scores)[-1] == ""  # the failed trial has no score: last both ways
     button.focus()
     shown.page.keyboard.press("Enter")
-    assert shown.state("selection") == "ascending"
+    assert shown.state("validation") == "ascending"
     again = [float(text[:5]) for text in shown.column(scores) if text]
     assert again == sorted(known)
     assert shown.column(scores)[-1] == ""
     assert sorted(first) == sorted(shown.column(scores))
     shown.page.get_by_role("button", name="status", exact=True).click()
-    assert (shown.state("selection"), shown.state("status")) == ("none", "ascending")
+    assert (shown.state("validation"), shown.state("status")) == ("none", "ascending")
     assert shown.column(names.index("status")) == ["failed"] + ["finished"] * 13
 
 
@@ -208,7 +207,7 @@ def test_pictures_pause(shown: Shown) -> None:
     assert moving.is_visible()
     assert not still.is_visible()
     assert moving.evaluate("(picture) => picture.decode().then(() => picture.naturalWidth)") == 96
-    shown.page.get_by_role("button", name="Pause the pictures").click()
+    shown.page.get_by_role("button", name="Pause animations").click()
     assert still.is_visible()
     assert not moving.is_visible()
 

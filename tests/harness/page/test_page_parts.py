@@ -96,12 +96,12 @@ def test_axes() -> None:
     assert svg_plots.compact(0.00003) == "3e-05"
 
 
-def test_many_points_are_thinned_and_keep_their_ends() -> None:
-    kept = svg_plots.thinned(100_000)
-    assert len(kept) <= svg_plots.MOST_POINTS
+def test_many_points_are_subsampled_with_both_ends() -> None:
+    kept = svg_plots.subsample(100_000)
+    assert len(kept) <= svg_plots.MAX_POINTS
     assert kept[0] == 0
     assert kept[-1] == 99_999
-    assert svg_plots.thinned(3).tolist() == [0, 1, 2]
+    assert svg_plots.subsample(3).tolist() == [0, 1, 2]
 
 
 def test_known_values_land_on_known_places() -> None:
@@ -162,7 +162,7 @@ def test_start_poses_are_those_of_the_environment() -> None:
         _, _, x, y, angle = info["state"]
         assert found.angle[k] == angle
         assert math.hypot(found.x[k] - x, found.y[k] - y) == pytest.approx(45.0)
-    assert ((found.turn >= 0) & (found.turn <= 180)).all()
+    assert ((found.rotation >= 0) & (found.rotation <= 180)).all()
 
 
 def test_success_by_bin() -> None:
@@ -191,7 +191,7 @@ def picture(kind: str = "WEBP", frames: int = 1, size: tuple[int, int] = (8, 8))
     return kept.getvalue()
 
 
-def albumed(folder: Path, *entries: object) -> tuple[list[gallery_section.Picture], str]:
+def listed(folder: Path, *entries: object) -> tuple[list[gallery_section.Picture], str]:
     (folder / "pictures").mkdir(exist_ok=True)
     (folder / "pictures" / "index.json").write_text(json.dumps(entries))
     found, refused = gallery_section.read(folder)
@@ -202,7 +202,7 @@ def test_moving_pictures_have_a_still(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "a.webp").write_bytes(picture(frames=3))
     (tmp_path / "pictures" / "b.png").write_bytes(picture("PNG"))
-    found, refused = albumed(tmp_path, {"file": "a.webp", "kind": "episode"}, {"file": "b.png"})
+    found, refused = listed(tmp_path, {"file": "a.webp", "kind": "episode"}, {"file": "b.png"})
     assert not refused
     assert [p.still is not None for p in found] == [True, False]
     assert found[0].source.startswith("data:image/webp;base64,")
@@ -223,7 +223,7 @@ def test_moving_pictures_have_a_still(tmp_path: Path) -> None:
         ("x.png", picture("PNG")[:40], "not a whole picture"),
         ("x.gif", b"GIF89a", "not a whole picture"),
         ("x.png", picture("PNG", size=(3000, 8)), "3000 x 8 px"),
-        ("x.webp", picture() + b"\0" * gallery_section.MOST_BYTES, "bytes"),
+        ("x.webp", picture() + b"\0" * gallery_section.MAX_BYTES, "bytes"),
     ],
 )
 def test_strange_pictures_stay_outside(
@@ -232,7 +232,7 @@ def test_strange_pictures_stay_outside(
     (tmp_path / "pictures").mkdir()
     if content is not None:
         (tmp_path / "pictures" / name).write_bytes(content)
-    found, refused = albumed(tmp_path, {"file": name})
+    found, refused = listed(tmp_path, {"file": name})
     assert not found
     assert re.search(why, refused)
 
@@ -241,11 +241,11 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     (tmp_path / "secret.png").write_bytes(picture("PNG"))
     (tmp_path / "pictures" / "x.png").symlink_to(tmp_path / "secret.png")
-    assert "outside" in albumed(tmp_path, {"file": "x.png"})[1]
+    assert "outside" in listed(tmp_path, {"file": "x.png"})[1]
 
 
 def test_the_index_of_pictures_may_be_anything(tmp_path: Path) -> None:
-    assert albumed(tmp_path, 1, None, {"file": 3})[1].count("without a file") == 3
+    assert listed(tmp_path, 1, None, {"file": 3})[1].count("without a file") == 3
     index = tmp_path / "pictures" / "index.json"
     for text in ("{}", "[", "null", '"x"'):
         index.write_text(text)
@@ -259,10 +259,10 @@ def test_pictures_stop_where_the_page_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = picture("PNG")
-    monkeypatch.setattr(gallery_section, "MOST_IN_ALL", 2 * len(content) + 1)
+    monkeypatch.setattr(gallery_section, "MAX_TOTAL_BYTES", 2 * len(content) + 1)
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "x.png").write_bytes(content)
-    found, refused = albumed(tmp_path, *[{"file": "x.png", "caption": EVIL}] * 5)
+    found, refused = listed(tmp_path, *[{"file": "x.png", "caption": EVIL}] * 5)
     assert len(found) == 2
-    assert "3 pictures more" in refused
+    assert "3 pictures beyond" in refused
     assert "<script" not in render(gallery_section.section(tmp_path) or "")
