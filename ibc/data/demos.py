@@ -60,10 +60,10 @@ class Split:
 
 
 def split(demos: Demos, config: SplitConfig) -> Split:
-    """Divides a data set by episode, the same way for the same seed and number of episodes.
+    """Divides a data set by episode, deterministically for a seed and a number of episodes.
 
-    The held-out episodes do not depend on `train_episodes`, and a smaller number of training
-    episodes is a subset of a larger one. ValueError if there are fewer episodes than asked for.
+    The held-out episodes do not depend on `train_episodes`, and fewer training episodes are a
+    subset of more. ValueError if there are fewer episodes than asked for.
     """
     total = len(demos.episode_ends)
     order = np.random.default_rng(config.split_seed).permutation(total)
@@ -90,15 +90,14 @@ def read(
     keypoints: Keypoints | None = None,
     pixels: str | None = None,
 ) -> Demos:
-    """Reads a data set that is right, and refuses one that is not.
+    """The checked data set; ValueError with its first faults (`check` gives all of them).
 
-    `images` is the file of the uint8 cache, made if need be; without it Demos.images is None.
-    `render` ((n, 5) states -> (n, 96, 96, 3) uint8) draws the images where the store has none,
-    `keypoints` ((n, 5) -> (n, 20)) computes what data/keypoint would hold. `pixels` is the
-    Demos.pixels of this very store if the caller remembers it: the fingerprint covers the images,
-    and hashing them takes seconds. `render_version` names the drawing code, so that old drawings
-    are not taken for new ones. Raises ValueError with the first faults (`check` gives all), OSError
-    if the cache cannot be written.
+    images: the file of the uint8 cache, made where it is missing; without it Demos.images is None.
+    render: (n, 5) states to (n, 96, 96, 3) uint8, draws the images where the store has none;
+    render_version names its code, so that older drawings are not used. keypoints: (n, 5) to
+    (n, 20), computes what data/keypoint would hold. pixels: Demos.pixels of this store, if known,
+    because hashing the images for the fingerprint takes seconds. OSError if the cache cannot be
+    written.
     """
     root = Path(path)
     stored, arrays = _checked(root)
@@ -136,9 +135,9 @@ def read(
 
 
 def check(path: str | Path) -> list[str]:
-    """Every fault of a data set, each naming the array and, where it has one, the chunk or row.
+    """Every fault of a data set, each naming the array and, if it has one, the chunk or row.
 
-    Decodes everything, images included (seconds); memory stays at a few chunks.
+    Decodes everything, images included, in seconds and with memory for a few chunks.
     """
     stored, faults = survey(Path(path))
     healthy = {name: a for name, a in stored.items() if not any(name in f for f in faults)}

@@ -1,7 +1,7 @@
-"""One memory-mapped uint8 copy of a data set's images, made once on a machine and shared by all.
+"""A memory-mapped uint8 copy of a data set's images, made once on a machine and shared.
 
-The file is a plain .npy of shape (L, 96, 96, 3), followed by one line of JSON that says which
-source it was made from and the hash of its pixels; numpy ignores what follows the array.
+The file is a plain .npy of shape (L, 96, 96, 3), followed by one line of JSON with its source and
+the hash of its pixels; numpy ignores what follows the array.
 """
 
 import contextlib
@@ -22,11 +22,9 @@ Blocks = Callable[[], Iterator[NDArray[np.uint8]]]
 
 
 def to_uint8(block: NDArray[Any], name: str, start: int) -> NDArray[np.uint8]:
-    """Images as uint8, exactly.
+    """Images (n, 96, 96, 3), uint8 or floating point with the values 0 to 255, as uint8.
 
-    `block` (n, 96, 96, 3) is uint8 or floating point with the values 0, 1, ..., 255; ValueError,
-    which names the array and the row, for anything else. `start` is the row of the block's first
-    image.
+    ValueError for other values, with the array and the row; start: the row of the first image.
     """
     if block.dtype == np.uint8:
         return block
@@ -45,12 +43,11 @@ def to_uint8(block: NDArray[Any], name: str, start: int) -> NDArray[np.uint8]:
 def open_images(
     file: Path, source: str, length: int, blocks: Blocks
 ) -> tuple[NDArray[np.uint8], str]:
-    """The images of `file`, made from `blocks` first where the file is absent or of another source.
+    """The images of `file`, made from `blocks` if the file is missing or of another source.
 
-    Returns the memory-mapped (L, 96, 96, 3) uint8 array, read-only, and the hash of its pixels. Any
-    number of processes may call this at once: one writes, the others wait for it. Memory stays at a
-    block, whatever the length. Raises OSError if the folder cannot be written or the disk is too
-    full.
+    Returns the memory-mapped (L, 96, 96, 3) uint8 array, read-only, and the hash of its pixels.
+    Several processes may call this at once: one writes, the others wait. OSError if the folder
+    cannot be written or the disk is too full.
     """
     if (found := _open(file, source, length)) is not None:
         return found
@@ -72,7 +69,7 @@ def digest(blocks: Iterator[NDArray[np.uint8]]) -> str:
 
 
 def _open(file: Path, source: str, length: int) -> tuple[NDArray[np.uint8], str] | None:
-    """The images, or None if the file is absent, torn or made from another source."""
+    """The images, or None if the file is missing, torn or of another source."""
     try:
         images = np.load(file, mmap_mode="r", allow_pickle=False)
         end = int(images.offset) + images.nbytes
@@ -95,7 +92,7 @@ def _write(file: Path, source: str, length: int, blocks: Blocks) -> None:
         raise OSError(
             f"the image cache {file} needs {needed / 2**20:.0f} MiB, {free / 2**20:.0f} are free"
         )
-    temporary = file.with_name(file.name + ".tmp")  # the lock is held: nobody else writes it
+    temporary = file.with_name(file.name + ".tmp")  # one writer: the lock is held
     try:
         with temporary.open("wb") as stream:
             header = {"descr": "|u1", "fortran_order": False, "shape": (length, *IMAGE_SHAPE)}
@@ -126,8 +123,8 @@ def _write(file: Path, source: str, length: int, blocks: Blocks) -> None:
 
 @contextlib.contextmanager
 def _locked(file: Path) -> Iterator[None]:
-    """Holds an advisory lock that the system frees when its owner dies."""
-    import fcntl  # POSIX; a machine without it can still train on states and keypoints
+    """Holds an advisory lock, which the system releases when its process ends."""
+    import fcntl  # POSIX only; without it one can still train on states and keypoints
 
     with file.open("a") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)

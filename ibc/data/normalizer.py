@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from ibc.config.action import BOARD_PX, ActionConfig
 from ibc.config.checks import check
 
-BOUND = 1.0  # actions of every kind live in [-BOUND, BOUND] once normalised
+BOUND = 1.0  # normalised actions lie in [-BOUND, BOUND]
 
 
 class Normalizer(nn.Module):
     """Maps actions in px to [-1, 1] within their bounds, and back; positions likewise.
 
     low, high (A,), or (H, A) for bounds "steps": the bounds in px, in the config's frame. They are
-    buffers, so they travel with the weights and can never be those of another data set.
+    buffers, saved with the weights, so they always belong to the data that these were trained on.
     """
 
     low: Tensor
@@ -63,7 +63,7 @@ class Normalizer(nn.Module):
         return cls(config, torch.zeros(shape), torch.zeros(shape))
 
     def encode(self, actions_BHA: Tensor, agent_BA: Tensor) -> Tensor:
-        """Actions in px to (B, D); not clipped, so that the caller can count what lies outside."""
+        """Actions in px to (B, D); not clipped, so that the caller can count those outside."""
         if self.config.frame == "agent":
             actions_BHA = actions_BHA - agent_BA[:, None]
         centre_A, half_A = (self.high + self.low) / 2, (self.high - self.low) / 2

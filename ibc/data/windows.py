@@ -1,4 +1,4 @@
-"""Windows of consecutive steps: what a policy sees and the actions it is to learn.
+"""Windows of consecutive steps: observations and the actions to learn.
 
 B windows, T obs horizon, H action horizon.
 """
@@ -9,6 +9,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from ibc.config.checks import check, check_int
 from ibc.config.policy import ObsMode
 from ibc.data.demos import Demos
 
@@ -23,24 +24,20 @@ class Windows:
 
     def __init__(
         self,
-        demos: "Demos",
+        demos: Demos,
         episodes: Sequence[int],
         obs_mode: ObsMode,
         obs_horizon: int,
         action_horizon: int,
     ) -> None:
-        if obs_mode not in get_args(ObsMode):
-            raise ValueError(f"obs_mode must be one of {get_args(ObsMode)}, got {obs_mode!r}")
-        for name, given in (("obs_horizon", obs_horizon), ("action_horizon", action_horizon)):
-            if type(given) is not int or given < 1:
-                raise ValueError(f"{name} must be an integer >= 1, got {given!r}")
-        if obs_mode == "image" and demos.images is None:
-            raise ValueError("obs_mode 'image' needs demonstrations that were read with images")
-        total = len(demos.episode_ends)
-        if any(not 0 <= k < total for k in episodes):
-            raise ValueError(
-                f"episodes must be numbers from 0 to {total - 1}, got {tuple(episodes)}"
-            )
+        modes, total = get_args(ObsMode), len(demos.episode_ends)
+        check(obs_mode in modes, f"obs_mode must be one of {', '.join(modes)}", obs_mode)
+        check_int("obs_horizon", obs_horizon, 1)
+        check_int("action_horizon", action_horizon, 1)
+        rule = 'obs_mode "image" needs demonstrations that were read with images'
+        check(obs_mode != "image" or demos.images is not None, rule, demos.path)
+        inside = all(0 <= k < total for k in episodes)
+        check(inside, f"episodes must be numbers from 0 to {total - 1}", tuple(episodes))
         self.demos = demos
         self.episodes = tuple(int(k) for k in episodes)
         self.obs_mode: ObsMode = obs_mode

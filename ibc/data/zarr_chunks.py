@@ -1,4 +1,4 @@
-"""What one stored chunk says of itself, read from its first bytes before anyone decodes it.
+"""Checks of one stored chunk, from its first bytes, before it is decoded.
 
 Formats: the zarr v3 specification (codec chains, sharding_indexed), the 16-byte header of c-blosc
 1, RFC 8878 for zstd frames, RFC 1952 for gzip; numcodecs' lz4 puts the decoded size in four bytes.
@@ -7,7 +7,7 @@ Formats: the zarr v3 specification (codec chains, sharding_indexed), the 16-byte
 import math
 import zlib
 from dataclasses import dataclass
-from typing import Any, BinaryIO, ClassVar
+from typing import BinaryIO, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,19 +18,19 @@ CHECKSUM_BYTES = 4
 
 @dataclass(frozen=True)
 class Codecs:
-    """How a chunk is encoded: at most one compressor, then at most one CRC-32C."""
+    """How a chunk is encoded: at most one compressor, then at most one CRC-32C.
+
+    The list of compressors is fixed: numcodecs has codecs that unpickle, and the decoded size must
+    be known before decoding.
+    """
 
     compressor: str | None
     checksum: bool
 
-    @staticmethod
-    def named(compressor: Any, *, checksum: bool) -> "Codecs":
-        """Refuses compressors whose decoded size cannot be told beforehand, or that run code."""
-        if compressor is not None and compressor not in COMPRESSORS:
-            raise ValueError(
-                f"the compressor must be one of {', '.join(COMPRESSORS)}, got {compressor!r}"
-            )
-        return Codecs(compressor, checksum)
+    def __post_init__(self) -> None:
+        if self.compressor is not None and self.compressor not in COMPRESSORS:
+            rule = f"the compressor must be one of {', '.join(COMPRESSORS)}"
+            raise ValueError(f"{rule}, got {self.compressor!r}")
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,8 @@ def encoded_fault(
 ) -> str | None:
     """What is wrong with the `length` bytes at `offset`, which must decode to `expected` bytes.
 
-    c-blosc reads as far as its header says, past the end of a truncated chunk, so the header is
-    held against the file; a chunk that would decode to more than its shape needs is refused as a
-    bomb.
+    By hand, because c-blosc reads as far as its header says, past the end of a truncated chunk, and
+    a decompression bomb must be refused before it is decoded.
     """
     length -= CHECKSUM_BYTES * codecs.checksum
     stream.seek(offset)

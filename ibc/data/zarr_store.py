@@ -1,10 +1,10 @@
-"""One array of a zarr store: looked over without decoding anything, then decoded chunk by chunk.
+"""One array of a zarr store: checked without decoding anything, then decoded chunk by chunk.
 
-Stores may come from strangers, so what zarr would take on trust is checked first, from the metadata
-and from the files alone: shapes are refused before memory is allocated for them, a missing chunk is
-a fault (zarr fills it with zeros without a word), a chunk must declare the size it ought to decode
-to, only plain codecs are decoded (numcodecs knows one that unpickles), and no link may leave the
-store. Zarr v2, v3 and v3 with sharding are read.
+Stores may come from strangers, so what zarr takes on trust is checked first, from the metadata and
+the files alone: shapes are refused before memory is allocated, a missing chunk is a fault (zarr
+fills it with zeros silently), a chunk must declare the size that its shape needs, only plain codecs
+are decoded (numcodecs has one that unpickles), and no link may leave the store. Zarr v2, v3 and v3
+with sharding are read.
 """
 
 import itertools
@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibc.data.zarr_chunks import Codecs, Shards, encoded_fault
-from ibc.data.zarr_metadata import fields_v2, fields_v3, read_json
+from ibc.data.zarr_metadata import array_fields, read_json
 
-MAX_ROWS = 10_000_000  # steps; 1,000 times more than anyone has demonstrated by hand
+MAX_ROWS = 10_000_000  # steps; hundreds of times those of the human demonstrations
 MAX_CHUNK_BYTES = 2**30  # a decoded chunk must fit in memory beside everything else
 FAULTS_SHOWN = 3  # of one kind in one array; the count says how many there are
 
@@ -32,7 +32,7 @@ class StoreError(ValueError):
 
 @dataclass(frozen=True)
 class StoredArray:
-    """What the metadata of one array says, with the files that hold it; nothing is decoded yet."""
+    """The metadata of one array, and access to the files that hold it."""
 
     name: str
     root: Path
@@ -59,7 +59,7 @@ class StoredArray:
         return self.prefix + self.separator.join(map(str, place))
 
     def _place(self, file: str) -> tuple[int, ...] | None:
-        """Which place of the grid a file name stands for; None if for none."""
+        """The place of the grid that a file name stands for; None if there is none."""
         parts = file.removeprefix(self.prefix).split(self.separator)
         if len(parts) != len(self.grid) or not all(p.isdecimal() and len(p) < 16 for p in parts):
             return None
@@ -94,7 +94,12 @@ class StoredArray:
         if missing := math.prod(self.grid) - len(present):
             absent = (place for place in places(self.grid) if place not in present)
             first = itertools.islice(absent, FAULTS_SHOWN)
-            faults.append(self._missing(missing, math.prod(self.grid), map(self._file, first)))
+            shown = ", ".join(map(self._file, first)) + (", ..." if missing > FAULTS_SHOWN else "")
+            filled = "a fill value" if self.zarr_format == 3 else "zeros"
+            faults.append(
+                f"{self.name}: {missing} of {math.prod(self.grid)} chunks are missing (zarr would "
+                f"fill them with {filled}): {shown}"
+            )
         bad = [
             fault
             for place in sorted(present)
@@ -103,14 +108,6 @@ class StoredArray:
         if len(bad) > FAULTS_SHOWN:
             bad[FAULTS_SHOWN:] = [f"{self.name}: {len(bad) - FAULTS_SHOWN} more broken chunks"]
         return faults + bad
-
-    def _missing(self, missing: int, total: int, names: Iterator[str]) -> str:
-        shown = ", ".join(names)
-        dots = ", ..." if missing > FAULTS_SHOWN else ""
-        return (
-            f"{self.name}: {missing} of {total} chunks are missing (zarr would fill them with "
-            f"{'a fill value' if self.zarr_format == 3 else 'zeros'}): {shown}{dots}"
-        )
 
     def _file_faults(self, place: tuple[int, ...], size: int) -> Iterator[str]:
         file = self._file(place)
@@ -127,13 +124,8 @@ class StoredArray:
                 return
             expected = math.prod(self.shards.chunks) * self.dtype.itemsize
             for inner in places(index.shape[:-1]):
-                corner = (
-                    p * c + i * s
-                    for p, c, i, s in zip(
-                        place, self.chunks, inner, self.shards.chunks, strict=True
-                    )
-                )
-                if any(at >= n for at, n in zip(corner, self.shape, strict=True)):
+                corner = np.multiply(place, self.chunks) + np.multiply(inner, self.shards.chunks)
+                if (corner >= self.shape).any():
                     continue  # beyond the array's end nothing needs to be stored
                 offset, length = (int(n) for n in index[inner])
                 label = f"{where}, part {self.separator.join(map(str, inner))}"
@@ -201,7 +193,7 @@ def find(root: Path, name: str, row_shape: tuple[int, ...], kinds: str) -> Store
                 metadata = read_json(root, f"{name}/{file}")
                 if zarr_format == 2 and (root / name / ".zattrs").exists():
                     read_json(root, f"{name}/.zattrs")  # zarr reads it too, whatever its size
-                fields = (fields_v3 if zarr_format == 3 else fields_v2)(metadata)
+                fields = array_fields(metadata, zarr_format)
             except (KeyError, TypeError, AttributeError) as error:
                 raise StoreError(
                     f"{name}: {file} is not the metadata of an array: {error!r}"

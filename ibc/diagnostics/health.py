@@ -1,7 +1,7 @@
-"""Names what is wrong with a training run, from the numbers that it reported.
+"""Names common failure modes of a training run from its metrics.
 
-Each illness happened to someone; the finding says what was seen and what mends it. What numbers
-cannot show, the wiring of data, policy and checkpoints, is tried out in ibc/diagnostics/probes.py.
+Failures that metrics cannot show, in the code around data, policy and checkpoints, are tested for
+in ibc/diagnostics/probes.py.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ Metrics = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Finding:
-    """An illness by name, the numbers that show it, and what mends it."""
+    """An issue by name, the numbers that show it, and its fix ("mend" in health.json)."""
 
     name: str
     evidence: str
@@ -21,16 +21,15 @@ class Finding:
 
 
 def diagnose(history: Sequence[Metrics], facts: Mapping[str, Any]) -> list[Finding]:
-    """All illnesses found in the metrics of the epochs so far, oldest first.
+    """All issues found in the metrics of the epochs so far, which are given oldest first.
 
-    facts: `Trainer.facts`, what does not change from epoch to epoch, and perhaps "unclipped", for
-    a search that may leave the bounds. A metric that is missing (nothing held out, an explicit
-    policy) leaves its checks out.
+    facts: `Trainer.facts`, and "unclipped" for a search that may leave the bounds. Checks of a
+    missing metric (nothing held out, an explicit policy) are skipped.
     """
     if not history:
         return []
     found = [finding for check in _CHECKS if (finding := check(history, facts)) is not None]
-    # What follows from a graver illness is not one of its own.
+    # An effect of another issue is not reported beside it.
     if {finding.name for finding in found} & _CAUSES:
         found = [finding for finding in found if finding.name not in _EFFECTS]
     return found
@@ -44,7 +43,7 @@ def _zero_loss(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Finding 
     return Finding(
         "loss is zero",
         f"training and validation loss are {train:.1%} and {val:.1%} of chance",
-        "the negatives are told from the demonstrated actions without looking: positives, "
+        "negatives differ from demonstrated actions whatever the observation: positives, "
         "negatives and samples must be in one space, the normalised one (ibc/data/normalizer.py)",
     )
 
@@ -72,26 +71,24 @@ def _error_does_not_follow(history: Sequence[Metrics], facts: Mapping[str, Any])
     trivial, finest = last["trivial_action_error_px"], last.get("finest_error_px", 0.0)
     if error < 0.95 * trivial or last["train_loss_ratio"] > 0.9:
         return None
-    hopeless = finest > 3.0 * trivial
-    if not hopeless and (len(history) < 4 or error < 0.97 * earlier):
-        return None  # too early to tell, or on its way
+    if finest <= 3.0 * trivial and (len(history) < 4 or error < 0.97 * earlier):
+        return None  # too early to tell, or still falling
     evidence = (
         f"the loss is {last['train_loss_ratio']:.1%} of chance, but the action error is "
-        f"{error:.1f} px where a policy that does not look has {trivial:.1f} px"
+        f"{error:.1f} px where a constant predictor has {trivial:.1f} px"
     )
     if finest > 0.5 * trivial:
         return Finding(
             "too few negatives for the tolerance",
             f"{evidence}; the nearest negative is {finest:.0f} px away on average",
             f"raise negatives.count {(2.0 * finest / trivial) ** 2:.0f} times or tighten "
-            "action.bounds: the loss sees no error finer than the nearest negative",
+            "action.bounds: the loss resolves no error smaller than the nearest negative's",
         )
     return Finding(
         "loss falls, action error does not",
         evidence,
-        "use more negatives (negatives.count) or tighter bounds "
-        "(action.bounds) so that the loss sees errors of a few px, and make sure that the "
-        "normaliser is that of this data set",
+        "use more negatives (negatives.count) or tighter bounds (action.bounds) so that the loss "
+        "resolves errors of a few px, and make sure that the normaliser is that of this data set",
     )
 
 
@@ -120,10 +117,10 @@ def _corner(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Finding | N
         return None
     return Finding(
         "predictions are stuck in a corner",
-        f"the predicted places gather around ({x:.0f}, {y:.0f}) px, "
-        f"{last['val_place_error_px']:.0f} px from where the demonstrated ones do",
+        f"predicted positions lie around ({x:.0f}, {y:.0f}) px, "
+        f"{last['val_place_error_px']:.0f} px from the mean of the demonstrated ones",
         "the output was never un-normalised (values in [-1, 1] taken for px), or not moved back "
-        "from the agent's frame: return what Normalizer.decode gives",
+        "from the agent's frame: return the result of Normalizer.decode",
     )
 
 
@@ -162,9 +159,9 @@ def _repeated(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Finding |
         return None
     return Finding(
         "one action is repeated over the chunk",
-        f"from action to action a predicted chunk goes {ratio:.1%} of the demonstrated way",
-        "predict every action of the chunk, or set policy.action_horizon 1: a target that stands "
-        "still makes the agent move in jerks",
+        f"from action to action a predicted chunk moves {ratio:.1%} of the demonstrated distance",
+        "predict every action of the chunk, or set policy.action_horizon 1: with a constant target "
+        "the agent moves in jerks",
     )
 
 
@@ -175,7 +172,7 @@ def _stuck(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Finding | No
     return Finding(
         "predictions are stuck",
         f"predicted moves vary {spread:.1%} as much as the demonstrated ones",
-        "the policy does not look at its observations: check their scale (images must reach the "
+        "the prediction does not depend on the observation: check its scale (images must reach the "
         "encoder as uint8), the normaliser and dead layers",
     )
 
@@ -186,13 +183,13 @@ def _clipped(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Finding | 
         return None
     return Finding(
         "demonstrated actions outside the bounds",
-        f"{share:.1%} of the training windows hold an action that had to be moved to the bounds",
+        f"{share:.1%} of the training windows have an action that was clipped to the bounds",
         "enlarge action.window, or use action.bounds data",
     )
 
 
 def _dead(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Finding | None:
-    # InfoNCE compares energies: a constant added to all of them has no gradient by right.
+    # InfoNCE compares energies: a constant added to all of them rightly has no gradient.
     energy = facts["kind"] == "ibc"
     names = [n for n in facts.get("dead_layers", ()) if not (energy and n.endswith("out.bias"))]
     if not names:
@@ -200,8 +197,8 @@ def _dead(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Finding | Non
     return Finding(
         "dead layers",
         f"no gradient reached {', '.join(names)} in the last epoch",
-        "a layer is not part of the way to the loss, or all its units are off: lower "
-        "train.learning_rate or wire it up",
+        "a layer is not connected to the loss, or all its units are inactive: connect it or lower "
+        "train.learning_rate",
     )
 
 

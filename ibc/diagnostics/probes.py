@@ -1,6 +1,6 @@
-"""Cheap trials of the wiring of data, policy and checkpoints, for what no curve can show.
+"""Quick tests of the code around data, policy and checkpoints, for failures that no curve shows.
 
-Every probe compares what a part says with what it does, on a few windows.
+Every probe compares documented and actual behaviour on a few windows.
 
 Legend: B windows, T obs horizon (newest frame last), H action horizon, A = 2.
 """
@@ -25,18 +25,18 @@ from ibc.policies.base import Policy
 from ibc.policies.factory import build_policy, fit_normalizer, load_policy
 from ibc.training.trainer import Trainer
 
-ROWS = 8  # windows that a probe looks at
-SCALE = 1.5  # by which the spread of the inputs may differ between training and inference
-BLIND = 0.1  # of the influence of the oldest frame, the least that the newest has to have
+ROWS = 8  # windows of a probe
+SCALE = 1.5  # largest ratio of the inputs' spreads in training and at inference
+BLIND = 0.1  # least influence of the newest frame, over that of the oldest
 
 
 def inspect(trainer: Trainer, split: Split) -> list[Finding]:
-    """What the wiring of a trainer's data and policy does wrong; nothing of it is changed.
+    """The issues of a trainer's data and policy, neither of which is changed.
 
-    split: the episodes that the run says it trains and validates on.
+    split: the episodes that the run is documented to train and validate on.
     """
     policy = copy.deepcopy(trainer.policy_for_inference())
-    policy.config = _hasty(policy.config)
+    policy.config = _with_short_search(policy.config)
     windows = trainer.train
     picks = np.linspace(0, len(windows) - 1, min(ROWS, len(windows))).round().astype(np.int64)
     batch = {k: torch.from_numpy(v) for k, v in windows.batch(picks).items()}
@@ -54,7 +54,7 @@ def inspect(trainer: Trainer, split: Split) -> list[Finding]:
 def frames(
     policy: Policy, windows: Windows, batch: Mapping[str, Tensor], steps: NDArray[np.int64]
 ) -> Iterable[Finding]:
-    """Whether frame T - 1 is the newest and action 0 its action, and the policy looks at it."""
+    """Whether frame T - 1 is the newest, action 0 is its action, and the features depend on it."""
     demos = windows.demos
     true_BX = torch.from_numpy(demos.state[steps, :2])
     obs = policy.prepare(batch)
@@ -69,24 +69,26 @@ def frames(
     elif policy.obs_horizon > 1:
         newest, oldest = (_influence(policy, obs, frame) for frame in (-1, 0))
         if newest < BLIND * oldest:
-            wrong = f"the oldest frame moves the features {oldest:.3g}, the newest {newest:.3g}"
+            wrong = (
+                f"the oldest frame changes the features by {oldest:.3g}, the newest {newest:.3g}"
+            )
     if wrong is not None:
         yield Finding(
             "the oldest frame is used instead of the newest",
             wrong,
-            "keep the newest frame last everywhere: windows, buffers of the rollout, encoder",
+            "keep the newest frame last in windows, the rollout's buffers and the encoder",
         )
     if not _same(batch["action"][:, 0], torch.from_numpy(demos.action[steps])):
         yield Finding(
             "the action of a past frame is executed",
             "the first action of a window is not the one demonstrated at its newest frame",
-            "let a chunk begin with the newest frame: actions t ... t + H - 1 for the observations "
+            "begin a chunk with the newest frame: actions t ... t + H - 1 for the observations "
             "t - T + 1 ... t (ibc/data/windows.py)",
         )
 
 
 def executed(policy: Policy, batch: Mapping[str, Tensor]) -> Iterable[Finding]:
-    """Whether predict_action returns the prediction's first actions, each its own."""
+    """Whether predict_action returns the prediction's first actions, in order."""
     with torch.no_grad():
         predicted = policy.predictions(policy.prepare(batch), _generators(batch))
     wanted_BHA = predicted["policy"].cpu()
@@ -94,21 +96,21 @@ def executed(policy: Policy, batch: Mapping[str, Tensor]) -> Iterable[Finding]:
     if not _same(given_BHA[:, 0], wanted_BHA[:, 0]):
         yield Finding(
             "the action of a past frame is executed",
-            "the first action returned is not the first one predicted, which is the newest frame's",
-            "execute a chunk from its first action on (Policy.predict_action)",
+            "the first action returned is not the first one predicted, that of the newest frame",
+            "execute a chunk from its first action (Policy.predict_action)",
         )
     length = given_BHA.shape[1]
     still = given_BHA.shape[1] > 1 and _same(given_BHA, given_BHA[:, :1].expand_as(given_BHA))
     if still and not _same(wanted_BHA[:, :length], wanted_BHA[:, :1].expand(-1, length, -1)):
         yield Finding(
             "one action is repeated over the chunk",
-            f"the {length} actions returned are one, those predicted are not",
-            "return the actions of the chunk one after the other (Policy.predict_action)",
+            f"the {length} actions returned are equal, those predicted are not",
+            "return the actions of the chunk in order (Policy.predict_action)",
         )
 
 
 def input_scale(policy: Policy, batch: Mapping[str, Tensor]) -> Iterable[Finding]:
-    """Whether the first layer sees the same numbers in training and at inference."""
+    """Whether the first layer's input has the same scale in training and at inference."""
     generator = torch.Generator(policy.device).manual_seed(0)
     augment = torch.Generator(policy.device).manual_seed(1)
     with torch.no_grad():
@@ -118,21 +120,21 @@ def input_scale(policy: Policy, batch: Mapping[str, Tensor]) -> Iterable[Finding
         used = _first_input(policy, lambda: policy.predict_action(batch, _generators(batch)))
     image = policy.obs_mode == "image"
     if image and float(batch["image"].max()) <= 1.0:
-        wrong = "the images hold nothing above 1 of 255"
+        wrong = "no pixel of the images exceeds 1 of 255"
     else:
         a, b = float(trained.std()), float(used.std())
         if max(a, b) <= SCALE * min(a, b):
             return
         wrong = (
-            f"the first layer sees {float(trained.min()):.2f} to {float(trained.max()):.2f} in "
-            f"training and {float(used.min()):.2f} to {float(used.max()):.2f} at inference"
+            f"the first layer's input is {float(trained.min()):.2f} to {float(trained.max()):.2f} "
+            f"in training and {float(used.min()):.2f} to {float(used.max()):.2f} at inference"
         )
     yield Finding(
         "the image's scale is not that of training" if image else "inputs are scaled otherwise",
         wrong,
-        "hand over images as uint8 and let the encoder alone map them to [-1, 1]"
+        "pass images as uint8; only the encoder maps them to [-1, 1]"
         if image
-        else "hand over raw observations and let the encoder alone scale them",
+        else "pass raw observations; only the encoder scales them",
     )
 
 
@@ -146,13 +148,13 @@ def normalizer(policy: Policy, windows: Windows) -> Iterable[Finding]:
             "stale normaliser",
             f"its bounds are {shown[0]} to {shown[2]} px, those of the training data "
             f"{shown[1]} to {shown[3]} px",
-            "fit the normaliser on the data that is trained on (ibc.policy.fit_normalizer)",
+            "fit the normaliser on the training data (ibc.fit_normalizer)",
         )
 
 
 def unread_widths(config: PolicyConfig) -> Iterable[Finding]:
-    """Whether every width that this kind of policy has changes the shape of some weight."""
-    usual, silent = _shapes(config), []
+    """Whether every width of this kind of policy changes the shape of some weight."""
+    usual, unread = _shapes(config), []
     for section, name in _widths(config):
         part = getattr(config, section)
         value = getattr(part, name)
@@ -164,18 +166,18 @@ def unread_widths(config: PolicyConfig) -> Iterable[Finding]:
             except ValueError:
                 continue  # two settings that exclude each other: try another value
             if shapes == usual:
-                silent.append(f"{section}.{name}")
+                unread.append(f"{section}.{name}")
             break
-    if silent:
+    if unread:
         yield Finding(
             "a width that nothing reads",
-            f"no weight has another shape when {', '.join(silent)} changes",
-            "build the layer from the config's value, or take the setting out",
+            f"no weight has another shape when {', '.join(unread)} changes",
+            "build the layer from the config's value, or remove the setting",
         )
 
 
 def episodes(trainer: Trainer, split: Split) -> Iterable[Finding]:
-    """Whether training and validation look at the episodes that the split names, at no others."""
+    """Whether training and validation read only the episodes of the split."""
     for what, steps, said in (
         ("training", trainer.train.steps, split.train_episodes),
         ("validation", trainer.validation.rows, split.val_episodes),
@@ -187,16 +189,16 @@ def episodes(trainer: Trainer, split: Split) -> Iterable[Finding]:
             some = ", ".join(map(str, other[:5])) + (" ..." if len(other) > 5 else "")
             yield Finding(
                 "validation uses other episodes than it says",
-                f"{what} looks at {len(other)} episodes that are not its own: {some}",
-                "make both window sets from one ibc.demos.split",
+                f"{what} reads {len(other)} episodes that are not in its split: {some}",
+                "make both window sets from one ibc.data.demos.split",
             )
 
 
 def saved(policy: Policy, folder: Path | None) -> list[Finding]:
-    """Whether the folder holds the policy's very weights."""
+    """Whether the folder holds the policy's weights."""
     wrong = None
     if folder is None:
-        wrong = "there is none"
+        wrong = "there is no checkpoint"
     else:
         try:
             kept = load_policy(folder).state_dict()
@@ -206,14 +208,14 @@ def saved(policy: Policy, folder: Path | None) -> list[Finding]:
             now = policy.state_dict()
             other = [n for n in now if n not in kept or not torch.equal(kept[n], now[n].cpu())]
             if other:
-                wrong = f"{len(other)} of {len(now)} tensors in {folder} are others, as {other[0]}"
+                wrong = f"{len(other)} of {len(now)} tensors in {folder} differ, such as {other[0]}"
     if wrong is None:
         return []
     return [
         Finding(
             "the checkpoint is not what was trained",
             wrong,
-            "let a failure to save end the trial; look for a full disk and swallowed exceptions",
+            "let a failed save end the trial; look for a full disk and swallowed exceptions",
         )
     ]
 
@@ -226,8 +228,8 @@ def _generators(batch: Mapping[str, Tensor]) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(i) for i in range(len(batch["action"]))]
 
 
-def _hasty(config: PolicyConfig) -> PolicyConfig:
-    """The same policy with a short search: the wiring does not depend on how well it searches."""
+def _with_short_search(config: PolicyConfig) -> PolicyConfig:
+    """The same policy with a short search: the probes do not depend on its quality."""
     chain, found = config.negatives.langevin, config.inference
     return dataclasses.replace(
         config,
@@ -248,7 +250,7 @@ def _hasty(config: PolicyConfig) -> PolicyConfig:
 
 
 def _influence(policy: Policy, obs: Mapping[str, Tensor], frame: int) -> float:
-    """How far the features move when one frame is replaced by another window's."""
+    """How much the features change when one frame is replaced by another window's."""
     other = {name: value.clone() for name, value in obs.items()}
     for value in other.values():
         value[:, frame] = value[:, frame].roll(max(1, len(value) // 2), 0)
@@ -258,7 +260,7 @@ def _influence(policy: Policy, obs: Mapping[str, Tensor], frame: int) -> float:
 
 
 def _first_input(policy: Policy, work: Callable[[], Any]) -> Tensor:
-    """What the first layer with weights is given while the work is done."""
+    """The input of the first layer with weights while `work` runs."""
     seen: list[Tensor] = []
     handles = [
         module.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
@@ -274,7 +276,7 @@ def _first_input(policy: Policy, work: Callable[[], Any]) -> Tensor:
 
 
 def _widths(config: PolicyConfig) -> list[tuple[str, str]]:
-    """The widths and depths that a policy of this kind and these observations has to read."""
+    """The widths and depths that a policy of this kind and observation mode must read."""
     fused = config.encoder.stacking in ("recurrent", "attention") and config.obs_horizon > 1
     names = []
     if config.obs_mode == "image":

@@ -1,4 +1,4 @@
-"""What every policy shares: its encoder and normaliser, saving and loading.
+"""The base of all policies: encoder and normaliser, saving and loading.
 
 Legend: B batch, T obs horizon, H action horizon, A = 2, D = H * A, F features.
 """
@@ -53,12 +53,12 @@ class Policy(nn.Module, ABC):
 
     @property
     def executed(self) -> int:
-        """How many of them `predict_action` returns."""
+        """Actions that `predict_action` returns."""
         return self.config.execute or self.config.action_horizon
 
     @property
     def uses_previous(self) -> bool:
-        """Whether `predict_action` is to be told the actions executed before."""
+        """Whether `predict_action` reads the actions executed before."""
         return False
 
     @property
@@ -70,7 +70,7 @@ class Policy(nn.Module, ABC):
     def predictions(
         self, obs: Mapping[str, Tensor], generators: Sequence[torch.Generator]
     ) -> dict[str, Tensor]:
-        """Actions (B, H, 2) in px by every way of reading one out; "policy" is the configured."""
+        """Actions (B, H, 2) in px by every readout; "policy" is the configured one."""
 
     @abstractmethod
     def compute_loss(
@@ -79,10 +79,10 @@ class Policy(nn.Module, ABC):
         generator: torch.Generator,
         augment: torch.Generator | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean loss of a batch of windows (raw observations and "action"), and numbers to watch.
+        """Mean loss of a batch of windows (raw observations and "action"), and metrics.
 
-        `generator` draws what the loss itself needs; `augment` random crops and dropout, None for
-        centre crops and no dropout.
+        `generator` draws negatives and noise; `augment` random crops and dropout, None for centre
+        crops and no dropout.
         """
 
     @torch.no_grad()
@@ -102,17 +102,17 @@ class Policy(nn.Module, ABC):
 
     @contextmanager
     def acting(self) -> Iterator[None]:
-        """While the weights stay as they are: predictions of the same bits, in less time.
+        """Faster predictions, with the same bits, while the weights do not change.
 
-        What was made of a frame or of a lattice of actions is kept for the next prediction.
+        Features of frames and of a lattice of actions are cached for the next prediction.
         """
-        keepers: list[Any] = [module for module in self.modules() if hasattr(module, "memo")]
-        for module in keepers:
+        cached: list[Any] = [module for module in self.modules() if hasattr(module, "memo")]
+        for module in cached:
             module.memo = Memo()
         try:
             yield
         finally:
-            for module in keepers:
+            for module in cached:
                 module.memo = None
 
     def act(
@@ -121,7 +121,7 @@ class Policy(nn.Module, ABC):
         generators: Sequence[torch.Generator],
         previous: Tensor | None = None,
     ) -> Tensor:
-        """The configured one of `predictions`, for a policy that can have it alone for less."""
+        """The configured one of `predictions`; a policy may compute it alone for less."""
         return self.predictions(obs, generators)["policy"]
 
     def prepare(self, obs: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -150,7 +150,7 @@ class Policy(nn.Module, ABC):
         return obs[name][:, -1, :2]
 
     def encode_targets(self, batch: Batch, obs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The demonstrated actions (B, D) inside the bounds, and the share that had to be moved."""
+        """The demonstrated actions (B, D) clipped to the bounds, and the share that was clipped."""
         actions_BHA = torch.as_tensor(batch["action"]).to(self.device, torch.float32)
         shape = (self.action_horizon, 2)
         rule = f"actions must have the shape (B, {shape[0]}, 2)"
@@ -172,8 +172,8 @@ class Policy(nn.Module, ABC):
     def load(cls, directory: Path | str) -> Self:
         """The policy of this class saved in the directory, on the CPU, with inference weights.
 
-        ValueError names the file and the first thing in it that does not fit. No code is run and no
-        memory taken beyond the file's own tensors.
+        ValueError names the file and the first entry that does not fit. Loading runs no code and
+        allocates no more memory than the file's tensors.
         """
         config = read_config(Path(directory))
         with torch.device("meta"):

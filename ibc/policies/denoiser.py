@@ -17,8 +17,8 @@ FREQUENCIES = 16
 class Denoiser(nn.Module):
     """Noised chunk, its level and the observation's features to a chunk (Chi et al. 2023).
 
-    "conv" sees H positions of A numbers, "mlp" one position of D numbers; both pass the same
-    blocks, which the observation and the level steer by a scale and a shift of every channel.
+    "conv" has H positions of A numbers, "mlp" one position of D numbers; both use the same blocks,
+    conditioned on the observation and the level by a scale and a shift of every channel.
     """
 
     def __init__(self, features: int, action_horizon: int, config: DiffusionConfig) -> None:
@@ -30,14 +30,14 @@ class Denoiser(nn.Module):
         self.observation = nn.Linear(features, W)
         self.level = nn.Linear(2 * FREQUENCIES, W)
         self.inputs = nn.Linear(inputs, W)
-        # A convolution does not know where in the chunk it is, and later actions spread wider.
+        # Positions: a convolution cannot tell them apart, and later actions spread wider.
         self.place = nn.Parameter(torch.randn(self.positions, W) * 0.1)
         self.blocks = nn.ModuleList(FilmBlock(W, kernel) for _ in range(config.depth))
         self.norm = nn.LayerNorm(W)
         self.out = nn.Linear(W, inputs)
 
     def observe(self, features_BF: Tensor) -> Tensor:
-        """The observation's share of the condition, (B, W): once, whatever the number of steps."""
+        """The observation's part of the condition, (B, W), computed once for all steps."""
         context_BW: Tensor = self.observation(features_BF)
         return context_BW
 
@@ -54,7 +54,7 @@ class Denoiser(nn.Module):
 
     def _waves(self, level_B: Tensor) -> Tensor:
         exponents = torch.arange(FREQUENCIES, device=level_B.device) / (FREQUENCIES - 1)
-        # From half a wave over all levels to one whose neighbours are well apart.
+        # From half a wave over all levels to one that separates neighbouring levels.
         angles = (level_B / self.last_level).unsqueeze(1) * math.pi * 200.0**exponents
         return torch.cat([angles.sin(), angles.cos()], 1)
 
@@ -80,8 +80,8 @@ class FilmBlock(nn.Module):
 class TimeConvolution(nn.Module):
     """A 1-D convolution over (B, H, W) that keeps the length, zeros beyond the ends.
 
-    One matrix product over the neighbours side by side: on short chunks that is several times
-    faster on a CPU than convolution kernels, and the layout needs no transposing.
+    Computed as one matrix product over concatenated neighbours, on short chunks several times
+    faster on a CPU than convolution kernels, and without transposing.
     """
 
     def __init__(self, width: int, kernel: int) -> None:

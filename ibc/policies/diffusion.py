@@ -1,4 +1,4 @@
-"""Diffusion of action chunks: noise levels, noising, and the few-step way back.
+"""Diffusion of action chunks: noise levels, noising, and denoising in few steps.
 
 Ho et al. 2020 (arXiv:2006.11239), Nichol and Dhariwal 2021 (arXiv:2102.09672), Song et al. 2021
 (arXiv:2010.02502), for actions Chi et al. 2023 (arXiv:2303.04137).
@@ -15,14 +15,14 @@ from torch import Tensor
 from ibc.config.explicit import DiffusionConfig
 from ibc.data.normalizer import BOUND
 
-FAINT = 0.01
+FAINT = 0.01  # share of signal at the level where denoising begins
 
 
 def signal_shares(config: DiffusionConfig) -> Tensor:
-    """The share of the variance that is signal at each level (L,), falling; alpha bar in papers."""
+    """The share of the variance that is signal at each level (L,), decreasing; alpha bar."""
     L = config.train_steps
     if config.schedule == "linear":
-        # The betas of Ho et al. are those of 1000 levels; fewer levels take longer strides.
+        # The betas of Ho et al. are for 1000 levels; fewer levels need larger ones.
         betas = torch.linspace(1e-4, 0.02, L, dtype=torch.float64) * (1000 / L)
     else:
         place = torch.arange(L + 1, dtype=torch.float64) / L
@@ -32,7 +32,7 @@ def signal_shares(config: DiffusionConfig) -> Tensor:
 
 
 def add_noise(chunks_BD: Tensor, noise_BD: Tensor, signal_B: Tensor) -> Tensor:
-    """Chunks of which the share `signal_B` of the variance is left (Ho et al., eq. 4)."""
+    """Noised chunks whose share of signal is `signal_B` (Ho et al., eq. 4)."""
     signal_B1 = signal_B.unsqueeze(1)
     return signal_B1.sqrt() * chunks_BD + (1.0 - signal_B1).sqrt() * noise_BD
 
@@ -40,9 +40,9 @@ def add_noise(chunks_BD: Tensor, noise_BD: Tensor, signal_B: Tensor) -> Tensor:
 def passed_levels(config: DiffusionConfig) -> list[int]:
     """The levels passed at inference, noisiest first: at most inference_steps, evenly spread.
 
-    A chunk is foreseen from its noise by a division by the root of the signal's share, so that on
-    the last levels the smallest error of the noise becomes an action at the bounds: with "epsilon"
-    the way back begins where the share is FAINT.
+    A chunk is predicted from its noise by a division by the root of the signal's share, which on
+    the noisiest levels magnifies small errors to actions at the bounds: with "epsilon" denoising
+    begins where the share is FAINT.
     """
     K, count = config.inference_steps, config.train_steps
     if config.prediction == "epsilon":
@@ -59,9 +59,8 @@ def denoise(
 ) -> Tensor:
     """Chunks (B, D) in normalised units from noise (Song et al., eq. 12 and 16).
 
-    predict: noised chunks (B, D) and their level to what `config.prediction` says. The chunk
-    foreseen is clipped to the bounds at every level. All of row b's noise is drawn from
-    generators[b], where that lives.
+    predict: noised chunks (B, D) and their level to the configured prediction. The predicted chunk
+    is clipped to the bounds at every level. Row b's noise is drawn from generators[b].
     """
     rounds = config.inference_steps if config.eta > 0.0 else 1
     drawn = [torch.randn(rounds, dimensions, generator=g, device=g.device) for g in generators]
@@ -71,13 +70,13 @@ def denoise(
     x_BD = noise_BRD[:, 0]
     for k, level in enumerate(levels):
         signal = signal_L[level]
-        says_BD = predict(x_BD, level)
+        predicted_BD = predict(x_BD, level)
         if config.prediction == "epsilon":
-            says_BD = (x_BD - (1.0 - signal).sqrt() * says_BD) / signal.sqrt()
-        clean_BD = says_BD.clamp(-limit, limit)
+            predicted_BD = (x_BD - (1.0 - signal).sqrt() * predicted_BD) / signal.sqrt()
+        clean_BD = predicted_BD.clamp(-limit, limit)
         if k + 1 == len(levels):
             break
-        # The noise that goes with the clipped chunk, not with what the network said.
+        # The noise that belongs to the clipped chunk, not to the raw prediction.
         epsilon_BD = (x_BD - signal.sqrt() * clean_BD) / (1.0 - signal).sqrt()
         left = signal_L[levels[k + 1]]
         fresh = config.eta * ((1.0 - left) / (1.0 - signal) * (1.0 - signal / left)).sqrt()

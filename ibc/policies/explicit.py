@@ -1,4 +1,4 @@
-"""The explicit policies that implicit behavioral cloning is compared with, on the same encoder.
+"""Explicit policies on the same encoder, the baselines of implicit behavioral cloning.
 
 Legend: B batch, H action horizon, A = 2, D = H * A, W width, L noise levels.
 """
@@ -68,9 +68,9 @@ class MDNPolicy(Policy):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Negative log likelihood per action dimension, in nats; it may well be negative.
 
-        loss_ratio compares it with the one Gaussian that fits the batch without looking, as
-        e^(difference): the ratio of the volumes, a dimension, over which the two spread their
-        probability. Knowing nothing is 1, and a third of every spread is 1/3.
+        loss_ratio compares it with one Gaussian fitted to the batch's actions, as e^(difference):
+        the ratio, per dimension, of the volumes over which the two spread their probability. A
+        model that ignores the observation has 1, one with a third of every deviation 1/3.
         """
         obs = self.prepare(batch)
         targets_BD, clipped = self.encode_targets(batch, obs)
@@ -86,7 +86,7 @@ class MDNPolicy(Policy):
     def predictions(
         self, obs: Mapping[str, Tensor], generators: Sequence[torch.Generator]
     ) -> dict[str, Tensor]:
-        """The weightiest component's mean ("argmax") and the configured readout ("policy")."""
+        """The mean of largest weight ("argmax") and the configured readout ("policy")."""
         given = self.density(obs)
         rows, agent_BA = len(given.means), self.newest_agent(obs)
         check(len(generators) == rows, f"there must be {rows} generators", len(generators))
@@ -129,9 +129,9 @@ class DiffusionPolicy(Policy):
         generator: torch.Generator,
         augment: torch.Generator | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean squared error of what is predicted at a level drawn for each window.
+        """Mean squared error of the prediction at a noise level drawn for each window.
 
-        loss_ratio is its share of the variance of that, the noise's 1 or the batch's chunks'.
+        loss_ratio is its share of the target's variance: 1 for noise, or that of the chunks.
         """
         config, obs = self.config.diffusion, self.prepare(batch)
         targets_BD, clipped = self.encode_targets(batch, obs)
@@ -141,24 +141,24 @@ class DiffusionPolicy(Policy):
         noise_BD = torch.randn(chunks_BD.shape, generator=generator, device=device)
         noised_BD = diffusion.add_noise(chunks_BD, noise_BD, self.signal[level_B])
         context_BW = self.denoiser.observe(self.encoder(obs, augment))
-        says_BD = self.denoiser(context_BW, noised_BD, level_B)
+        predicted_BD = self.denoiser(context_BW, noised_BD, level_B)
         epsilon = config.prediction == "epsilon"
-        loss = (says_BD - (noise_BD if epsilon else chunks_BD)).square().mean()
+        loss = (predicted_BD - (noise_BD if epsilon else chunks_BD)).square().mean()
         chance = torch.ones_like(loss) if epsilon else _variance(chunks_BD)
         return loss, {"loss_ratio": loss.detach() / chance, "clipped_share": clipped}
 
     def predictions(
         self, obs: Mapping[str, Tensor], generators: Sequence[torch.Generator]
     ) -> dict[str, Tensor]:
-        """One chunk a row, denoised from noise of the row's own."""
+        """One chunk a row, denoised from noise of its own."""
         context_BW = self.denoiser.observe(self.encoder(dict(obs)))
         rows = len(context_BW)
         check(len(generators) == rows, f"there must be {rows} generators", len(generators))
 
         def predict(noised_BD: Tensor, level: int) -> Tensor:
             level_B = torch.full((rows,), level, device=noised_BD.device)
-            says_BD: Tensor = self.denoiser(context_BW, noised_BD, level_B)
-            return says_BD
+            predicted_BD: Tensor = self.denoiser(context_BW, noised_BD, level_B)
+            return predicted_BD
 
         dimensions = 2 * self.action_horizon
         actions_BD = diffusion.denoise(

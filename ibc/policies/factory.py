@@ -31,8 +31,7 @@ def build_policy(config: PolicyConfig, normalizer: Normalizer, *, generator_seed
 def load_policy(directory: Path | str) -> Policy:
     """The policy of any kind saved in the directory, on the CPU, with inference weights.
 
-    ValueError names the file and the first thing in it that does not fit. No code is run and no
-    memory taken beyond the file's own tensors.
+    ValueError and safety as in `Policy.load`.
     """
     return _CLASSES[read_config(Path(directory)).kind].load(directory)
 

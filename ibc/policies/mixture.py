@@ -1,4 +1,4 @@
-"""Mixtures of diagonal Gaussians over action chunks, as a network puts them out (Bishop 1994).
+"""Mixtures of diagonal Gaussians over action chunks, from a network's output (Bishop 1994).
 
 Legend: B batch, M components, D = H * A dimensions of a chunk.
 """
@@ -21,12 +21,12 @@ class Mixture(NamedTuple):
 
 
 def outputs(components: int, dimensions: int) -> int:
-    """How many numbers a network puts out for a mixture."""
+    """Size of a network's output for a mixture."""
     return components * (1 + 2 * dimensions)
 
 
 def mixture(raw_BX: Tensor, components: int, min_std: float) -> Mixture:
-    """The mixture that a network's raw output (B, M * (1 + 2 D)) stands for, in float32."""
+    """The mixture of a network's raw output (B, M * (1 + 2 D)), in float32."""
     raw_BMX = raw_BX.float().reshape(len(raw_BX), components, -1)
     D = raw_BMX.shape[2] // 2
     return Mixture(
@@ -37,14 +37,14 @@ def mixture(raw_BX: Tensor, components: int, min_std: float) -> Mixture:
 
 
 def log_likelihood(given: Mixture, actions_BD: Tensor) -> Tensor:
-    """The log density (B,) of one chunk a row, finite however unlikely it is."""
+    """The log density (B,) of one chunk a row, finite even far from all components."""
     z_BMD = (actions_BD.unsqueeze(1) - given.means) / given.stds
     log_BMD = -0.5 * z_BMD.square() - given.stds.log() - 0.5 * math.log(2 * math.pi)
     return torch.logsumexp(given.log_weights + log_BMD.sum(2), 1)
 
 
 def one_gaussian(actions_BD: Tensor, min_std: float) -> Tensor:
-    """Mean log likelihood of a batch under the diagonal Gaussian fitted to it, observation unseen.
+    """Mean log likelihood of a batch of actions under one diagonal Gaussian fitted to it.
 
     A dimension's deviation is floored at min_std, as those of the mixture are.
     """
@@ -53,12 +53,12 @@ def one_gaussian(actions_BD: Tensor, min_std: float) -> Tensor:
 
 
 def mode(given: Mixture) -> Tensor:
-    """The mean (B, D) of the weightiest component."""
+    """The mean (B, D) of the component of largest weight."""
     return _picked(given.means, given.log_weights.argmax(1))
 
 
 def read_mixture(given: Mixture, readout: str, generators: Sequence[torch.Generator]) -> Tensor:
-    """One chunk (B, D) a row; row b's random numbers, as many for every readout, are its own."""
+    """One chunk (B, D) a row; row b draws from generators[b], equally many numbers per readout."""
     M, D = given.means.shape[1:]
     device = given.means.device
     units = [torch.rand(1, generator=g, device=g.device) for g in generators]

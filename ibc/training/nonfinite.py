@@ -1,4 +1,4 @@
-"""Where the first NaN or infinity of a training step came from."""
+"""Locates the first NaN or infinity of a training step."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ibc.policies.base import Policy
 
-PACKAGE = Path(__file__).parent
-
-
-# What lay in fresh memory is no news, nor is an infinity that was asked for, as in a mask.
+PACKAGE = Path(__file__).resolve().parents[1]
+# Uninitialised memory may hold anything, and a constant may be infinite on purpose, as in a mask.
 _MEMORY = ("empty", "new_empty")
 _CONSTANT = ("full", "new_full", "fill", "masked_fill", "scalar_tensor", "lift")
 
@@ -35,11 +33,11 @@ def locate(
     states: Mapping[str, Tensor] | None = None,
     micro_batch: int | None = None,
 ) -> str:
-    """The first non-finite thing on the way: data, weights, an operation, a gradient.
+    """The first non-finite value of a step: in the data, the weights, an operation or a gradient.
 
-    The step is repeated with every operation watched, moved counter-examples and penalties
-    included. states: those of compute_loss's generators ("generator", "augment") before the step,
-    and micro_batch its pieces, so that the same numbers are drawn again.
+    Repeats the step and checks the result of every operation. states: those of compute_loss's
+    generators ("generator", "augment") before the step, and micro_batch as in the step, so that the
+    same numbers are drawn.
     """
     for name, value in batch.items():
         if not torch.isfinite(torch.as_tensor(value)).all():
@@ -58,7 +56,7 @@ def locate(
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Remembers where an operation first made something non-finite out of finite numbers."""
+    """Records the first operation with a non-finite result from finite inputs."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -73,11 +71,11 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **kwargs)
         if bare.startswith(_CONSTANT):
             result = func(*args, **kwargs)
-            broken = not _all(_is_number, result)
+            broken = _any(torch.isnan, result)
         else:
-            before = _all(torch.isfinite, [*args, kwargs])  # an operation may write into them
+            before = _any(_not_finite, [*args, kwargs])  # the operation may write into them
             result = func(*args, **kwargs)
-            broken = before and not _all(torch.isfinite, result)
+            broken = not before and _any(_not_finite, result)
         if broken:
             self.place = self._here(name)
         return result
@@ -88,8 +86,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         frame = sys._getframe(1)
         while frame is not None:
             path = Path(frame.f_code.co_filename)
-            if path.parent == PACKAGE and path != Path(__file__):
-                where = f"ibc/{path.name}, line {frame.f_lineno}"
+            if path.is_relative_to(PACKAGE) and path != Path(__file__):
+                where = f"ibc/{path.relative_to(PACKAGE).as_posix()}, line {frame.f_lineno}"
                 return f"{frame.f_code.co_name} ({where}: {operation})"
             frame = frame.f_back  # type: ignore[assignment]
         return f"the gradients ({operation})"
@@ -104,7 +102,7 @@ def _first_operation(
         loss, _ = policy.compute_loss(part, **generators)
         if watch.place is None:
             grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-            # Backward starts at the end: the last layer is the first to get a wrong gradient.
+            # In backward order: the last layer gets its gradient first.
             for name, grad in reversed(list(zip(parameters, grads, strict=True))):
                 if grad is not None and not torch.isfinite(grad).all():
                     return f"the gradient of {name}"
@@ -113,7 +111,7 @@ def _first_operation(
 
 @contextmanager
 def _named(policy: Policy, stack: list[str]) -> Iterator[None]:
-    """Keep the names of the modules that are running on the stack."""
+    """Keep the names of the layers that are running on the stack."""
 
     def enter(name: str) -> Callable[..., None]:
         return lambda *_: stack.append(name)
@@ -123,7 +121,7 @@ def _named(policy: Policy, stack: list[str]) -> Iterator[None]:
 
     handles = []
     for name, module in policy.named_modules():
-        if _is_layer(module):
+        if next(module.children(), None) is None:
             handles.append(module.register_forward_pre_hook(enter(name)))
             handles.append(module.register_forward_hook(leave))
     try:
@@ -131,10 +129,6 @@ def _named(policy: Policy, stack: list[str]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _is_layer(module: nn.Module) -> bool:
-    return next(module.children(), None) is None
 
 
 def _generators(
@@ -155,13 +149,13 @@ def _gradient(policy: Policy) -> str | None:
     return None
 
 
-def _is_number(value: Tensor) -> Tensor:
-    return ~torch.isnan(value)
+def _not_finite(value: Tensor) -> Tensor:
+    return ~torch.isfinite(value)
 
 
-def _all(holds: Callable[[Tensor], Tensor], values: Any) -> bool:
-    return all(
-        bool(holds(value).all())
+def _any(holds: Callable[[Tensor], Tensor], values: Any) -> bool:
+    return any(
+        bool(holds(value).any())
         for value in tree_leaves(values)
         if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
     )

@@ -1,8 +1,7 @@
 """The optimiser, its number format and the norms of its gradients.
 
-The first optimiser of torch.optim that a process makes imports all of torch's compiler, only so
-that the compiler would leave it alone. That takes two seconds, in every worker and in every
-command that times a step, and nothing is compiled here.
+Not torch.optim: its first optimiser in a process imports torch's compiler, which takes two seconds
+in every worker and in every command that times a step, and nothing is compiled here.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,8 +17,8 @@ EPSILON = 1e-8
 class AdamW:
     """Steps parameters in place, to the bits of `torch.optim.AdamW(..., fused=True)`.
 
-    parameters: leaves on one device; one without a gradient is left as it is, and its moments are
-    as old as its last gradient. The learning rate is given to each step.
+    parameters: leaves on one device; those without a gradient, and their moments, are not changed.
+    The learning rate is given to each step.
     """
 
     def __init__(
@@ -30,13 +29,13 @@ class AdamW:
         self._moments: dict[int, dict[str, Tensor]] = {}
 
     def zero_grad(self) -> None:
-        """Forget all gradients."""
+        """Set all gradients to None."""
         for parameter in self.parameters:
             parameter.grad = None
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
-        """Take one step along the gradients that there are."""
+        """Take one step along the present gradients."""
         stepped = {i: p for i, p in enumerate(self.parameters) if p.grad is not None}
         if not stepped:
             return
@@ -72,7 +71,7 @@ class AdamW:
         return {"state": {i: dict(moments) for i, moments in sorted(self._moments.items())}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict`, or from that of torch.optim.AdamW."""
+        """Restore `state_dict`, or that of torch.optim.AdamW."""
         self._moments = {
             int(i): {
                 name: value.to(self.parameters[int(i)].device, copy=True)
@@ -85,8 +84,8 @@ class AdamW:
 def resolve(precision: str, device: torch.device) -> torch.dtype:
     """float32 or bfloat16 for "auto", "fp32" or "bf16".
 
-    "auto" takes bfloat16 only where it is fast: CUDA cards that support it and CPUs with
-    AMX-BF16 or AVX512-BF16. CPUs without those units emulate it, tens of times slower.
+    "auto" takes bfloat16 where it is fast: on CUDA devices that support it and CPUs with AMX-BF16
+    or AVX512-BF16. CPUs without those units emulate it, tens of times slower.
     """
     if precision == "auto":
         fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_bf16()
@@ -103,23 +102,16 @@ def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return bool(flags & {"amx_bf16", "avx512_bf16"})
 
 
-DEPTH = 2  # names of modules kept: "encoder.trunk", "energy.hidden"
-
-
-def group_of(name: str) -> str:
-    """The part of the network that a parameter belongs to: the first modules of its name."""
-    return ".".join(name.split(".")[:-1][:DEPTH]) or name
-
-
 @torch.no_grad()
 def norms(parameters: Mapping[str, nn.Parameter]) -> dict[str, float]:
-    """The Euclidean norm of the gradient of every part; 0 where none came.
+    """The Euclidean norm of the gradient of every part, such as "encoder.trunk"; 0 without any.
 
-    One wait on a GPU for all of them, so it is for some steps of an epoch, not for each.
+    Synchronises with a GPU, so it is for some steps of an epoch, not for each.
     """
     groups: dict[str, list[torch.Tensor]] = {}
     for name, parameter in parameters.items():
-        found = groups.setdefault(group_of(name), [])
+        part = ".".join(name.split(".")[:-1][:2]) or name
+        found = groups.setdefault(part, [])
         if parameter.grad is not None:
             found.append(parameter.grad)
     values = [

@@ -26,11 +26,11 @@ SEEDS = ("data", "negatives", "augment", "validation")
 
 
 def micro_batch(config: PolicyConfig, batch_size: int, device: torch.device) -> int:
-    """How many windows of a batch are processed at a time if nothing is said.
+    """How many windows of a batch are processed at a time by default.
 
-    Where every window has candidates of its own, as many as keep a hidden layer of the energy's
-    head in a CPU's cache (or a sixteenth of a GiB on a GPU) for the backward pass: more would only
-    be slower, and memory would grow with the batch. Otherwise 128, what images bear.
+    Where every window has its own candidates, as many as keep a hidden layer of the energy's head
+    in a CPU's cache (or in a sixteenth of a GiB on a GPU) for the backward pass: more would be
+    slower, and memory would grow with the batch. Otherwise 128, which suits images.
     """
     if config.kind != "ibc" or config.negatives.shared:
         return min(128, batch_size)
@@ -40,7 +40,7 @@ def micro_batch(config: PolicyConfig, batch_size: int, device: torch.device) -> 
 
 
 class Trainer:
-    """Trains a policy on windows; `run_epoch` returns what happened, `state_dict` all to go on.
+    """Trains a policy on windows, an epoch at a time.
 
     seeds: one each for "data", "negatives", "augment" and "validation". ValueError where the data
     does not fill a batch. The policy moves to the device and is trained in place.
@@ -71,7 +71,7 @@ class Trainer:
         self._parameters = {n: p for n, p in policy.named_parameters() if p.requires_grad}
         ema = {} if self.ema is None else dict(self.ema.named_parameters())
         self._ema_parameters: list[Tensor] = [ema[n] for n in self._parameters if n in ema]
-        # A spectral norm's vector must stay near the weights that it was found for.
+        # A spectral norm's vector belongs to weights near the present ones, so it is copied.
         self._ema_buffers = [] if self.ema is None else list(self.ema.buffers())
         self._buffers = list(policy.buffers())
         self._optimizer = AdamW(
@@ -96,15 +96,14 @@ class Trainer:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What `health.diagnose` needs beside the metrics; dead_layers got no gradient lately."""
+        """What `health.diagnose` needs beside the metrics; dead_layers had no gradient lately."""
         return {"kind": self.policy.config.kind, "dead_layers": self._dead}
 
     def run_epoch(self) -> dict[str, float]:
-        """Train to the end of the epoch and validate; all values are plain floats.
+        """Train to the end of the epoch and validate; returns metrics as plain floats.
 
         train_* are means over the epoch's steps, grad_norm_* (by part of the network) over every
-        50th. Raises NonFiniteError, naming the place, as soon as a loss or a gradient is not
-        finite.
+        50th. NonFiniteError, naming the place, as soon as a loss or a gradient is not finite.
         """
         check(not self.done, f"training ends after train.steps {self.config.steps}", self.step)
         start, first = time.perf_counter(), self.step
@@ -162,9 +161,9 @@ class Trainer:
         return result
 
     def _indices(self) -> NDArray[np.int64]:
-        """The windows of this step: one shuffled pass over all after another, each seeded anew.
+        """The windows of this step, from shuffled passes over all of them.
 
-        The order follows from the seed and the step alone, so a resumed run is in the same place.
+        The order depends on the seed and the step alone, so a resumed run draws the same windows.
         """
         size = self.config.batch_size
         number, at = divmod(self.step, len(self.train) // size)
@@ -174,7 +173,7 @@ class Trainer:
         return self._order[1][at * size : (at + 1) * size]
 
     def _average(self) -> None:
-        """Move the EMA weights; the average is shorter at first so that the start is forgotten."""
+        """Update the EMA weights; the decay starts low, so that the initial weights drop out."""
         if self._ema_parameters:
             assert self.config.ema_decay is not None
             decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
@@ -190,14 +189,14 @@ class Trainer:
         }
 
     def policy_for_inference(self) -> Policy:
-        """The policy with the averaged weights, or the trained one if nothing is averaged.
+        """The policy with the averaged weights, or the trained one without averaging.
 
-        It is the trainer's own: it changes as training goes on.
+        Not a copy: it changes as training continues.
         """
         return self.policy if self.ema is None else self.ema
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that training goes on from: tensors and plain values only."""
+        """Everything to resume training from: tensors and plain values only."""
         return {
             "step": self.step,
             "seeds": dict(self.seeds),
@@ -208,12 +207,9 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict`; ValueError if that run had other seeds or averaged otherwise."""
-        check(
-            state["seeds"] == self.seeds,
-            f"the run to resume has seeds {state['seeds']}",
-            self.seeds,
-        )
+        """Resume from `state_dict`; ValueError if the seeds or the use of averaging differ."""
+        rule = f"the run to resume has seeds {state['seeds']}"
+        check(state["seeds"] == self.seeds, rule, self.seeds)
         rule = "a run is resumed with averaging (train.ema_decay) on or off as it was"
         check((state["ema"] is None) == (self.ema is None), rule, self.config.ema_decay)
         self.policy.load_state_dict(state["weights"])

@@ -1,4 +1,4 @@
-"""What is measured on held-out windows at the end of every epoch."""
+"""Metrics on held-out windows, computed at the end of every epoch."""
 
 import math
 
@@ -9,17 +9,17 @@ from torch import Tensor
 from ibc.data.windows import Windows
 from ibc.policies.base import Policy
 
-ROWS = 64  # windows judged at once
+ROWS = 64  # windows of a batch
 EDGE = 0.98  # beyond it, in normalised units, an action counts as being at the bounds
-BEYOND = 1.02  # beyond it as outside
-PROBES = 64  # uniform candidates that a search is held against
-MISSED = 0.1  # share of them that has to be better than what was found
+BEYOND = 1.02  # beyond it as being outside
+PROBES = 64  # uniform candidates that a search is compared with
+MISSED = 0.1  # a search missed if more of them than this share are better
 
 
 class Validation:
     """The same windows, evenly spread, and the same random numbers every time.
 
-    So the figures of two epochs, and of two trials with one seed, differ by the weights alone.
+    So metrics of two epochs, and of two trials with one seed, differ by the weights alone.
     """
 
     def __init__(self, windows: Windows, count: int, seed: int) -> None:
@@ -41,15 +41,15 @@ class Validation:
     def run(self, policy: Policy) -> dict[str, float]:
         """Loss, and errors in px (mean Euclidean distance of the first action); empty without data.
 
-        val_action_error_px reads the lowest energy, val_readout_error_px reads as configured;
-        trivial_stay/mean/repeat_error_px are those of "stay", "the mean move" and "the last move
-        again", trivial_action_error_px the better of the first two. val_past_error_px: distance to
-        the demonstrated action of the step before. val_search_missed: share of windows in which
-        a tenth of some uniform candidates has a lower energy than the action found. share_at_,
-        share_outside_bounds: of the actions read out. val_spread_ratio, val_place_ratio compare the
-        spread of predicted and demonstrated moves and places, val_chunk_ratio the way from action
-        to action within a chunk. finest_error_px: the mean distance to the nearest of the uniform
-        negatives, which is the finest error that the loss can see at once.
+        val_action_error_px is that of the lowest energy, val_readout_error_px of the configured
+        readout; trivial_stay/mean/repeat_error_px are those of staying, of the mean move and of
+        repeating the last move, trivial_action_error_px the better of the first two.
+        val_past_error_px: distance to the demonstrated action of the step before.
+        val_search_missed: share of windows in which a tenth of uniform candidates has a lower
+        energy than the action found. share_at_, share_outside_bounds: of the actions read out.
+        val_spread_ratio, val_place_ratio: spread of predicted over demonstrated moves and places,
+        val_chunk_ratio: distance from action to action within a chunk, likewise. finest_error_px:
+        mean distance to the nearest uniform negative, the smallest error that the loss resolves.
         """
         with policy.acting():  # the lattice of candidates is the same for all windows
             return self._run(policy)
@@ -119,7 +119,7 @@ class Validation:
 def _over_all(
     wanted_NA: Tensor, predicted_NA: Tensor, agent_NA: Tensor, past_NA: Tensor
 ) -> dict[str, float]:
-    """The trivial predictors' errors, and how predictions spread, over all windows together."""
+    """The errors of trivial predictors and the spread of predictions, over all windows."""
     moves_NA, predicted_moves_NA = wanted_NA - agent_NA, predicted_NA - agent_NA
     stay = moves_NA.norm(dim=1).mean()
     mean = (moves_NA - moves_NA.mean(0)).norm(dim=1).mean()
@@ -139,7 +139,7 @@ def _over_all(
 
 
 def _chunks(chosen_BHA: Tensor, wanted_BHA: Tensor) -> dict[str, Tensor]:
-    """The mean way from action to action within the predicted and the demonstrated chunks."""
+    """The mean distance from action to action within predicted and demonstrated chunks."""
     if chosen_BHA.shape[1] == 1:
         return {}
     return {

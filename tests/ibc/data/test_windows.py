@@ -88,9 +88,9 @@ def test_windows_that_do_not_exist(demos, indices):
         (((0, 3), "state", 1, 1), r"episodes must be numbers from 0 to 2, got \(0, 3\)"),
         (((-1,), "state", 1, 1), "episodes must be numbers from 0 to 2"),
         (((0,), "pixels", 1, 1), "obs_mode must be one of .*, got 'pixels'"),
-        (((0,), "state", 0, 1), "obs_horizon must be an integer >= 1, got 0"),
-        (((0,), "state", 1, 1.0), "action_horizon must be an integer >= 1, got 1.0"),
-        (((0,), "state", True, 1), "obs_horizon must be an integer >= 1, got True"),
+        (((0,), "state", 0, 1), "obs_horizon must be a whole number of at least 1, got 0"),
+        (((0,), "state", 1, 1.0), "action_horizon must be a whole number of at least 1, got 1.0"),
+        (((0,), "state", True, 1), "obs_horizon must be a whole number of at least 1, got True"),
     ],
 )
 def test_refused_arguments(demos, arguments, said):

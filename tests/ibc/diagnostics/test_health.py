@@ -75,7 +75,7 @@ def test_every_finding_says_what_mends_it(toy_demos):
     with dead_layer(run):
         found = {finding.name: finding for finding in run.findings()}
     assert "encoder.layers.0.weight" in found["dead layers"].evidence
-    assert "wire it up" in found["dead layers"].mend
+    assert "not connected to the loss" in found["dead layers"].mend
 
 
 def test_a_checkpoint_that_was_not_replaced_is_noticed(toy_demos):
