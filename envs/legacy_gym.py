@@ -44,31 +44,27 @@ class LegacyPushTEnv(gym.Env):  # type: ignore[misc]  # gym has no types
         self._env.close()
 
 
-class OldStepPushTEnv(gym.Env):  # type: ignore[misc]  # gym has no types
+class OldStepPushTEnv(LegacyPushTEnv):
     """`PushTEnv` under the API before gym 0.26, which Diffusion Policy's wrappers expect.
 
     Every `reset` uses the seed of the last call of `seed`. `step` returns four values; done is
     success, or the end of the episode where `max_episode_steps` is given.
     """
 
-    metadata = PushTEnv.metadata
-
     def __init__(self, max_episode_steps: int | None = None, **arguments: Any) -> None:
-        self._env = PushTEnv(max_episode_steps=max_episode_steps, **arguments)
+        super().__init__(max_episode_steps=max_episode_steps, **arguments)
         self._seed: int | None = None
-        self.action_space = _old_space(self._env.action_space)
-        self.observation_space = _old_space(self._env.observation_space)
 
     def seed(self, seed: int | None = None) -> list[int | None]:
         """Set the seed of the next resets; None draws a new start for each."""
         self._seed = seed
         return [seed]
 
-    def reset(self) -> Observation:
+    def reset(self) -> Observation:  # type: ignore[override]
         """Start an episode; return the first observation."""
         return self._env.reset(seed=self._seed)[0]
 
-    def step(self, action: Any) -> tuple[Observation, float, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Observation, float, bool, dict[str, Any]]:  # type: ignore[override]
         """Send the agent towards `action` (2,) px for 0.1 s: observation, reward, done, info."""
         observation, reward, terminated, truncated, info = self._env.step(action)
         return observation, reward, terminated or truncated, info
@@ -77,10 +73,6 @@ class OldStepPushTEnv(gym.Env):  # type: ignore[misc]  # gym has no types
         """Return a frame (512, 512, 3) in the mode rgb_array; show it in the mode human."""
         self._env.render_mode = "rgb_array" if mode == "rgb_array" else "human"
         return self._env.render()
-
-    def close(self) -> None:
-        """Close the window, if there is one."""
-        self._env.close()
 
 
 def _old_space(space: gymnasium.spaces.Space[Any]) -> Any:

@@ -17,6 +17,7 @@ from envs.expert.pushes import (
     contact_point,
 )
 from envs.physics.dynamics import AGENT_RADIUS, BAR, STEM
+from envs.physics.geometry import OUTLINE
 
 CORNER_CLEARANCE = 9.0  # px at the corners, which the agent cuts
 GAP = 5.0  # px off a face, where an approach turns towards the contact
@@ -34,16 +35,6 @@ _BOXES = tuple(
 )
 
 
-def _grown_corners(margin: float) -> Floats:
-    wide, narrow, foot = 60 + margin, 15 + margin, 120 + margin
-    return np.array(
-        [
-            *((-wide, -margin), (wide, -margin), (wide, 30 + margin), (narrow, 30 + margin)),
-            *((narrow, foot), (-narrow, foot), (-narrow, 30 + margin), (-wide, 30 + margin)),
-        ]
-    )
-
-
 def crosses(start: Floats, end: Floats) -> npt.NDArray[np.bool_]:
     """Return whether (...) the straight lines from start to end (..., 2) cross the grown T."""
     step = end - start
@@ -58,7 +49,10 @@ def crosses(start: Floats, end: Floats) -> npt.NDArray[np.bool_]:
     return hit
 
 
-NODES = _grown_corners(AGENT_RADIUS + CORNER_CLEARANCE)
+# The corners of the grown T.
+NODES = OUTLINE + (AGENT_RADIUS + CORNER_CLEARANCE) * np.array(
+    [(-1, -1), (1, -1), (1, 1), (1, 1), (1, 1), (-1, 1), (-1, 1), (-1, 1)]
+)
 _EDGES = np.linalg.norm(NODES[:, None] - NODES[None], axis=-1)
 _EDGES[crosses(NODES[:, None], NODES[None])] = _FAR
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from envs.argument_checks import check_vector
 from envs.physics.dynamics import BOARD, WALLS
 from envs.physics.geometry import GOAL_POSE
 from envs.rendering.raster import (
@@ -55,7 +56,7 @@ def board(size: int) -> Frame:
 
 def draw_block(frame: Frame, state: npt.ArrayLike, opacity: float = 1.0) -> None:
     """Draw a state's T on a square frame; `opacity` applies to its inside."""
-    _, _, x, y, angle = _finite("state", state, 5)
+    _, _, x, y, angle = check_vector("state", state, 5)
     middle = (x - 60 * math.sin(angle), y + 60 * math.cos(angle))
     tee = _tee(x, y, angle)
     paint(frame, middle, 90, tee, PALETTE[BLOCK], opacity)
@@ -64,20 +65,20 @@ def draw_block(frame: Frame, state: npt.ArrayLike, opacity: float = 1.0) -> None
 
 def draw_agent(frame: Frame, state: npt.ArrayLike) -> None:
     """Draw a state's agent on a square frame."""
-    x, y, *_ = _finite("state", state, 5)
+    x, y, *_ = check_vector("state", state, 5)
     for radius, colour in zip(AGENT_RADII, (AGENT, AGENT_CORE), strict=True):
         draw_disc(frame, (x, y), radius, PALETTE[colour])
 
 
 def draw_cross(frame: Frame, place: npt.ArrayLike, colour: Colour = ACTION_COLOUR) -> None:
     """Mark a place (2,) px with a cross."""
-    x, y = _finite("action", place, 2)
+    x, y = check_vector("action", place, 2)
     paint(frame, (x, y), 10, _cross(x, y, 9, 2), colour)
 
 
 def draw_target(frame: Frame, place: npt.ArrayLike, colour: Colour) -> None:
     """Mark a place (2,) px with a cross that a white edge sets off."""
-    x, y = _finite("place", place, 2)
+    x, y = check_vector("place", place, 2)
     paint(frame, (x, y), 13, _cross(x, y, 12, 4.5), (255, 255, 255))
     paint(frame, (x, y), 11, _cross(x, y, 10, 2.5), colour)
 
@@ -108,14 +109,6 @@ def draw_line(
 
     reach = max(abs(dx), abs(dy)) / 2 + radius
     paint(frame, ((x0 + x1) / 2, (y0 + y1) / 2), reach, distance, colour, opacity)
-
-
-def _finite(name: str, value: npt.ArrayLike, count: int) -> list[float]:
-    array = np.asarray(value, dtype=np.float64)
-    if array.shape != (count,) or not np.isfinite(array).all():
-        raise ValueError(f"{name} must hold {count} finite numbers, got {array}")
-    numbers: list[float] = array.tolist()
-    return numbers
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,7 +1,6 @@
-"""One observation's energy over the board, for several checkpoints beside each other, as a PNG.
+"""A PNG of one state's energy over the board, for several checkpoints side by side.
 
-The observation is a state of an episode that the planning demonstrator plays, so it is the same
-for all policies, whatever they see of it.
+The state is one of a demonstrator's episode: the same for all policies, whatever they observe.
 """
 
 from collections.abc import Sequence
@@ -19,27 +18,27 @@ from harness.core import files, seeds
 from harness.core.errors import UserError
 from harness.core.text import one_line
 from harness.media import legend, overlay
-from harness.media.legend import FAINT, INK, PAPER, Words, text_font
+from harness.media.legend import FAINT, INK, PAPER, Caption, text_font
 from harness.media.recorder import Floats, Frame, Step
-from harness.media.replay import Look, history, look, observe
+from harness.media.replay import Decision, decide, observe
 from harness.storage import lookup
 from ibc.policies.base import Policy
 from ibc.policies.factory import load_policy
 
-MOST, COLUMNS = 12, 4  # checkpoints on a picture, and beside each other
+MOST, COLUMNS = 12, 4  # checkpoints in a picture, and in a row
 MOST_STEPS = 300
 PANEL, HEAD, FOOT, GAP = 320, 40, 30, 10
 SIDE = 101
 EXPERT = (0, 130, 70)
-NEAREST = 300.0  # px of the board that a panel shows at least
+NEAREST = 300.0  # px: the least part of the board that a panel shows
 
 
 @dataclass(frozen=True)
 class Panel:
-    """What one checkpoint makes of the state."""
+    """One checkpoint's caption, and its decision in the state."""
 
-    words: Words
-    seen: Look
+    caption: Caption
+    decision: Decision
 
 
 def draw(
@@ -52,9 +51,9 @@ def draw(
 ) -> Path:
     """Draw the energies of checkpoints in one state and return the PNG's path.
 
-    specs: `best`, trials or folders, as --ckpt takes them; none stands for the sweep's best. The
-    state is the one after `step` steps of the demonstrator from the start `seed`. Without `out`
-    the picture lies in the sweep's pictures/. UserError for what cannot be drawn.
+    specs: `best`, trials or folders, as of --ckpt; none means the sweep's best. The state is that
+    after `step` steps of the demonstrator from `seed`. `out` None: in the sweep's pictures/.
+    UserError for bad arguments.
     """
     if len(specs) > MOST:
         raise UserError(f"a picture takes 1 to {MOST} checkpoints, given {len(specs)}")
@@ -90,14 +89,14 @@ def demonstrated(seed: int, step: int) -> tuple[list[Floats], Floats]:
 
 
 def panel(policy: Policy, title: str, states: Sequence[Floats], seed: int) -> Panel:
-    """Return what a policy makes of the newest of the states."""
-    obs = observe(history(states, len(states) - 1, policy.obs_horizon), policy.obs_mode)
-    seen = look(policy, obs, seeds.episode_generator(seed), side=SIDE)
-    return Panel(overlay.describe(policy, title), seen)
+    """Return a policy's panel for the last of the states."""
+    obs = observe(states, len(states) - 1, policy.obs_horizon, policy.obs_mode)
+    decision = decide(policy, obs, seeds.episode_generator(seed), side=SIDE)
+    return Panel(overlay.describe(policy, title), decision)
 
 
 def compose(panels: Sequence[Panel], state: Floats, expert: Floats, title: str) -> Frame:
-    """Return the panels beside each other with what their colours mean, uint8 (h, w, 3)."""
+    """Return the panels side by side with a legend, uint8 (h, w, 3)."""
     columns = min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     width = columns * (PANEL + GAP) + GAP
@@ -112,22 +111,22 @@ def compose(panels: Sequence[Panel], state: Floats, expert: Floats, title: str) 
     for at, each in enumerate(panels):
         row, column = divmod(at, columns)
         x, y = GAP + column * (PANEL + GAP), FOOT + row * cell
-        note = each.words.note
-        if each.words.energy == "-log density above the lowest":
+        note = each.caption.note
+        if each.caption.energy == "-log density - min":
             note = f"mixture: -log density {note}".strip()
-        pen.text((x, y + 9), _cut(pen, each.words.title), INK, text_font(13), anchor="lm")
+        pen.text((x, y + 9), _cut(pen, each.caption.title), INK, text_font(13), anchor="lm")
         pen.text((x, y + 27), _cut(pen, note), FAINT, text_font(12), anchor="lm")
-        sheet.paste(Image.fromarray(_board(each.seen, state, expert, shown)), (x, y + HEAD))
+        sheet.paste(Image.fromarray(_board(each.decision, state, expert, shown)), (x, y + HEAD))
         pen.rectangle((x, y + HEAD, x + PANEL - 1, y + HEAD + PANEL - 1), outline=FAINT)
     _foot(sheet, sheet.height - 2 * FOOT)
     return np.asarray(sheet)
 
 
-def _board(seen: Look, state: Floats, expert: Floats, shown: float) -> Frame:
-    """Return a panel's board (PANEL, PANEL, 3): `shown` px of it, around the agent."""
+def _board(decision: Decision, state: Floats, expert: Floats, shown: float) -> Frame:
+    """Return `shown` px of the board around the agent, (PANEL, PANEL, 3)."""
     size = 2 * round(PANEL * BOARD / shown / 2)
-    past = [Step(state, seen.plan[0], coverage(*state[2:]))]
-    frame = overlay.draw_board(past, seen, size)
+    past = [Step(state, decision.plan[0], coverage(*state[2:]))]
+    frame = overlay.draw_board(past, decision, size)
     _diamond(frame, expert)
     scale = size / BOARD
     left, top = (
@@ -147,8 +146,8 @@ def _to_diamond(place: Floats, size: float) -> frames.Distance:
 
 
 def _extent(panels: Sequence[Panel]) -> float:
-    """How much of the board is shown, px to a side: what actions are compared in, and a margin."""
-    widest = max(float(np.ptp(each.seen.corners, 0).max()) for each in panels)
+    """Return the px of the board to show: the window of candidate actions with a margin."""
+    widest = max(float(np.ptp(each.decision.corners, 0).max()) for each in panels)
     return min(BOARD, max(NEAREST, 1.1 * widest))
 
 
@@ -157,7 +156,7 @@ def _foot(sheet: Image.Image, y: int) -> None:
     legend.put_ramp(sheet, GAP, y + 14)
     pen.text(
         (GAP + 92, y + 14),
-        "energy above each one's own lowest, in nats; one scale for all",
+        "energy - min of each panel, in nats; one scale for all",
         INK,
         font,
         anchor="lm",
@@ -165,7 +164,7 @@ def _foot(sheet: Image.Image, y: int) -> None:
     x, y = GAP, y + 42
     pen.polygon([(x + 6, y - 6), (x + 12, y), (x + 6, y + 6), (x, y)], EXPERT)
     x = legend.put_sign(sheet, x, y, "demonstrator's action", lambda *place: None) + 14
-    x = legend.put_sign(sheet, x, y, "the policy's choice", legend.cross_mark) + 14
+    x = legend.put_sign(sheet, x, y, "policy's action", legend.cross_mark) + 14
     legend.put_sign(sheet, x, y, "candidate, by probability", legend.dot_mark)
 
 
@@ -179,7 +178,7 @@ def _title(found: lookup.Checkpoint) -> str:
 
 
 def _cut(pen: ImageDraw.ImageDraw, text: str) -> str:
-    """Return the text, its end left out where a panel is too narrow for it."""
+    """Return the text, shortened to a panel's width."""
     short = text
     while pen.textlength(short, text_font(13)) > PANEL and len(text) > 1:
         text = text[:-1]

@@ -1,4 +1,4 @@
-"""Frames that show what a policy acts by: its energy over the board, its candidates, its choice."""
+"""Frames that show a policy's decisions: energy over the board, candidates and chosen action."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -6,49 +6,47 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from envs.physics.dynamics import BOARD
-from envs.rendering import frames as video
+from envs.rendering import frames as drawing
 from harness.media.legend import (
     CHOSEN,
     EDGE,
     FAINT,
     HIGHEST,
     LIKELY,
+    PATH,
     UNLIKELY,
-    WAY,
+    Caption,
     Colour,
-    Words,
     shades,
     with_strip,
 )
 from harness.media.recorder import Floats, Frame, Step
-from harness.media.replay import Look, looks
+from harness.media.replay import Decision, decisions
 from ibc.policies.base import Policy
 from ibc.policies.explicit import MDNPolicy
 from ibc.policies.implicit import IBCPolicy
 
-CANDIDATES, FEW = 256, 40  # how many are drawn at most, and up to how many with an edge
+CANDIDATES, FEW = 256, 40  # candidates drawn at most, and drawn with an edge at most
 TRAIL = 60  # steps
 PLANNED = (240, 140, 60)
 
 
-def describe(policy: object, title: str) -> Words:
-    """Return what the pictures of a policy are of, said so that nothing is taken for an energy."""
+def describe(policy: object, title: str) -> Caption:
+    """Return the caption of a policy's frames, with the quantity that the colours show."""
     if not isinstance(policy, Policy):
-        return Words(title, "no energy is known of this policy: its actions and the agent's way")
+        return Caption(title, "this policy has no known energy: actions and the agent's path")
     config = policy.config
     H, conditionals = config.action_horizon, config.energy.conditionals
+    note = f"first of {H} actions" if H > 1 else ""
     if isinstance(policy, IBCPolicy):
-        note, candidates = "", None if conditionals == "dimensions" else "candidate, by probability"
         if H > 1 and conditionals == "joint":
-            note = f"first of {H} actions, the others as chosen"
-        elif H > 1:
-            note = f"first of {H} actions"
-        return Words(title, note, "energy above the lowest", candidates)
+            note += ", the others as chosen"
+        candidates = None if conditionals == "dimensions" else "candidate, by probability"
+        return Caption(title, note, "energy - min", candidates)
     if isinstance(policy, MDNPolicy):
-        note = f"first of {H} actions" if H > 1 else ""
-        return Words(title, note, "-log density above the lowest", "component, by weight")
+        return Caption(title, note, "-log density - min", "component, by weight")
     kind = {"mse": "regression", "diffusion": "a diffusion policy"}[config.kind]
-    return Words(title, f"{kind} has no energy: its actions and the agent's way")
+    return Caption(title, f"{kind} has no energy: actions and the agent's path")
 
 
 def frames(
@@ -59,47 +57,45 @@ def frames(
     size: int,
     every: int = 1,
 ) -> Iterator[Frame]:
-    """Yield an episode's pictures (size + a strip, size, 3), each `every`-th step and the last."""
-    words = describe(policy, title)
+    """Yield an episode's frames (size + a strip, size, 3), of each `every`-th step and the last."""
+    caption = describe(policy, title)
     last = len(steps) - 1
 
     def wanted(at: int) -> bool:
         return at % every == 0 or at == last
 
-    for at, seen in enumerate(looks(policy, seed, steps, wanted)):
+    for at, decision in enumerate(decisions(policy, seed, steps, wanted)):
         if wanted(at):
-            yield picture(steps[: at + 1], seen, words, size)
+            past = steps[: at + 1]
+            yield with_strip(draw_board(past, decision, size), past, caption)
 
 
-def picture(past: Sequence[Step], seen: Look | None, words: Words, size: int) -> Frame:
-    """Return one frame: the newest of `past` with the agent's way there, and what is weighed."""
-    return with_strip(draw_board(past, seen, size), past, words)
-
-
-def draw_board(past: Sequence[Step], seen: Look | None, size: int) -> Frame:
-    """Return the board (size, size, 3), its energies beneath the T and the agent."""
+def draw_board(past: Sequence[Step], decision: Decision | None, size: int) -> Frame:
+    """Return the board (size, size, 3), its energies below the T and the agent."""
     now = past[-1]
-    frame = video.board(size)
-    if seen is not None and seen.energies is not None:
-        spread(frame, seen.energies - seen.energies.min(), seen.corners)
-        _outline(frame, seen.corners)
-    video.draw_block(frame, now.state, opacity=0.45)
-    _trail(frame, [step.state[:2] for step in past[-TRAIL:]])
-    video.draw_agent(frame, now.state)
-    if seen is not None:
-        if seen.candidates is not None and seen.probabilities is not None:
-            _candidates(frame, seen.candidates, seen.probabilities)
-        for place in seen.plan[seen.age + 1 :]:
+    frame = drawing.board(size)
+    if decision is not None and decision.energies is not None:
+        spread(frame, decision.energies - decision.energies.min(), decision.corners)
+        _outline(frame, decision.corners)
+    drawing.draw_block(frame, now.state, opacity=0.45)
+    trail = [step.state[:2] for step in past[-TRAIL:]]
+    for i, ends in enumerate(itertools.pairwise(trail), start=1):
+        drawing.draw_line(frame, ends, 1.6, PATH, 0.7 * i / len(trail))
+    drawing.draw_agent(frame, now.state)
+    if decision is not None:
+        if decision.candidates is not None and decision.probabilities is not None:
+            _candidates(frame, decision.candidates, decision.probabilities)
+        for place in decision.plan[decision.age + 1 :]:
             _dot(frame, place, 3.0, PLANNED)
     if now.action is not None:
-        video.draw_target(frame, now.action, CHOSEN)
+        drawing.draw_target(frame, now.action, CHOSEN)
     return frame
 
 
 def spread(frame: Frame, above: Floats, corners: Floats) -> None:
-    """Colour a square frame by energies above the lowest (rows, columns) within corners (2, 2) px.
+    """Colour a square frame by energies above the minimum (rows, columns) in corners (2, 2) px.
 
-    Between the middles of the cells they are interpolated; beyond HIGHEST the board is seen.
+    They are interpolated between the centres of the cells; above HIGHEST the board is seen.
     """
     size = len(frame)
     scale = size / BOARD
@@ -118,26 +114,20 @@ def spread(frame: Frame, above: Floats, corners: Floats) -> None:
 
 
 def _outline(frame: Frame, corners: Floats) -> None:
-    """Draw the window in which actions are compared, where it is on the board."""
+    """Draw the window of candidate actions."""
     (left, top), (right, bottom) = corners.tolist()
     ring = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
     for ends in itertools.pairwise(ring):
-        video.draw_line(frame, ends, 0.6, FAINT, 0.5)
-
-
-def _trail(frame: Frame, places: Sequence[Floats]) -> None:
-    for i in range(1, len(places)):
-        opacity = 0.7 * i / len(places)
-        video.draw_line(frame, (places[i - 1], places[i]), 1.6, WAY, opacity)
+        drawing.draw_line(frame, ends, 0.6, FAINT, 0.5)
 
 
 def _candidates(frame: Frame, places_SA: Floats, probabilities_S: Floats) -> None:
-    """Draw the likeliest ones, the likeliest on top."""
-    heaviest = np.argsort(-probabilities_S, kind="stable")[:CANDIDATES]
-    most = probabilities_S[heaviest[0]]
-    keep = [i for i in heaviest if probabilities_S[i] >= most / 50]
-    few = len(keep) <= FEW
-    for i in reversed(keep):
+    """Draw the most probable candidates, the most probable on top."""
+    order = np.argsort(-probabilities_S, kind="stable")[:CANDIDATES]
+    most = probabilities_S[order[0]]
+    drawn = [i for i in order if probabilities_S[i] >= most / 50]
+    few = len(drawn) <= FEW
+    for i in reversed(drawn):
         share = float(probabilities_S[i] / most) ** 0.5
         colour = tuple(round(a + (b - a) * share) for a, b in zip(UNLIKELY, LIKELY, strict=True))
         radius = 2.4 if few else 1.3
@@ -147,5 +137,5 @@ def _candidates(frame: Frame, places_SA: Floats, probabilities_S: Floats) -> Non
 def _dot(frame: Frame, place: Floats, radius: float, colour: Colour, edge: bool = True) -> None:
     x, y = place.tolist()
     if edge:
-        video.draw_disc(frame, (x, y), radius + 0.9, EDGE, 0.8)
-    video.draw_disc(frame, (x, y), radius, colour)
+        drawing.draw_disc(frame, (x, y), radius + 0.9, EDGE, 0.8)
+    drawing.draw_disc(frame, (x, y), radius, colour)

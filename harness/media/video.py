@@ -1,4 +1,4 @@
-"""Episodes as mp4 files: the board with the action marked, played at the control rate."""
+"""Frames as files: H.264 in mp4, and looping GIF or WebP animations."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, features
 
+from envs.physics.dynamics import CONTROL_HZ
 from harness.core.files import atomic, sync_folder, temporary_beside
-from harness.media.recorder import CONTROL_HZ, Frame
+from harness.media.recorder import Frame
 
 
 def write_video(path: Path, frames: Iterable[Frame], fps: int = CONTROL_HZ) -> None:
-    """Write frames uint8 (height, width, 3) as H.264 in an mp4 file, which appears when whole.
+    """Write frames uint8 (height, width, 3) as H.264 to an mp4 file, atomically.
 
-    ValueError for no frames, sizes that differ or are odd (H.264 halves the colours); an existing
-    file is replaced.
+    ValueError for no frames and for sizes that differ or are odd (H.264 halves the colours).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
@@ -49,7 +49,7 @@ def _encode(container: Any, frames: Iterable[Frame], fps: int, path: Path) -> No
                 )
             stream = container.add_stream("libx264", rate=fps)
             stream.height, stream.width = shape[:2]
-            stream.pix_fmt = "yuv420p"  # what every player shows
+            stream.pix_fmt = "yuv420p"  # supported by every player
             stream.options = {"crf": "20", "preset": "veryfast"}
             stream.thread_count = 1
         if frame.shape != shape:
@@ -61,7 +61,7 @@ def _encode(container: Any, frames: Iterable[Frame], fps: int, path: Path) -> No
 
 
 def free_path(path: Path) -> Path:
-    """Return the path, or the first of `<stem>-2`, `<stem>-3`, ... that no file has yet."""
+    """Return the path, or the first of `<stem>-2`, `<stem>-3`, ... without a file."""
     number, free = 1, path
     while free.exists():
         number += 1
@@ -72,12 +72,12 @@ def free_path(path: Path) -> Path:
 Kind = Literal["gif", "webp"]
 GIF_BYTES = 3_000_000
 ECONOMIES = {"gif": (256, 128, 64, 32), "webp": (70, 45, 25)}  # colours; WebP's quality
-HOLD_MS = 1500  # the last picture stays
-_SAMPLED, _KEPT = 12, 16  # frames that a GIF's colours are chosen from; colours kept exactly
+HOLD_MS = 1500  # of the last frame
+_SAMPLED, _KEPT = 12, 16  # frames that give a GIF's palette; most frequent colours, kept exactly
 
 
 def best_kind() -> Kind:
-    """Return "webp" where this machine can write moving ones, else "gif"."""
+    """Return "webp" if Pillow was built with it, else "gif"."""
     return "webp" if features.check("webp") else "gif"
 
 
@@ -89,12 +89,11 @@ def write_animation(
     most_bytes: int = GIF_BYTES,
     hz: float = CONTROL_HZ,
 ) -> int:
-    """Write frames uint8 (height, width, 3) as a loop at `hz` and return how many bytes it has.
+    """Write frames uint8 (height, width, 3) as a .gif or .webp loop; return its size in bytes.
 
-    The ending of `path` says which kind. `every`: frames are that many steps apart, and shown so
-    long. What is larger than `most_bytes` is tried with fewer colours or less quality, then with
-    every second frame, and so on. ValueError for no frames, sizes that differ, another ending, or
-    where two frames are too large. The file appears when whole; an existing one is replaced.
+    `every`: frames are that many steps of 1 / `hz` s apart. Above `most_bytes`, fewer colours or
+    less quality is tried, then every second frame, and so on. ValueError for no frames, sizes that
+    differ, another suffix, or if two frames are too large. The file is written atomically.
     """
     kind = path.suffix[1:].lower()
     if kind not in ("gif", "webp"):
@@ -116,7 +115,7 @@ def write_animation(
             raise ValueError(
                 f"{path.name} must be at most {most_bytes} bytes, two frames are {len(content)}"
             )
-        # The last frame is kept: it shows how it ends.
+        # The last frame is kept: it shows the result.
         pictures = pictures[(len(pictures) - 1) % 2 :: 2]
         apart *= 2
 
@@ -138,7 +137,7 @@ def _encoded(pictures: Sequence[Image.Image], kind: str, economy: int, ms: int) 
             loop=0,
             quality=economy,
             method=3,
-            # Nobody jumps into the middle of a loop, and further whole frames are a third of it.
+            # No key frames after the first: loops are not searched, and they are a third of a file.
             kmin=0,
             kmax=0,
         )
@@ -159,10 +158,10 @@ def _encoded(pictures: Sequence[Image.Image], kind: str, economy: int, ms: int) 
 
 
 def _palette(pictures: Sequence[Image.Image], colours: int) -> NDArray[np.uint8]:
-    """One palette (n, 3) for all frames, so that what stands still does not flicker.
+    """Return one palette (n, 3) for all frames, so that the background does not flicker.
 
-    The commonest colours are kept as they are; the others share the rest, each counted once, so
-    that a small mark keeps its colour beside large faces.
+    The most frequent colours are exact. The others share the rest, each counted once, so that small
+    marks keep their colour.
     """
     chosen = np.linspace(0, len(pictures) - 1, min(_SAMPLED, len(pictures))).astype(int)
     packed, counts = np.unique(
@@ -177,7 +176,7 @@ def _palette(pictures: Sequence[Image.Image], colours: int) -> NDArray[np.uint8]
 
 
 def _indexed(picture: Image.Image, palette: NDArray[np.uint8]) -> Image.Image:
-    """The picture in the nearest colours of the palette (Pillow's own way rounds them first)."""
+    """Return the picture in the palette's nearest colours; Pillow rounds colours before that."""
     packed, places = np.unique(_packed(picture), return_inverse=True)
     apart = _unpacked(packed)[:, None].astype(np.int32) - palette.astype(np.int32)
     nearest = np.square(apart).sum(2).argmin(1).astype(np.uint8)

@@ -270,7 +270,7 @@ def test_odd_sizes_are_refused(size: object) -> None:
 
 
 def test_video_frames_refuse_bad_states_and_actions() -> None:
-    with pytest.raises(ValueError, match="state must hold 5 finite numbers"):
+    with pytest.raises(ValueError, match=r"state must have the shape \(5,\), got \(4,\)"):
         video_frame((1, 2, 3, 4))
-    with pytest.raises(ValueError, match="action must hold 2 finite numbers"):
+    with pytest.raises(ValueError, match="action must be finite"):
         video_frame((1, 2, 3, 4, 5), action=(1, math.inf))

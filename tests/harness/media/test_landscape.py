@@ -1,4 +1,4 @@
-"""One observation under several checkpoints: the same state for all, and each one's own energy."""
+"""One state under several checkpoints: each one's energy."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from envs.expert import demonstrator
 from envs.expert.demonstrator import plan_episode
 from harness.core.errors import UserError
 from harness.media import landscape
@@ -22,7 +21,7 @@ def test_the_state_is_the_demonstrators(monkeypatch: pytest.MonkeyPatch) -> None
     episode = plan_episode(SEED, 5)
     assert np.array_equal(states, episode.states)
     assert np.array_equal(action, episode.actions[4])
-    monkeypatch.setattr(demonstrator, "plan_episode", lambda seed, steps: episode)
+    monkeypatch.setattr(landscape, "plan_episode", lambda seed, steps: episode)
     with pytest.raises(UserError, match="done after 5 steps, given 9"):
         demonstrated(SEED, 9)
 
@@ -32,13 +31,13 @@ def test_a_panel_is_of_what_the_policy_would_do_there(tiny_policy: Any, mode: st
     policy = tiny_policy(policy__obs_mode=mode)
     states, _ = demonstrated(SEED, 2)
     made = panel(policy, "title", states, SEED)
-    assert made.seen.energies is not None
-    assert made.words.title == "title"
-    lowest = np.unravel_index(made.seen.energies.argmin(), made.seen.energies.shape)
-    assert made.seen.energies[lowest] < made.seen.energies.mean()
+    assert made.decision.energies is not None
+    assert made.caption.title == "title"
+    lowest = np.unravel_index(made.decision.energies.argmin(), made.decision.energies.shape)
+    assert made.decision.energies[lowest] < made.decision.energies.mean()
 
 
-def test_policies_that_see_otherwise_or_have_no_energy_stand_side_by_side(tiny_policy: Any) -> None:
+def test_policies_of_any_kind_are_drawn_side_by_side(tiny_policy: Any) -> None:
     states, action = demonstrated(SEED, 2)
     recipes: list[dict[str, Any]] = [
         {"policy__obs_mode": "image"},
@@ -54,12 +53,12 @@ def test_policies_that_see_otherwise_or_have_no_energy_stand_side_by_side(tiny_p
         part = picture[:, left : left + PANEL]
         board = part[landscape.FOOT + HEAD :][:PANEL]
         # The tiny policies' bounds are the whole board, so all of it is shown.
-        for place, colour in ((each.seen.plan[0], CHOSEN), (action, landscape.EXPERT)):
+        for place, colour in ((each.decision.plan[0], CHOSEN), (action, landscape.EXPERT)):
             x, y = np.clip(np.rint(place * PANEL / 512), 0, PANEL - 1).astype(int)
             near = board[max(y - 3, 0) : y + 4, max(x - 3, 0) : x + 4].reshape(-1, 3)
             assert (near == colour).all(1).any()
         purple = (board.astype(int)[..., 1] < 60) & (board.astype(int)[..., 2] > 100)
-        assert purple.any() == (each.seen.energies is not None)
+        assert purple.any() == (each.decision.energies is not None)
 
 
 def test_checkpoints_of_a_sweep_become_a_file(tiny_results: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a film shows of a policy is said of it, lies where it belongs, and claims no energy else."""
+"""Frames of a policy's decisions: what is drawn, where, and its caption."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,16 +12,16 @@ from harness.evaluation.rollout import evaluate_block
 from harness.media.legend import HIGHEST, LIKELY
 from harness.media.overlay import describe, draw_board, frames, spread
 from harness.media.recorder import Recorder, Step
-from harness.media.replay import Look
+from harness.media.replay import Decision
 
 STATE = np.array([100.0, 400.0, 400.0, 100.0, 0.3])
 CORNERS = np.array([[150.0, 200.0], [350.0, 300.0]])
 
 
-def look(**changes: Any) -> Look:
+def decision(**changes: Any) -> Decision:
     given = {"energies": None, "candidates": None, "probabilities": None}
     plan = np.array([[256.0, 256.0], [300.0, 256.0], [340.0, 256.0]])
-    return Look(**{"corners": CORNERS, "plan": plan, **given, **changes})
+    return Decision(**{"corners": CORNERS, "plan": plan, **given, **changes})
 
 
 def changed(frame: Any, other: Any) -> np.ndarray:
@@ -57,7 +57,7 @@ def test_candidates_the_choice_and_the_way_are_drawn_where_they_are(size: int) -
     bare = draw_board([now], None, size)
     scale = size / 512
     places = np.array([[200.0, 250.0]])
-    dotted = draw_board([now], look(candidates=places, probabilities=np.ones(1), age=2), size)
+    dotted = draw_board([now], decision(candidates=places, probabilities=np.ones(1), age=2), size)
     middle = changed(dotted, bare).mean(0) / scale
     assert np.abs(middle - (250, 200)).max() < 3
     chosen = draw_board([now._replace(action=np.array([300.0, 200.0]))], None, size)
@@ -66,14 +66,14 @@ def test_candidates_the_choice_and_the_way_are_drawn_where_they_are(size: int) -
     way = changed(draw_board([before, now], None, size), bare) / scale
     assert np.abs(way[:, 0] - 400).max() < 8
     assert way[:, 1].min() < 60
-    plan = changed(draw_board([now], look(), size), bare) / scale
+    plan = changed(draw_board([now], decision(), size), bare) / scale
     assert np.ptp(plan[:, 1]) > 30  # the two actions of the chunk that are still to come
 
 
 def test_unlikely_candidates_are_left_out_and_the_likeliest_lie_on_top() -> None:
     now = Step(STATE, None, 0.5)
     places = np.array([[200.0, 250.0], [200.0, 250.0], [300.0, 250.0]])
-    seen = look(candidates=places, probabilities=np.array([0.2, 0.799, 0.001]), age=2)
+    seen = decision(candidates=places, probabilities=np.array([0.2, 0.799, 0.001]), age=2)
     frame = draw_board([now], seen, 512)
     assert tuple(frame[250, 200]) == LIKELY
     assert tuple(frame[250, 300]) == (255, 255, 255)
@@ -82,35 +82,35 @@ def test_unlikely_candidates_are_left_out_and_the_likeliest_lie_on_top() -> None
 @pytest.mark.parametrize(
     ("settings", "energy", "note"),
     [
-        ({}, "energy above the lowest", ""),
-        ({"policy__kind": "mdn"}, "-log density above the lowest", ""),
+        ({}, "energy - min", ""),
+        ({"policy__kind": "mdn"}, "-log density - min", ""),
         (
             {"policy__kind": "mdn", "policy__action_horizon": 8},
-            "-log density above the lowest",
+            "-log density - min",
             "first of 8 actions",
         ),
         (
             {"policy__kind": "mse"},
             None,
-            "regression has no energy: its actions and the agent's way",
+            "regression has no energy: actions and the agent's path",
         ),
-        ({"policy__kind": "diffusion"}, None, "a diffusion policy has no energy: its actions and"),
+        ({"policy__kind": "diffusion"}, None, "a diffusion policy has no energy: actions and"),
     ],
 )
 def test_what_is_drawn_is_said(
     tiny_policy: Callable[..., Any], settings: dict[str, Any], energy: str | None, note: str
 ) -> None:
-    words = describe(tiny_policy(**settings), "title")
-    assert words.energy == energy
-    assert words.note.startswith(note)
-    assert words.title == "title"
+    caption = describe(tiny_policy(**settings), "title")
+    assert caption.energy == energy
+    assert caption.note.startswith(note)
+    assert caption.title == "title"
 
 
 def test_an_object_is_not_said_to_have_an_energy() -> None:
-    words = describe(object(), "t")
-    assert words.energy is None
-    assert words.candidates is None
-    assert "no energy is known" in words.note
+    caption = describe(object(), "t")
+    assert caption.energy is None
+    assert caption.candidates is None
+    assert "no known energy" in caption.note
 
 
 @pytest.mark.parametrize("settings", [{}, {"policy__kind": "mse"}])

@@ -1,4 +1,4 @@
-"""What is looked at again is the recorded episode, whatever the policy and what it sees."""
+"""The decisions computed again are those of the recorded episode, for any policy."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from harness.config.protocol import Protocol
 from harness.evaluation.rollout import evaluate_block
 from harness.media.recorder import Recorder, Step
-from harness.media.replay import SIDE, history, looks, observe
+from harness.media.replay import SIDE, decisions, observe
 
 SEEDS = [300_000, 300_001]
 CHUNK = {"policy__kind": "mdn", "policy__action_horizon": 4, "policy__execute": 3}
@@ -39,17 +39,17 @@ def test_the_plans_are_those_that_were_carried_out(
 ) -> None:
     policy = tiny_policy(**settings)
     for seed, steps in recorded(policy).items():
-        seen = list(looks(policy, seed, steps))
+        seen = list(decisions(policy, seed, steps))
         assert len(seen) == len(steps)
         assert seen[-1] is None
-        for step, look in zip(steps[:-1], seen[:-1], strict=True):
-            assert look is not None
+        for step, decision in zip(steps[:-1], seen[:-1], strict=True):
+            assert decision is not None
             assert step.action is not None
             # A block's batch may differ from one observation's in the last bits.
-            np.testing.assert_allclose(look.plan[look.age], step.action, atol=0.5)
-            assert look.energies is not None
-            assert look.energies.shape == (SIDE, SIDE)
-        ages = [look.age for look in seen[:-1] if look is not None]
+            np.testing.assert_allclose(decision.plan[decision.age], step.action, atol=0.5)
+            assert decision.energies is not None
+            assert decision.energies.shape == (SIDE, SIDE)
+        ages = [decision.age for decision in seen[:-1] if decision is not None]
         assert ages == [at % policy.executed for at in range(len(ages))]
 
 
@@ -73,7 +73,7 @@ def test_observations_are_those_that_the_policy_had(
     states = [step.state for step in recorded(notes)[SEEDS[0]]]
     assert len(notes.seen) == len(states) - 1
     for at, expected in enumerate(notes.seen):
-        found = observe(history(states, at, notes.obs_horizon), mode)
+        found = observe(states, at, notes.obs_horizon, mode)
         assert found.keys() == expected.keys()
         for name in found:
             assert found[name].dtype == expected[name].dtype
@@ -84,8 +84,8 @@ def test_only_wanted_steps_have_a_landscape(tiny_policy: Callable[..., Any]) -> 
     policy = tiny_policy()
     steps = recorded(policy)[SEEDS[0]]
     every, some = (
-        list(looks(policy, SEEDS[0], steps)),
-        list(looks(policy, SEEDS[0], steps, wanted=lambda step: step % 3 == 0)),
+        list(decisions(policy, SEEDS[0], steps)),
+        list(decisions(policy, SEEDS[0], steps, wanted=lambda step: step % 3 == 0)),
     )
     for at, (a, b) in enumerate(zip(every[:-1], some[:-1], strict=True)):
         assert a is not None
@@ -94,6 +94,6 @@ def test_only_wanted_steps_have_a_landscape(tiny_policy: Callable[..., Any]) -> 
         assert (b.energies is None) == (at % 3 != 0)
 
 
-def test_any_other_object_has_nothing_to_show() -> None:
+def test_a_foreign_policy_has_no_decisions() -> None:
     steps = [Step(np.zeros(5), np.zeros(2), 0.0), Step(np.zeros(5), None, 0.0)]
-    assert list(looks(object(), 1, steps)) == [None, None]
+    assert list(decisions(object(), 1, steps)) == [None, None]
