@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
 # A sweep on Slurm: one Ray node on each of the job's machines, the driver on the first.
 #     sbatch docs/cluster/slurm.sh search_spaces/ablations.yaml --yes
-# Everything after the script's name goes to run_sweep.py. Handed in again, or requeued after its
-# time is up, the sweep goes on where it was. Lines marked CHANGE are yours to fill in.
+# All arguments go to run_sweep.py. Submit it again to resume the sweep; Slurm also requeues it when
+# its time is up. Edit the lines marked CHANGE.
 #SBATCH --job-name=ibc-sweep
 #SBATCH --nodes=2            # CHANGE
 #SBATCH --ntasks-per-node=1
-#SBATCH --cpus-per-task=2    # CHANGE: CPUs of a machine that trials may take
+#SBATCH --cpus-per-task=2    # CHANGE: CPUs of each machine for trials
 #SBATCH --time=24:00:00      # CHANGE
 #SBATCH --requeue
-#SBATCH --signal=B:TERM@120  # two minutes before the end: the sweep stops in order
+#SBATCH --signal=B:TERM@120  # two minutes before the end: the sweep stops cleanly
 # For GPUs: #SBATCH --gpus-per-node=1, and --gpus-per-trial 0.25 after the script's name.
 set -euo pipefail
 
-# CHANGE: where the repository and its .venv lie, on a file system that all machines share.
+# CHANGE: the repository with its .venv, on a file system that all machines share.
 repository=${IBC_HARNESS_REPOSITORY:-$SLURM_SUBMIT_DIR}
 # CHANGE: results on the shared file system, or s3://bucket/prefix.
 results=${IBC_HARNESS_RESULTS:-$repository/results}
@@ -21,7 +21,7 @@ python=$repository/.venv/bin/python
 ray=$repository/.venv/bin/ray
 
 export RAY_USAGE_STATS_ENABLED=0 OMP_WAIT_POLICY=PASSIVE
-# A token of this job's own: whoever else is on these machines cannot hand Ray any code.
+# A token for this job only: other users of these machines cannot submit code to its Ray.
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$repository/.ray-token-$SLURM_JOB_ID
 (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$RAY_AUTH_TOKEN_PATH")
 
@@ -39,7 +39,7 @@ finish() {
 }
 trap finish EXIT
 
-start_ray() { # start_ray MACHINE OPTION...: in the background, for as long as the job lives
+start_ray() { # start_ray MACHINE OPTION...: in the background until the job ends
     local machine=$1
     shift
     srun --nodes=1 --ntasks=1 --overlap -w "$machine" "$ray" start --block \
@@ -58,6 +58,6 @@ done
 
 "$python" "$repository/run_sweep.py" "$@" --address "$head:$port" --results "$results" &
 driver=$!
-# Slurm's TERM goes to this shell: pass it on, and wait until the sweep has put everything away.
+# Slurm sends TERM to this shell: pass it on, and wait until the sweep has stopped.
 trap 'kill -TERM "$driver"; wait "$driver"; exit $?' TERM
 wait "$driver"
