@@ -2,9 +2,8 @@
 
     python notebooks/run.py [NAME ...]
 
-Without names all of them, which takes a few minutes. What changes from run to run or from machine
-to machine, such as times and versions, is left out of the files. A cell whose metadata hold
-"picture": NAME gives docs/pictures/NAME.png, so that the documents show what the notebooks draw.
+Without names it runs all of them, in a few minutes. Times and versions are not stored in the files.
+A cell with "picture": NAME in its metadata also writes docs/pictures/NAME.png for the documents.
 """
 
 import base64
@@ -23,11 +22,14 @@ CELL_SECONDS = 600
 
 
 def execute(path: Path) -> nbformat.NotebookNode:
-    """The notebook with the outputs of a fresh kernel on one thread; CellExecutionError if any."""
+    """Return the notebook with the outputs of a new kernel on one thread.
+
+    Raises CellExecutionError if a cell fails.
+    """
     notebook = nbformat.read(path, as_version=4)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(FOLDER.parent)}
     with tempfile.TemporaryDirectory() as folder:
-        # A socket in a folder of its own instead of open ports of the machine.
+        # Sockets in a temporary folder instead of open ports.
         manager = AsyncKernelManager(
             kernel_name="python3", transport="ipc", connection_file=f"{folder}/kernel.json"
         )
@@ -36,7 +38,7 @@ def execute(path: Path) -> nbformat.NotebookNode:
             km=manager,
             timeout=CELL_SECONDS,
             record_timing=False,
-            coalesce_streams=True,  # else what is one output depends on timing
+            coalesce_streams=True,  # otherwise the number of outputs depends on timing
             resources={"metadata": {"path": str(FOLDER)}},
         )
         client.execute(cleanup_kc=True, env=environment)
@@ -45,7 +47,7 @@ def execute(path: Path) -> nbformat.NotebookNode:
 
 
 def pictures(notebook: nbformat.NotebookNode) -> dict[str, bytes]:
-    """The PNG files of the cells that name their picture."""
+    """Return the PNG files of the cells with a picture's name in their metadata."""
     found = {}
     for cell in notebook.cells:
         if "picture" in cell.metadata:
@@ -59,7 +61,7 @@ def pictures(notebook: nbformat.NotebookNode) -> dict[str, bytes]:
 
 
 def main() -> None:
-    """Execute the notebooks named on the command line, or all, and write what they give."""
+    """Execute the notebooks named on the command line, or all, and write their outputs."""
     names = sys.argv[1:] or sorted(path.stem for path in FOLDER.glob("*.ipynb"))
     PICTURES.mkdir(exist_ok=True)
     for name in names:
