@@ -116,7 +116,7 @@ def busy(folder: Path, quick: bool) -> dict[str, Any]:
     settings = {**REAL, "train.steps": steps, "train.epoch_steps": max(1, steps // EPOCHS)}
     found = sweep(folder, settings, trials, "--cpus-per-trial", "1")
     each = SweepFolder(found.folder)
-    status = list(each.statuses(each.trial_ids()).values())
+    status = list(each.statuses().values())
     trained = sum(one["train_seconds"] for one in status)
     selected = sum(one.get("select_seconds", 0.0) for one in status)
     slots = os.cpu_count() or 1
@@ -149,7 +149,7 @@ def _steps_of(folder: Path, seconds: float) -> int:
         epoch = max(1, steps // EPOCHS)
         short = {**REAL, "train.steps": 4 * epoch, "train.epoch_steps": epoch}
         found = SweepFolder(sweep(folder / attempt, short, 2, "--cpus-per-trial", "1").folder)
-        status = found.statuses(found.trial_ids()).values()
+        status = found.statuses().values()
         trained = sum(one["train_seconds"] for one in status) / len(status)
         steps = max(EPOCHS, round(seconds / trained * 4 * epoch))
     return steps
@@ -163,7 +163,7 @@ def overhead(folder: Path, quick: bool) -> dict[str, Any]:
         found = sweep(folder / str(count), TRIVIAL, count, "--cpus-per-trial", str(os.cpu_count()))
         walls.append(found.wall)
         each = SweepFolder(found.folder)
-        status = list(each.statuses(each.trial_ids()).values())
+        status = list(each.statuses().values())
         trained.append(sum(one["train_seconds"] for one in status))
         selected.append(sum(one.get("select_seconds", 0.0) for one in status))
     further = many - few

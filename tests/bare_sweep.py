@@ -34,7 +34,7 @@ class Estimate:
         return jobs / slots
 
 
-def estimate(jobs: Sequence[Any], done: Mapping[str, float], **more: Any) -> Estimate:
+def estimate(jobs: Sequence[Any], finished: Mapping[str, float], threads: int) -> Estimate:
     """Return an estimate without measuring anything."""
     return Estimate({job.id: 1.0 for job in jobs})
 
@@ -47,7 +47,7 @@ def write_page(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    replace("harness.trials.estimate", Estimate=Estimate, estimate=estimate)
+    replace("harness.sweep.estimate", Estimate=Estimate, estimate=estimate)
     replace("harness.page.gallery", make=lambda *given, **more: [])
     replace("harness.page.document", write=write_page)
     sys.argv[0] = str(ROOT / "run_sweep.py")

@@ -220,7 +220,8 @@ def evaluate(
         for seed in question["train_seeds"]
     ]
     statuses = folder.statuses()
-    finished = [id_ for id_ in asked if statuses.get(id_, {}).get("status") == "finished"]
+    # A checkpoint may be left of a "lost" trial.
+    finished = [id_ for id_ in asked if statuses.get(id_, {}).get("status") in ("finished", "lost")]
     if not finished:
         return OK
     tables.rebuild(folder.path)  # trials are found by their names in the table

@@ -61,7 +61,7 @@ def test_a_sweep_goes_on_where_a_node_went(cluster, commands, undisturbed):
     cluster.remove_node(node, allow_graceful=False)
     out, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (0, ""), out + err
-    assert "2 of 2 trials finished" in out
+    assert "2/2 trials finished" in out
     for kind in ("trials", "episodes"):
         assert rows(results / "disturbed", kind) == rows(undisturbed.path, kind)
     attempts = tables.read(results / "disturbed", "trials")["attempts"].to_pylist()

@@ -11,7 +11,8 @@ from rich.console import Console
 from harness.core import files
 from harness.core.errors import UserError
 from harness.results import __main__ as results_main
-from harness.sweep.driver import Options, sweep
+from harness.sweep.driver import sweep
+from harness.sweep.options import Options
 
 pytestmark = [pytest.mark.bad_input, pytest.mark.timeout(400)]
 

@@ -57,7 +57,7 @@ def test_a_sweep_whose_driver_is_killed_again_and_again_ends_with_the_same_table
         assert not list(folder.rglob("*.torn*"))
     code, out, err = commands.run_sweep("--name", "killed")
     assert (code, err) == (0, ""), out
-    assert "2 of 2 trials finished" in out
+    assert "2/2 trials finished" in out
     assert tables_of(folder) == tables_of(undisturbed.path)
     assert max(status["attempts"] for status in commands.statuses("killed")) >= 2
     assert not [path for path in folder.rglob(".*") if ".tmp-" in path.name]

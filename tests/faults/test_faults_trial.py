@@ -18,8 +18,9 @@ from harness.demos import source as data
 from harness.evaluation import rollout
 from harness.scheduling.jobs import planned_job
 from harness.storage import checkpoints, table_schemas, tables
-from harness.sweep.driver import Options, sweep
+from harness.sweep.driver import sweep
 from harness.sweep.folder import SweepFolder
+from harness.sweep.options import Options
 from harness.trials import runner
 from harness.trials.runner import run_trial
 from ibc.training.trainer import Trainer

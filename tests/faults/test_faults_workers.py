@@ -172,7 +172,7 @@ def test_trials_beside_the_unlucky_ones_finish_and_the_code_is_1(misfortunes, co
     assert failed == {"raises", "hangs", "lacks memory"} | (rows.keys() & {"eats memory"})
     for arm in ("baseline (all)", "narrow"):
         assert (rows[arm]["status"], rows[arm]["attempts"]) == ("finished", 1)
-    assert f"4 of {len(rows)} trials finished, {len(rows) - 4} did not" in out
+    assert f"4/{len(rows)} trials finished, {len(rows) - 4} failed" in out
 
 
 @pytest.mark.parametrize("arm", ["raises once", "dies once"])

@@ -5,8 +5,10 @@ import io
 from rich.console import Console
 
 from harness.config import plan as space
+from harness.sweep import pending
+from harness.sweep.estimate import Estimate
+from harness.sweep.folder import SweepFolder
 from harness.sweep.plan_table import print_plan
-from harness.trials.estimate import Estimate
 
 CHUNKS = """
 version: 1
@@ -40,5 +42,6 @@ def test_a_search_is_warned_once_and_the_plan_prints_it(tmp_path):
     plan = read(tmp_path, SEARCH)
     assert len(plan.warnings) == 1
     console = Console(file=io.StringIO(), width=80)
-    print_plan(console, plan, [], {}, Estimate({}, ""))
+    work = pending.find(plan, SweepFolder(tmp_path / "sweep"), (), retry_failed=False)
+    print_plan(console, plan, work, Estimate({}, ""))
     assert console.file.getvalue().startswith("warning: joint DFO over 8 action dimensions")

@@ -11,7 +11,7 @@ from harness.config.trial_config import TrialConfig
 from harness.core import processes
 from harness.scheduling.jobs import WAIT, Job, PlannedJobs
 from harness.sweep import dispatcher
-from harness.sweep.dispatcher import Deaths, Dispatch, Watchdog, explain
+from harness.sweep.dispatcher import RETRIES, Dispatch, Watchdog, explain
 from harness.sweep.folder import SweepFolder
 
 # As Ray words it, whatever the reason was.
@@ -127,7 +127,7 @@ def test_what_an_earlier_run_left_is_not_taken_for_the_end(made):
 
 def test_a_failure_that_cannot_be_written_is_told_all_the_same(made, monkeypatch):
     work, heard, notes, _ = made(PlannedJobs([job(0)]))
-    monkeypatch.setattr(Deaths, "again", lambda self, id_, cause: False)
+    monkeypatch.setitem(RETRIES, "crash", 0)
 
     def full(self, error, details=""):
         raise OSError(28, "No space left on device")
@@ -147,7 +147,7 @@ def test_a_worker_that_is_stopped_or_late_is_to_be_killed(made, monkeypatch):
     try:
         work, _, notes, _ = made(PlannedJobs([job(0)]))
         begin(work, "a")
-        work.here("a", sleeper.pid)
+        work.set_pid("a", sleeper.pid)
         assert work.to_kill() == []
         sleeper.send_signal(19)
         until = time.monotonic() + 60
@@ -160,7 +160,7 @@ def test_a_worker_that_is_stopped_or_late_is_to_be_killed(made, monkeypatch):
         processes.kill(sleeper.pid)
         assert sleeper.wait(60) == -9
         work.ended("a", DIED)
-        assert "did not move any more, and was killed" in notes[0]
+        assert "was stopped by a signal, and was killed" in notes[0]
     finally:
         sleeper.kill()
         sleeper.wait()
@@ -180,7 +180,7 @@ def test_a_pause_of_this_process_is_not_held_against_its_workers(monkeypatch):
     monkeypatch.setattr(processes, "is_stopped", lambda pid: True)
     dog = Watchdog(limit=1e9)
     dog.start("a")
-    dog.here("a", 1)
+    dog.set_pid("a", 1)
     clock[0] = 3600.0  # Ctrl-Z stops all of them
     assert dog.look() == []
     for _ in range(27):
@@ -236,5 +236,5 @@ def test_kills_for_memory_are_read_from_the_control_group(
 
 
 def test_rays_guesses_are_not_taken_for_news():
-    assert explain(DIED, killed_for_memory=False).cause == "death"
+    assert explain(DIED, killed_for_memory=False).cause == "crash"
     assert "potential" not in explain(DIED, killed_for_memory=False).text

@@ -23,9 +23,6 @@ def test_tables_answers_pictures_and_a_page(tiny_results, monkeypatch):
     assert (folder / "tables/trials.parquet").is_file()
     assert drawn == [folder]
     assert "no p" not in text
-    console = Console(file=io.StringIO(), width=20)
-    outputs.print_paths(console, paths)
-    assert console.file.getvalue() == f"{paths[0]}\n{paths[1]}\n"  # whole lines, to be opened
 
 
 def test_what_goes_wrong_with_a_picture_or_the_page_is_one_line(tiny_results, monkeypatch):

@@ -92,8 +92,8 @@ def test_failed_trials_are_left_alone_until_they_are_to_be_tried_again(swept):
     [
         ("checkpoints/best", "lost"),
         ("episodes", "lost"),
-        ("status.json", "missing"),
-        (".", "missing"),
+        ("status.json", "pending"),
+        (".", "pending"),
     ],
 )
 def test_what_is_lost_is_run_again(swept, lost, state):
@@ -127,7 +127,7 @@ def test_the_plan_says_where_every_trial_stands(swept):
         swept.end(status, jobs=some)
     console = Console(file=io.StringIO(), width=200)
     work = swept.left()
-    plan_table.print_counts(console, swept.folder.path, work.states, work.total)
-    line = "1 finished, 1 failed, 1 stopped early, 1 begun, 2 missing, 4 to run\n"
+    plan_table.print_counts(console, swept.folder.path, work)
+    line = "1 finished, 1 failed, 1 stopped early, 1 interrupted, 4 to run\n"
     assert console.file.getvalue() == f"{swept.folder.path}: {line}"
-    assert swept.folder.seconds() == {jobs[0].id.rpartition("-s")[0]: 1.0}
+    assert pending.finished_seconds(work.statuses) == {jobs[0].config_hash: 1.0}

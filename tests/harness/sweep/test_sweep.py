@@ -107,11 +107,11 @@ def test_a_search_runs_and_is_extended(commands):
     commands.space.write_text(SEARCH)
     code, out, err = commands.run_sweep("--name", "search")
     assert (code, err) == (0, "")
-    assert "2 of 2 trials finished" in out
+    assert "2/2 trials finished" in out
     code, out, err = commands.run_sweep("--name", "search", "--trials", "3")
     assert (code, err) == (0, "")
     assert "2 finished, 0 failed, 1 to run" in out
-    assert "3 of 3 trials finished" in out
+    assert "3/3 trials finished" in out
     rows = trials_of(commands, "search")
     assert {row["arm"] for row in rows} == {"#0", "#1", "#2"}
     assert len({row["train.learning_rate"] for row in rows}) == 3
@@ -122,7 +122,7 @@ def test_a_trial_that_fails_stays_in_the_table_and_the_others_go_on(commands):
     commands.space.write_text(SPACE + BROKEN)
     code, out, err = commands.run_sweep("--name", "failing")
     assert (code, err) == (1, "")
-    assert "2 of 3 trials finished, 1 did not" in out
+    assert "2/3 trials finished, 1 failed" in out
     failed = [row for row in trials_of(commands, "failing") if row["status"] == "failed"]
     assert [row["arm"] for row in failed] == ["broken"]
     assert failed[0]["error"].startswith("NonFiniteError: ")
@@ -161,7 +161,7 @@ def test_one_question_is_run_with_its_baseline_and_the_plan_holds_all(commands):
     assert [job.info["arm"] for job in everything.left] == ["baseline (all)", "narrow", "deep"]
     chosen = pending.find(plan, folder, ["depth"], retry_failed=False)
     assert [job.info["arm"] for job in chosen.left] == ["baseline (all)", "deep"]
-    assert (chosen.planned, chosen.states) == (everything.planned, {"missing": 2})
+    assert (chosen.planned, chosen.states) == (everything.planned, {"pending": 2})
     code, out, err = commands.run_sweep("--name", "chosen", "--question", "widht")
     assert (code, out.count("\n")) == (2, 1)
     assert err == (

@@ -12,7 +12,9 @@ from harness.core import processes
 from harness.demos import source
 from harness.scheduling.jobs import Job
 from harness.storage.trial_folder import TrialFolder
-from harness.sweep.worker import Setting, run_job
+from harness.sweep import worker
+from harness.sweep.folder import TrialSettings
+from harness.sweep.worker import run_job
 from harness.trials import runner
 from ibc.training.nonfinite import NonFiniteError
 
@@ -34,12 +36,13 @@ TINY = {
 # A trial that holds Python's lock in one C call, as a library that hangs does.
 HANGS = """
 import ctypes, sys
-from harness import trial_work
+from harness.sweep import folder, worker
 def hang(*given, **more):
     given[1].mkdir(parents=True, exist_ok=True)
     ctypes.PyDLL(None).sleep(600)
-trial_work.run_trial = hang
-trial_work.run_job(sys.argv[1], sys.argv[2], trial_work.Setting(sys.argv[3], "", "", 1, 1.0), print)
+worker.run_trial = hang
+settings = folder.TrialSettings(sys.argv[3], "", "", 1, 1.0)
+worker.run_job(sys.argv[1], sys.argv[2], settings, print)
 """
 
 
@@ -53,7 +56,7 @@ def setting(write_demos, tmp_path, monkeypatch):
     monkeypatch.setenv("IBC_HARNESS_CACHE", str(tmp_path / "cache"))
     path = tmp_path / "demos.zarr"
     write_demos(path, lengths=(20, 15, 25))
-    return Setting(str(tmp_path / "sweep"), str(path), source.fingerprint(path), 1, 600.0)
+    return TrialSettings(str(tmp_path / "sweep"), str(path), source.fingerprint(path), 1, 600.0)
 
 
 @pytest.fixture
@@ -85,17 +88,17 @@ def test_a_hiccup_is_tried_again_and_what_always_fails_is_not(setting, job, monk
 
         return raises
 
-    monkeypatch.setattr(runner, "run_trial", fails(RuntimeError("boom")))
+    monkeypatch.setattr(worker, "run_trial", fails(RuntimeError("boom")))
     run_job(job.id, job.dumps(), setting, print)
     assert len(calls) == 2
     assert status_of(setting, job)["error"] == "RuntimeError: boom"
     calls.clear()
     setting.trial(job.id).write_status(status="running")
-    monkeypatch.setattr(runner, "run_trial", fails(NonFiniteError("the loss is nan", "loss")))
+    monkeypatch.setattr(worker, "run_trial", fails(NonFiniteError("the loss is nan", "loss")))
     run_job(job.id, job.dumps(), setting, print)
     assert len(calls) == 1
     calls.clear()
-    monkeypatch.setattr(runner, "run_trial", fails(MemoryError("3 GiB")))
+    monkeypatch.setattr(worker, "run_trial", fails(MemoryError("3 GiB")))
     setting.trial(job.id).write_status(status="running")
     run_job(job.id, job.dumps(), setting, print)
     assert len(calls) == 2  # once more
@@ -108,7 +111,7 @@ def test_other_data_than_the_sweeps_fails_the_trial_with_a_clear_word(
     setting, job, tmp_path, write_demos
 ):
     write_demos(tmp_path / "other.zarr", lengths=(20, 15, 25), seed=1)
-    elsewhere = Setting(**{**asdict(setting), "data": str(tmp_path / "other.zarr")})
+    elsewhere = TrialSettings(**{**asdict(setting), "data": str(tmp_path / "other.zarr")})
     run_job(job.id, job.dumps(), elsewhere, print)
     status = status_of(setting, job)
     assert status["status"] == "failed"
