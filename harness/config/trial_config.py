@@ -64,7 +64,9 @@ class ConfigError(UserError):
         self.key = key
 
 
-_ADAPTER = TypeAdapter(TrialConfig)
+@functools.cache  # most commands that read results validate no config
+def _adapter() -> TypeAdapter[TrialConfig]:
+    return TypeAdapter(TrialConfig)
 
 
 def to_dict(config: TrialConfig) -> dict[str, Any]:
@@ -81,7 +83,7 @@ def from_dict(content: Mapping[str, Any]) -> TrialConfig:
     flatten(content)
     try:
         # JSON mode takes mappings for dataclasses and lists for tuples, and stays strict otherwise.
-        return _ADAPTER.validate_json(json.dumps(content), strict=True, extra="forbid")
+        return _adapter().validate_json(json.dumps(content), strict=True, extra="forbid")
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

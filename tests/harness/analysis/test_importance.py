@@ -8,7 +8,7 @@ import pytest
 from harness.analysis.importance import MIN_TRIALS, importances
 from harness.config import plan as space
 from harness.core import files
-from harness.scheduling.search_history import make_job
+from harness.scheduling.search_history import SearchRun
 from harness.storage import tables
 from harness.storage.trial_folder import TrialFolder
 
@@ -31,30 +31,31 @@ def write(tmp_path, monkeypatch):
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
     def write(n: int, text: str = SPACE, *, halved: bool = False, train_seeds: int = 2):
-        """A search of n points whose score is their learning rate's, and a little their width's."""
+        """A search of n trials whose score is their learning rate's, and a little their width's."""
         path = tmp_path / "x.yaml"
         path.write_text(text)
         plan = space.plan(path)
         sweep = tmp_path / "sweep"
         content = {"train_seeds": list(plan.train_seeds), "search": plan.search.describe()}
         files.write_json({**content, "questions": []}, sweep / "plan.json")
+        run = SearchRun(plan.search, "sweep", sweep, plan.train_seeds)
         rng = np.random.default_rng(0)
         for number in range(n):
-            point = {
+            given = {
                 "train.learning_rate": 10 ** rng.uniform(-4, -1),
                 "policy.energy.width": [8, 16, 32][rng.integers(3)],
                 "train.weight_decay": rng.uniform(0, 1e-3),
                 "policy.encoder.channels": [[16, 32], [16, 64]][rng.integers(2)],
             }
-            rate = math.log10(point["train.learning_rate"])
-            score = 0.9 - 0.2 * (rate + 2.5) ** 2 + 0.02 * (point["policy.energy.width"] == 16)
+            rate = math.log10(given["train.learning_rate"])
+            score = 0.9 - 0.2 * (rate + 2.5) ** 2 + 0.02 * (given["policy.energy.width"] == 16)
             for seed in range(train_seeds):
-                job = make_job(plan.search, "sweep", number, point, seed)
+                job = run.job(number, given, seed)
                 folder = TrialFolder(sweep / "trials" / job.id)
                 identity = {"config_hash": job.id[:12], "train_seed": seed}
                 folder.claim({**job.info, **identity, "config": {}}, "data")
                 if halved:  # the best at the first rung look bad later on: they went farther
-                    row = {**identity, "score": score, "checkpoint_step": 100, "env_seed": 200_000}
+                    row = {**identity, "score": score, "checkgiven_step": 100, "env_seed": 200_000}
                     folder.write_selected(100, [row])
                     folder.write_status(status="stopped", step=100, select_score=0.5)
                 else:
@@ -98,5 +99,5 @@ def test_too_few_trials_give_a_reason(write, tiny_results):
     assert importances(tiny_results / "tiny").note == ""
 
 
-def test_a_point_counts_when_all_its_training_seeds_are_done(write):
+def test_a_given_counts_when_all_its_training_seeds_are_done(write):
     assert importances(write(30, train_seeds=1)).n == 0

@@ -273,7 +273,7 @@ def test_the_command_itself(tiny_results: Path, tmp_path: Path) -> None:
     ("line", "unused"),
     [
         ("--help", "pyarrow numpy rich"),
-        ("list", "torch ray optuna duckdb PIL pandas scipy"),
+        ("list", "torch ray optuna duckdb PIL pandas"),
         ("show", "torch ray optuna duckdb PIL pandas"),
         ("sql", "torch ray optuna PIL pandas"),
         ("report", "torch ray optuna duckdb pandas"),
