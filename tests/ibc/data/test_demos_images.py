@@ -124,9 +124,9 @@ def _open(path: Path, file: Path, barrier, results) -> None:
 def test_processes_that_start_at_once_share_one_copy(tmp_path, write_demos):
     written = write_demos(tmp_path / "a.zarr", lengths=(150, 150), images="float32", chunk=10)
     context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(4), context.Queue()
+    barrier, results = context.Barrier(3), context.Queue()
     arguments = (tmp_path / "a.zarr", tmp_path / "a.npy", barrier, results)
-    workers = [context.Process(target=_open, args=arguments) for _ in range(4)]
+    workers = [context.Process(target=_open, args=arguments) for _ in range(3)]
     for worker in workers:
         worker.start()
     found = {results.get(timeout=120) for _ in workers}
@@ -139,7 +139,7 @@ def test_processes_that_start_at_once_share_one_copy(tmp_path, write_demos):
 KILLED = """
 import os, signal, sys, numpy as np
 from pathlib import Path
-from ibc import image_cache
+from ibc.data import image_cache
 def blocks():
     for k in range(10):
         if k == 5:
@@ -201,7 +201,7 @@ def test_the_note_after_the_array_says_where_it_comes_from(tmp_path, write_demos
 PEAK = """
 import resource, sys, zarr, numpy
 from pathlib import Path
-from ibc.demos import read
+from ibc.data.demos import read
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 read(sys.argv[1], images=Path(sys.argv[2]))
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)

@@ -151,6 +151,9 @@ def test_no_more_is_executed_than_predicted(execute):
         PolicyConfig(kind="mse", action_horizon=8, execute=execute)
 
 
+SLOW = pytest.mark.slow
+
+
 def two_ways(moves=60.0):
     """Demonstrations in which the same state is left to the left or to the right, in turn."""
     rng = np.random.default_rng(0)
@@ -180,10 +183,10 @@ def two_ways(moves=60.0):
     [
         {"kind": "mse"},
         {"kind": "mdn", "mdn": MDNConfig(readout="component")},
-        {"kind": "mdn", "mdn": MDNConfig(readout="sample")},
+        pytest.param({"kind": "mdn", "mdn": MDNConfig(readout="sample")}, marks=SLOW),
         {"kind": "diffusion"},
-        {"kind": "diffusion", "diffusion": {"prediction": "epsilon"}},
-        {"kind": "diffusion", "diffusion": {"network": "mlp"}},
+        pytest.param({"kind": "diffusion", "diffusion": {"prediction": "epsilon"}}, marks=SLOW),
+        pytest.param({"kind": "diffusion", "diffusion": {"network": "mlp"}}, marks=SLOW),
         {"kind": "diffusion", "diffusion": {"eta": 1.0, "inference_steps": 20}},
     ],
     ids=str,

@@ -13,9 +13,9 @@ from ibc.config.implicit import EnergyConfig, LangevinConfig, LossConfig, Negati
 from ibc.config.policy import PolicyConfig
 from ibc.config.training import TrainConfig
 from ibc.data.windows import Windows
-from ibc.energy import losses, models
+from ibc.energy import losses
 from ibc.policies.factory import build_policy, fit_normalizer
-from ibc.sampling import negatives
+from ibc.sampling import langevin, negatives
 from ibc.training import optim
 from ibc.training.nonfinite import NonFiniteError, locate
 from ibc.training.trainer import Trainer
@@ -87,7 +87,7 @@ def test_a_chain_that_ran_away_is_named_by_its_line(toy_demos, monkeypatch):
     moved = NegativesConfig(
         sampler="langevin", count=4, shared=False, langevin=LangevinConfig(steps=3)
     )
-    real, calls = models.slope, []
+    real, calls = langevin.slope, []
 
     def steep(*given, **more):
         energies, slope = real(*given, **more)
@@ -95,7 +95,7 @@ def test_a_chain_that_ran_away_is_named_by_its_line(toy_demos, monkeypatch):
         second = len(calls) % 4 == 2  # of three steps and a look at where they led
         return energies, (-1.0 - slope.abs()).sqrt() if second else slope
 
-    monkeypatch.setattr(models, "slope", steep)
+    monkeypatch.setattr(langevin, "slope", steep)
     message = stopped(run(toy_demos, dataclasses.replace(POLICY, negatives=moved)))
     assert "chain (ibc/sampling/langevin.py, line" in message
 

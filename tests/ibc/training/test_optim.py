@@ -78,8 +78,8 @@ def test_training_imports_no_compiler() -> None:
     """It would cost every worker, and every command that times a step, two seconds."""
     code = """
 import sys
-from harness.config import resolve
-from harness.estimate import measure
+from harness.config.trial_config import resolve
+from harness.trials.estimate import measure
 measure(resolve({"policy.obs_mode": "keypoints", "train.batch_size": 8, "select.seeds": 1,
                  "policy.energy.width": 8, "policy.inference.lattice": 5}))
 sys.exit("torch._dynamo" in sys.modules)

@@ -31,10 +31,11 @@ POLICY = PolicyConfig(
     inference=InferenceConfig(sampler="dfo", samples=64, readout="softmax_mean"),
     action=ActionConfig(bounds="data"),
 )
-# 20 steps an epoch but 300 // 32 = 9 batches a pass: every epoch ends in the middle of a pass.
 TRAIN = TrainConfig(
     steps=80, epoch_steps=20, batch_size=32, micro_batch=12, warmup_steps=10, learning_rate=3e-3
 )
+# 300 // 32 = 9 batches a pass: every epoch ends in the middle of one.
+RESUMED = dataclasses.replace(TRAIN, steps=32, epoch_steps=8)
 
 
 def trainer(toy_demos, policy=POLICY, train=TRAIN, seeds=SEEDS):
@@ -53,8 +54,8 @@ def without_times(metrics):
 @pytest.mark.parametrize(
     ("policy", "train"),
     [
-        (POLICY, TRAIN),
-        (dataclasses.replace(POLICY, kind="mse"), dataclasses.replace(TRAIN, grad_clip=0.1)),
+        (POLICY, RESUMED),
+        (dataclasses.replace(POLICY, kind="mse"), dataclasses.replace(RESUMED, grad_clip=0.1)),
         (
             dataclasses.replace(
                 POLICY,
@@ -100,7 +101,8 @@ def test_four_epochs_are_two_and_two_more_to_the_bit(toy_demos, policy, train):
 
 
 @pytest.mark.parametrize(
-    ("kind", "fusion"), [("ibc", "concat"), ("ibc", "product"), ("mse", "concat")]
+    ("kind", "fusion"),
+    [pytest.param("ibc", "concat", marks=pytest.mark.slow), ("ibc", "product"), ("mse", "concat")],
 )
 def test_learns_the_toy_task(toy_demos, kind, fusion):
     config = dataclasses.replace(
