@@ -26,6 +26,7 @@ LOADERS = {
     "harness/results/__main__.py",
     "harness/sweep/driver.py",
     "harness/sweep/outputs.py",
+    "harness/sweep/ray_tune.py",  # torch in the workers; the driver needs none
     "run_eval.py",
     "run_sweep.py",
 }

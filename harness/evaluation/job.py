@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from harness.cluster.resources import available_cpus
 from harness.config.protocol import Protocol, blocks, caution, parse_seeds, span
 from harness.core import files, paths, provenance
 from harness.core.errors import OK, SOME_FAILED, UserError
-from harness.evaluation.policy_source import Block, Outcome, Task
+from harness.evaluation.policy_source import Outcome, Task
 from harness.evaluation.pool import Pool
 from harness.evaluation.progress import EvalProgress
 from harness.evaluation.targets import Target, find_targets
@@ -111,16 +111,13 @@ class _Run:
         self.known = None if redo else _known(target, protocol)
         stored = set() if self.known is None else set(self.known["env_seed"].to_pylist())
         self.missing = [seed for seed in seeds if seed not in stored]
-        self.tasks = self.on(blocks(self.missing, protocol.block_size))
+        every = blocks(self.missing, protocol.block_size)
+        self.tasks = [Task(target.source, block) for block in every]
         self.fresh: list[dict[str, Any]] = []
         self.videos: list[Path] = []
         self.path: Path | None = None
         self.parts: list[Path] = []
         self.stem = self._stem()
-
-    def on(self, chosen: Iterable[Block]) -> list[Task]:
-        """Return the tasks of rolling this policy out on some blocks."""
-        return [Task(self.target.source, block) for block in chosen]
 
     def check(self) -> None:
         """UserError or ValueError when the policy cannot be loaded or its folder written."""

@@ -40,7 +40,7 @@ class ConfirmJobs:
 
     @property
     def further(self) -> int:
-        """The approximate number of jobs beside those."""
+        """The approximate number of jobs that follow those."""
         return self.jobs.further + self._expected
 
     @property

@@ -67,7 +67,7 @@ class Job:
 
 
 class Jobs(Protocol):
-    """Where jobs come from."""
+    """A source of jobs."""
 
     def next(self) -> Job | Wait | None:
         """Return the next job, WAIT when there may be one later, None at the end."""
@@ -172,7 +172,7 @@ class Sampler(Protocol):
 
 
 class SearchSource(Jobs, Protocol):
-    """The jobs of a search, and what is known of them before they are requested."""
+    """The jobs of a search, with what is known of them in advance."""
 
     @property
     def begun(self) -> tuple[Job, ...]:
@@ -180,7 +180,7 @@ class SearchSource(Jobs, Protocol):
 
     @property
     def further(self) -> int:
-        """The approximate number of jobs beside those."""
+        """The approximate number of jobs that follow those."""
 
     @property
     def full_trials(self) -> float:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from harness.core import processes
-from harness.core.processes import is_stopped
 from harness.core.text import duration, one_line
 from harness.scheduling.jobs import WAIT, Job, Jobs, Listener, Wait
 from harness.sweep.folder import ENDED, SweepFolder
@@ -98,7 +97,7 @@ class Watchdog:
         found = []
         for key, worker in list(self._watched.items()):
             # The cut keeps a pause of this process (a closed laptop, Ctrl-Z) from counting.
-            stopped = worker.pid is not None and is_stopped(worker.pid)
+            stopped = worker.pid is not None and processes.is_stopped(worker.pid)
             worker.stopped = worker.stopped + min(passed, 2 * LOOK_SECONDS) if stopped else 0.0
             late = now - worker.began > self.limit + GRACE_SECONDS
             if late or worker.stopped >= STOPPED_SECONDS:

@@ -50,13 +50,13 @@ _MOST_TEXT = 500
 def make(name: str, sweep_dir: Path) -> Backend:
     """Return the tracker of this name for a sweep; its local files are in the sweep's folder."""
     if name == "tensorboard":
-        return TensorBoard(sweep_dir / "tensorboard")
+        return _TensorBoard(sweep_dir / "tensorboard")
     if name == "mlflow":
-        return MLflow(sweep_dir)
-    return WandB(sweep_dir)
+        return _MLflow(sweep_dir)
+    return _WandB(sweep_dir)
 
 
-class TensorBoard:
+class _TensorBoard:
     """Event files, a folder for each trial: `tensorboard --logdir results/<sweep>/tensorboard`."""
 
     def __init__(self, folder: Path) -> None:
@@ -76,7 +76,6 @@ class TensorBoard:
             self._texts(key, {"config": _table({**trial.facts, **trial.config})})
 
     def points(self, key: str, points: Sequence[Point]) -> None:
-        """Write the points to the disk."""
         for step, numbers in points:
             self._scalars(key, step, numbers)
         self._writers[key].flush()
@@ -89,7 +88,6 @@ class TensorBoard:
         self._writers.pop(key).close()
 
     def close(self) -> None:
-        """Close all files."""
         for writer in self._writers.values():
             writer.close()
         self._writers.clear()
@@ -114,7 +112,7 @@ class TensorBoard:
         self._writers[key].add_event(event)
 
 
-class MLflow:
+class _MLflow:
     """Runs of an experiment named like the sweep, at MLFLOW_TRACKING_URI or in results/<sweep>."""
 
     def __init__(self, sweep_dir: Path) -> None:
@@ -133,7 +131,6 @@ class MLflow:
         self._runs: dict[str, str] = {}
 
     def begin(self, trial: Trial, key: str) -> None:
-        """Resume the run with the key as a tag, or create it."""
         from mlflow.entities import Param
 
         found = self._client.search_runs([self._experiment], f"tags.`{_KEY}` = '{key}'")
@@ -149,7 +146,6 @@ class MLflow:
             self._client.log_batch(self._runs[key], params=params[at : at + _MOST_PARAMS])
 
     def points(self, key: str, points: Sequence[Point]) -> None:
-        """Send the points in batches of the largest size."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -176,7 +172,7 @@ class MLflow:
         """Do nothing: every call has been stored when it returns."""
 
 
-class WandB:
+class _WandB:
     """Runs of Weights & Biases, grouped by sweep; offline with WANDB_MODE=offline."""
 
     def __init__(self, sweep_dir: Path) -> None:
@@ -185,7 +181,6 @@ class WandB:
         self._runs: dict[str, Any] = {}
 
     def begin(self, trial: Trial, key: str) -> None:
-        """Start the run with the key as its id, or resume it."""
         settings = self._wandb.Settings(
             silent=True,
             console="off",
@@ -210,18 +205,15 @@ class WandB:
         )
 
     def points(self, key: str, points: Sequence[Point]) -> None:
-        """Log the points under their steps."""
         for step, numbers in points:
             self._runs[key].log(numbers, step=step)
 
     def end(self, key: str, scores: Mapping[str, float], facts: Mapping[str, str]) -> None:
-        """Put scores and facts into the run's summary and finish it."""
         run = self._runs.pop(key)
         run.summary.update({f"final/{name}": value for name, value in scores.items()} | dict(facts))
         run.finish(exit_code=1 if facts["status"] == "failed" else 0)
 
     def close(self) -> None:
-        """Finish runs that are open because the driver was interrupted."""
         for run in self._runs.values():
             run.finish(exit_code=1)
         self._runs.clear()

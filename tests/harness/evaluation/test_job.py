@@ -1,8 +1,6 @@
 """One evaluation from the command line: what is stored, what is skipped, what is refused."""
 
 import io
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,12 +8,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+import run_eval
 from harness.cluster.resources import available_cpus
-from harness.core import files
+from harness.core import errors, files
 from harness.core.errors import UserError
 from harness.evaluation import policy_source
 from harness.evaluation.job import Options, evaluate
 from harness.storage import checkpoints, lookup, table_schemas, tables
+from tests.commands import Commands
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -49,7 +49,7 @@ def test_best_is_evaluated_and_its_rows_lie_beside_the_trial(tiny_results: Path)
         "success, coverage > 0.95",
         "95 % interval",
         "inference",
-        "world",
+        "simulation",
         "rendering",
         str(path),
     ):
@@ -67,7 +67,7 @@ def test_what_is_stored_is_not_run_again(tiny_results: Path) -> None:
     run(ckpt="best", seeds="25", results=tiny_results)
     code, text = run(ckpt="best", seeds="300000-300029", results=tiny_results)
     assert code == 0
-    assert "stored      25 of them already, and kept; --redo runs them again" in text
+    assert "stored      25 of them, which are kept; --redo runs them again" in text
     assert "5 episodes in" in text
     _, text = run(ckpt="best", seeds="25", results=tiny_results)
     assert "nothing to run: all 25 episodes are stored already" in text
@@ -76,7 +76,7 @@ def test_what_is_stored_is_not_run_again(tiny_results: Path) -> None:
     assert len(list((episodes / "episodes").glob("eval-*"))) == 2
     _, text = run(ckpt="best", seeds="25", results=tiny_results, redo=True)
     assert "25 episodes in" in text
-    assert "and kept" not in text
+    assert "which are kept" not in text
     rows = tables.read(tiny_results / "tiny", "episodes").to_pylist()
     seeds = [row["env_seed"] for row in rows if row["env_seed"] >= 300_000]
     assert sorted(seeds) == list(range(300_000, 300_030))
@@ -97,7 +97,7 @@ def test_other_weights_are_other_episodes(tiny_results: Path, tiny_policy: Any) 
         info={name: described[name] for name in ("config_hash", "train_seed")},
     )
     _, text = run(ckpt=found.trial_dir.name, seeds="10", results=tiny_results)
-    assert "and kept" not in text
+    assert "which are kept" not in text
     row = tables.read(tiny_results / "tiny", "trials").to_pylist()
     (mine,) = [r for r in row if r["trial"] == found.trial_dir.name]
     assert mine["report_n"] == 10
@@ -126,7 +126,7 @@ def test_several_checkpoints_are_evaluated_in_one_go(tiny_results: Path) -> None
     ranked = sorted(finished, key=lambda name: table.index(name))
     assert [means[name] for name in ranked] == sorted(means.values(), reverse=True)
     _, text = run(ckpt="all", seeds="12", results=tiny_results, width=110)
-    assert "30 of them already, and kept" in text
+    assert "30 of them, which are kept" in text
     assert "6 episodes in" in text
     for name in finished:  # one file for each run of each trial
         folder = tiny_results / "tiny" / "trials" / name / "episodes"
@@ -191,9 +191,10 @@ def test_any_object_is_evaluated(
     assert "RuntimeError: only small batches" in flat
     # Code has no hash, so nothing stored is taken for this policy's: it runs again.
     _, text = run(policy="peers:fixed", seeds="30", results=tiny_results)
-    assert "and kept" not in text
+    assert "which are kept" not in text
 
 
+@pytest.mark.slow
 def test_videos_of_the_first_best_median_and_worst(tiny_results: Path) -> None:
     trial_dir = lookup.resolve("best", tiny_results).trial_dir
     assert trial_dir is not None
@@ -254,37 +255,24 @@ def test_a_folder_that_cannot_be_written_is_refused_first(tiny_results: Path) ->
         run(ckpt="best", seeds="5", results=tiny_results)
 
 
-def door(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "80", "PYTHONWARNINGS": "error"}
-    return subprocess.run(
-        [sys.executable, str(ROOT / "run_eval.py"), *arguments],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=environment,
-        check=False,
-    )
-
-
-def test_the_door_itself(tiny_results: Path, tmp_path: Path) -> None:
-    done = door(
-        *("--ckpt", "best", "--seeds", "5", "--workers", "1"),
-        *("--results", str(tiny_results)),
-        folder=tmp_path,
-    )
-    assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
-    assert "[5/5] score so far" in done.stderr
-    assert "success, coverage > 0.95" in done.stdout
+def test_the_command_prints_a_table_and_one_line_for_wrong_input(
+    tiny_results: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    words = ("--ckpt", "best", "--seeds", "5", "--workers", "1", "--results", tiny_results)
+    code, out, err = commands.run(ROOT / "run_eval.py", *words, PYTHONWARNINGS="error")
+    assert (code, err.count("\n")) == (0, 1), err
+    assert "[5/5] score so far" in err
+    assert "success, coverage > 0.95" in out
     for arguments, message in (
         (("--ckpt", "best", "--seeds", "-1"), "error: --seeds takes"),
         (("--ckpt", "best"), "error: the following arguments are required: --seeds"),
         (("--ckpt", "nothing", "--seeds", "5", "--results", str(tiny_results)), "error: --ckpt"),
     ):
-        done = door(*arguments, folder=tmp_path)
-        assert done.returncode == 2
-        assert done.stderr.startswith(message)
-        assert done.stderr.count("\n") == 1
-        assert done.stdout == ""
+        monkeypatch.setattr(sys, "argv", ["run_eval.py", *arguments])
+        assert errors.run(run_eval.main) == 2
+        out, err = capsys.readouterr()
+        assert err.startswith(message)
+        assert (out, err.count("\n")) == ("", 1)
 
 
 def test_an_interrupted_evaluation_goes_on(
@@ -304,7 +292,7 @@ def test_an_interrupted_evaluation_goes_on(
         run(ckpt="best", seeds="50", results=tiny_results)
     monkeypatch.setattr(policy_source, "roll", whole)
     _, text = run(ckpt="best", seeds="50", results=tiny_results)
-    assert "25 of them already, and kept" in text
+    assert "25 of them, which are kept" in text
     rows = tables.read(tiny_results / "tiny", "episodes").to_pylist()
     seeds = [row["env_seed"] for row in rows if row["env_seed"] >= 300_000]
     assert seeds == list(range(300_000, 300_050))

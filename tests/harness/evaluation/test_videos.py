@@ -12,7 +12,7 @@ from harness.config.protocol import Protocol
 from harness.core.errors import UserError
 from harness.evaluation.policy_source import Source, Task
 from harness.evaluation.pool import Pool
-from harness.evaluation.videos import GIF_SIZE, Videos, choose_episodes
+from harness.evaluation.videos import GIF_SIZE, Videos, choose_episodes, record
 from harness.media.legend import with_strip
 from harness.media.overlay import describe
 from harness.media.recorder import SIZE, Step

@@ -1,10 +1,9 @@
-"""Estimates: each sort of policy is timed, and whole chunks are."""
+"""Measured seconds of a trial: within a budget of time, and by whole chunks of actions."""
 
 import pytest
 
 from harness.config.protocol import Protocol
 from harness.config.trial_config import TrialConfig, resolve
-from harness.evaluation import rollout
 from harness.scheduling.jobs import Job
 from harness.trials import estimate
 
@@ -15,20 +14,12 @@ def job(**settings):
     return Job(config, 0, str(settings))
 
 
-def test_a_kind_that_no_time_was_left_for_is_taken_to_be_like_its_own(monkeypatch):
-    """Of two kinds with two configs each, one a kind is timed first."""
-    jobs = [
-        job(policy__kind=kind, policy__energy__width=width)
-        for kind in ("mse", "diffusion")
-        for width in (64, 128)
-    ]
-    took = {"mse": 10.0, "diffusion": 90.0}
-    clock = iter(range(100))
-    monkeypatch.setattr(estimate.time, "perf_counter", lambda: float(next(clock)))
-    monkeypatch.setattr(estimate, "measure", lambda config: took[config.policy.kind])
-    found = estimate.estimate(jobs, {}, budget_seconds=2.5)
-    assert "2 configs timed" in found.how
-    assert [found.seconds[job.id] for job in jobs] == [10.0, 10.0, 90.0, 90.0]
+def test_first_ones_have_a_larger_budget(monkeypatch):
+    jobs = [(job(policy__energy__width=width), width < 4) for width in range(1, 7)]
+    clock = iter([0.0, 0.1, 1.0, 3.9, 0.2, 0.3, 0.6])
+    monkeypatch.setattr(estimate.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(estimate, "measure", lambda config: float(config.policy.energy.width))
+    assert list(estimate.measure_some(jobs).values()) == [1.0, 2.0, 3.0, 4.0, 5.0]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +38,7 @@ def test_whole_chunks_are_timed(monkeypatch, tiny_policy, horizon, execute, expe
         clock[0] += 2.0 * calls + 0.1 * protocol.max_episode_steps
 
     clock = [0.0]
-    monkeypatch.setattr(rollout, "evaluate_block", block)
+    monkeypatch.setattr(estimate, "evaluate_block", block)
     monkeypatch.setattr(estimate.time, "perf_counter", lambda: clock[0])
     seconds = estimate._rollout(policy, [0])
     assert lengths == expected

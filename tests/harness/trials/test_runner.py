@@ -6,10 +6,9 @@ import shutil
 
 import pytest
 
-from harness.config import protocol as trial
 from harness.config import trial_config
+from harness.config.protocol import Protocol
 from harness.core.errors import UserError
-from harness.evaluation import rollout
 from harness.storage import checkpoints, table_schemas
 from harness.storage.trial_folder import TrialFolder
 from harness.trials import runner
@@ -37,7 +36,7 @@ TIMES = {"seconds", "samples_per_second"}
 
 @pytest.fixture(autouse=True)
 def short_episodes(monkeypatch):
-    monkeypatch.setattr(runner, "PROTOCOL", trial.Protocol(max_episode_steps=6))
+    monkeypatch.setattr(runner, "PROTOCOL", Protocol(max_episode_steps=6))
 
 
 @pytest.fixture(scope="module")
@@ -216,13 +215,13 @@ def test_a_loss_that_is_not_finite_fails_the_trial_at_once(tiny, data, tmp_path,
 
 
 def test_a_rollout_that_fails_never_becomes_best(tiny, data, tmp_path, monkeypatch):
-    real = rollout.evaluate_block
+    real = runner.evaluate_block
 
     def one_fails(policy, seeds, protocol):
         rows = real(policy, seeds, protocol)
         return [*rows[:-1], {**rows[-1], "error": "the action of step 3 is (nan, 0)"}]
 
-    monkeypatch.setattr(rollout, "evaluate_block", one_fails)
+    monkeypatch.setattr(runner, "evaluate_block", one_fails)
     with pytest.raises(RolloutError, match="seed 200001 failed: the action of step 3 is"):
         run_trial(tiny, tmp_path, demos=data)
     assert checkpoints.find(tmp_path / "checkpoints", "best") is None
@@ -296,7 +295,7 @@ def test_a_swallowed_failure_to_save_is_named(tiny, data, tmp_path, monkeypatch)
 
 
 def test_wrong_wiring_is_known_before_the_training_ends(tiny, data, tmp_path, monkeypatch):
-    class NewestFirst(trial.ibc_demos.Windows):
+    class NewestFirst(runner.windows.Windows):
         def batch(self, indices):
             found = super().batch(indices)
             return {k: v if k == "action" else v[:, ::-1].copy() for k, v in found.items()}
@@ -304,7 +303,7 @@ def test_wrong_wiring_is_known_before_the_training_ends(tiny, data, tmp_path, mo
     def stop(metrics):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trial.ibc_demos, "Windows", NewestFirst)
+    monkeypatch.setattr(runner.windows, "Windows", NewestFirst)
     with pytest.raises(KeyboardInterrupt):
         run_trial(tiny, tmp_path, stop, demos=data)
     assert named(tmp_path) == {"the oldest frame is used instead of the newest"}
