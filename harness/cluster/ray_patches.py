@@ -3,7 +3,6 @@
 Ray versions may rename them, so each use has no effect where its name does not exist.
 """
 
-import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +30,8 @@ _UNUSED = ("start_monitor", "start_log_monitor", "start_api_server")
 # where a trial's own line reports the failure. `log_to_driver` and `logging_level` do not stop it.
 _ERROR_PRINTER = "listen_error_messages"
 
-# The argument of `ray.init` for the session's folder. Public is only `ray start --temp-dir`.
+# The argument of `ray.init` for the session's folder. The public `ray start --temp-dir` starts no
+# local session, and all processes would inherit RAY_TMPDIR.
 _FOLDER_ARGUMENT = "_temp_dir"
 
 # The environment that ray.tune.execution.class_cache requests for each trial's worker. It disables
@@ -74,10 +74,15 @@ def silence_worker_errors() -> None:
         setattr(worker, _ERROR_PRINTER, lambda *_, **__: None)
 
 
-def session_folder(folder: str) -> dict[str, Any]:
-    """Return the argument of `ray.init` that puts the session's files into this folder."""
-    known = inspect.signature(import_module("ray").init).parameters
-    return {_FOLDER_ARGUMENT: folder} if _FOLDER_ARGUMENT in known else {}
+def init(folder: str, **arguments: Any) -> None:
+    """Call `ray.init` with the session's files in this folder, if this Ray can do so."""
+    ray = import_module("ray")
+    try:
+        ray.init(**arguments, **{_FOLDER_ARGUMENT: folder})
+    except (TypeError, RuntimeError) as error:
+        if _FOLDER_ARGUMENT not in str(error):
+            raise
+        ray.init(**arguments)
 
 
 def reuse_started_workers() -> None:

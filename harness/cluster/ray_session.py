@@ -142,14 +142,14 @@ def _start(cpus: int | None, gpus: float | None, folder: str) -> None:
     for left in reversed(range(STARTS)):
         try:
             with ray_patches.without_unused_processes():
-                ray.init(
+                ray_patches.init(
+                    folder,
                     # Otherwise Ray would join a cluster named by RAY_ADDRESS or a file in /tmp.
                     address="local",
                     num_cpus=available_cpus() if cpus is None else cpus,
-                    num_gpus=available_gpus() if gpus is None else gpus,  # type: ignore[arg-type]
+                    num_gpus=available_gpus() if gpus is None else gpus,
                     include_dashboard=False,
                     object_store_memory=OBJECT_STORE_BYTES,
-                    **ray_patches.session_folder(folder),
                     **_QUIET,
                 )
             return

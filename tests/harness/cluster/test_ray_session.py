@@ -6,6 +6,7 @@ import sys
 import zipfile
 
 import pytest
+import torch
 
 from harness.cluster import ray_session, resources
 from harness.cluster.resources import Resources
@@ -95,35 +96,32 @@ def client(address, **environment):
     return done.stdout.strip()
 
 
-def test_trials_run_in_the_workers_that_ray_has_started():
-    """Those with another environment would be started anew, each in a second or more."""
-    from ray.tune.execution import class_cache
-
-    from harness.sweep import ray_tune
-
-    assert class_cache.DEFAULT_ENV_VARS.keys() <= {"PL_DISABLE_FORK"}
-    ray_tune._take_workers_at_hand()
-    assert class_cache.DEFAULT_ENV_VARS == {}
+def test_a_session_after_the_import_of_ray_is_a_mistake(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", object())
+    for name in ray_session._TOKEN:
+        monkeypatch.delenv(name, raising=False)
+    mistake = pytest.raises(RuntimeError, match="before the first import of ray")
+    with mistake, ray_session.ray_session():
+        raise AssertionError
 
 
-def test_a_ray_of_other_names_starts_whole(monkeypatch):
-    """What is left out is no setting of Ray's, so another version may know nothing of it."""
-    from ray._private.node import Node
+GPUS = """
+import sys
+from pathlib import Path
+from harness.cluster import resources
+resources._DEVICES = Path(sys.argv[1])
+print(resources.available_gpus(), "torch" in sys.modules)
+"""
 
-    before = {name: getattr(Node, name) for name in ray_session._UNUSED}
-    monkeypatch.setattr(ray_session, "_UNUSED", (*ray_session._UNUSED, "start_what_there_is_not"))
 
-    def start():
-        assert Node.start_monitor(None) is None
-        assert not hasattr(Node, "start_what_there_is_not")
-        raise RuntimeError("timed out")
-
-    with pytest.raises(RuntimeError, match="timed out"), ray_session._without_unused():
-        start()
-    assert {name: getattr(Node, name) for name in before} == before
-    monkeypatch.setitem(sys.modules, "ray._private.node", None)
-    with ray_session._without_unused():
-        assert Node.start_monitor is before["start_monitor"]
+@pytest.mark.parametrize("device", ["nvidia0", "tty0"])
+def test_torch_is_asked_for_gpus_where_there_is_a_driver(tmp_path, device):
+    (tmp_path / device).touch()
+    done = subprocess.run(
+        [sys.executable, "-c", GPUS, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    count = torch.cuda.device_count() if device == "nvidia0" else 0
+    assert done.stdout.split() == [str(count), str(device == "nvidia0")]
 
 
 @pytest.mark.ray
@@ -139,12 +137,13 @@ def test_a_client_without_the_token_is_refused(monkeypatch, tmp_path):
 import os, sys, time
 from contextlib import suppress
 from pathlib import Path
-from harness import workers
+from harness.cluster import resources
+from harness.cluster.ray_session import ray_session
 def commands():
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):  # it has ended
             yield path.read_bytes().decode().split("\\0")
-with workers.ray_session(cpus=1, gpus=4, running="mailbox") as scratch:
+with ray_session(cpus=1, gpus=4, preload="mailbox") as scratch:
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
     imported, worker = ray.get(ray.remote(lambda: ("mailbox" in sys.modules, os.getpid())).remote())
@@ -157,7 +156,7 @@ with workers.ray_session(cpus=1, gpus=4, running="mailbox") as scratch:
     print(ray.get(again) == worker)
     print(sorted(Path(words[0]).name for words in commands() if str(scratch) in " ".join(words)))
     assert not [name for name in os.environ if "preload" in name or "limit" in name]
-    print(workers.cluster_slots(workers.Resources(0.125, 0.25)), flush=True)
+    print(resources.cluster_slots(resources.Resources(0.125, 0.25)), flush=True)
     print(ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"], flush=True)
     sys.stdin.read()
 assert not scratch.exists()

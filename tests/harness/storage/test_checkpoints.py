@@ -69,7 +69,7 @@ def test_a_save_that_fails_leaves_the_one_before(tmp_path: Path, tiny_policy: Ma
 SAVER = """
 import sys
 from pathlib import Path
-from harness import checkpoint
+from harness.storage import checkpoints as checkpoint
 class Small:
     def save(self, directory):
         (directory / "model.safetensors").write_bytes(b"x" * 100_000)

@@ -1,5 +1,7 @@
 """Which of many rows count, against the plain word-by-word way of picking them."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -53,6 +55,19 @@ def test_what_is_in_order_is_not_copied() -> None:
     assert episode_table.in_order(content.slice(0, 0)).num_rows == 0
 
 
+def of_best(episodes: pa.Table, trial: dict[str, Any]) -> pa.Table:
+    """The rows without an error of the trial's best checkpoint, one by one."""
+    weights = trial["policy_hash"]
+    keep = [
+        trial["best_step"] is not None
+        and row["checkpoint_step"] == trial["best_step"]
+        and row["error"] is None
+        and (weights is None or row["policy_hash"] in (None, weights))
+        for row in episodes.to_pylist()
+    ]
+    return episodes.filter(pa.array(keep, pa.bool_()))
+
+
 def test_rows_that_count_are_those_picked_trial_by_trial() -> None:
     episodes = episode_table.in_order(table_schemas.table("episodes", _rows(2000)))
     trials = [
@@ -63,9 +78,7 @@ def test_rows_that_count_are_those_picked_trial_by_trial() -> None:
     ]
     by_trial = episode_table.by_trial(episodes)
     expected = [
-        episode_table.of_one_protocol(
-            episode_table.within(episode_table.of_best(by_trial[key], trial), seeds)
-        )
+        episode_table.of_one_protocol(episode_table.within(of_best(by_trial[key], trial), seeds))
         for trial in trials
         for key in [(trial["config_hash"], trial["train_seed"])]
         for seeds in (store.SELECT_SEEDS, store.REPORT_SEEDS)

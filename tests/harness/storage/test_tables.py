@@ -235,7 +235,7 @@ def test_an_empty_sweep_has_empty_tables(tmp_path: Path) -> None:
 KILLED_WRITER = """
 import os, signal, sys
 from pathlib import Path
-from harness import files
+from harness.core import files
 with files.atomic(Path(sys.argv[1])) as file:
     file.write(b"half")
     file.flush()
