@@ -321,13 +321,25 @@ class Comparison:
     seeds_b: int
     dropped: int
 
+    def as_row(self, a: str, b: str, on: str) -> dict[str, Any]:
+        """Return plain values for JSON and CSV; a and b: the groups' names."""
+        return {
+            "column": self.column,
+            "a": a,
+            "b": b,
+            "on": on,
+            **estimate_columns("mean_a", self.a),
+            **estimate_columns("mean_b", self.b),
+            **estimate_columns("difference", self.difference),
+            "train_seeds_a": self.seeds_a,
+            "train_seeds_b": self.seeds_b,
+        }
 
-def paired(
-    a: Group, b: Group, column: str, seeds: range, level: float = intervals.LEVEL
-) -> Estimate:
+
+def paired(a: Group, b: Group, column: str, seeds: range) -> Estimate:
     """Return the difference a - b of a column on the environment seeds that all trials have."""
     cut_a, cut_b = intervals.common(a.grid(column, seeds), b.grid(column, seeds))
-    return intervals.paired_difference(cut_a.values, cut_b.values, level)
+    return intervals.paired_difference(cut_a.values, cut_b.values)
 
 
 def compare(a: Group, b: Group, column: str, seeds: range) -> Comparison:
@@ -350,18 +362,6 @@ def evaluation_group(folder: Path) -> Group:
     episodes = tables.read(folder, "episodes")
     episodes = episode_table.of_one_protocol(episodes.filter(pc.is_null(episodes["error"])))
     return Group(folder.name, (), episodes)
-
-
-def comparison_row(found: Comparison, a: str, b: str, on: str) -> dict[str, Any]:
-    """Return plain values of a comparison for JSON and CSV."""
-    row: dict[str, Any] = {"column": found.column, "a": a, "b": b, "on": on}
-    for name, estimate in (
-        ("mean_a", found.a),
-        ("mean_b", found.b),
-        ("difference", found.difference),
-    ):
-        row |= estimate_columns(name, estimate)
-    return {**row, "train_seeds_a": found.seeds_a, "train_seeds_b": found.seeds_b}
 
 
 def arm_name(row: Mapping[str, Any]) -> str:

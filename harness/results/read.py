@@ -164,7 +164,7 @@ def compare(given: argparse.Namespace) -> Answer:
         if found[0].difference.n:
             grids = intervals.common(a.grid("score", seeds), b.grid("score", seeds))
             more = comparisons.pair(grids[0].values, grids[1].values)
-            rows = [sweep_results.comparison_row(c, given.a, given.b, which) for c in found]
+            rows = [each.as_row(given.a, given.b, which) for each in found]
             rows[0] |= more.columns()
             shown = answer_tables.comparison(found, more, (a.name, b.name), what)
             return pa.Table.from_pylist(rows), shown

@@ -19,6 +19,7 @@ from harness.storage import lookup
 from harness.terminal.formatting import WIDE, plain, sparkline, table
 
 HEARTBEAT_SECONDS = 60.0
+MAX_ERRORS = 3
 
 
 def command(given: argparse.Namespace) -> int:
@@ -71,17 +72,16 @@ def _say(screen: Console, line: Text) -> None:
 
 
 def _changes(before: State, now: State) -> list[Text]:
-    found = []
-    errors = dict(now.errors)
-    for trial, status in now.statuses.items():
-        if status == before.statuses.get(trial, "pending"):
+    found, known = [], {trial.trial: trial.status for trial in before.trials}
+    for trial in now.trials:
+        if trial.status == known.get(trial.trial, "pending"):
             continue
-        text = f"{status:<9} {now.names.get(trial, trial)}"
-        if status in ("finished", "stopped") and trial in now.scores:
-            text += f": validation score {now.scores[trial]:.3f}"
-        elif trial in errors:
-            text += f": {errors[trial]}"
-        found.append(plain(text, "red" if status == "failed" else ""))
+        text = f"{trial.status:<9} {trial.name}"
+        if trial.status in ("finished", "stopped") and trial.score is not None:
+            text += f": validation score {trial.score:.3f}"
+        elif trial.error is not None:
+            text += f": {trial.error}"
+        found.append(plain(text, "red" if trial.status == "failed" else ""))
     return found
 
 
@@ -99,49 +99,44 @@ def head(state: State) -> Text:
 def shown(state: State, width: int) -> RenderableType:
     """Return a sweep's state: its head, the running trials, the newest errors."""
     parts: list[RenderableType] = [head(state)]
-    if state.running:
-        wide = width >= WIDE
+    running, failed = state.having("running"), state.having("failed")
+    if running:
         columns = ["running", "step", "loss", "", "samples/s", "left"]
         made = table(*columns, right=("step", "loss", "samples/s", "left"), fold=("running",))
         made.columns[0].min_width = 16
-        for trial in state.running:
-            steps = f"{trial.step:,}" + (f"/{trial.steps:,}" if trial.steps else "")
+        for trial in running:
             made.add_row(
                 plain(trial.name),
-                steps,
+                f"{trial.step:,}" + (f"/{trial.steps:,}" if trial.steps else ""),
                 f"{trial.loss[-1]:.3f}" if trial.loss else "",
-                sparkline(trial.loss, 24 if wide else 8),
+                sparkline(trial.loss, 24 if width >= WIDE else 8),
                 f"{trial.rate:,.0f}" if trial.rate else "",
-                duration(trial.left) if trial.left is not None else "",
+                "" if trial.left is None else duration(trial.left),
             )
         parts += [Text(""), made]
-    if state.errors:
+    if failed:
+        newest = sorted(failed, key=lambda trial: -trial.updated)[:MAX_ERRORS]
         parts += [Text(""), Text("newest errors", "bold")]
-        parts += [
-            plain(f"{state.names.get(failed, failed)}: {error}"[:400], "red")
-            for failed, error in state.errors
-        ]
+        parts += [plain(f"{trial.name}: {trial.error}"[:400], "red") for trial in newest]
     return Group(*parts)
 
 
 def _content(state: State) -> pa.Table:
-    running = {trial.trial: trial for trial in state.running}
-    errors = dict(state.errors)
     rows = []
-    for trial, status in state.statuses.items():
-        now = running.get(trial)
+    for trial in state.trials:
+        running = trial.status == "running"
         rows.append(
             {
-                "trial": trial,
-                "name": state.names.get(trial, trial),
-                "status": status,
-                "step": now.step if now else None,
-                "steps": now.steps if now else None,
-                "train_loss": now.loss[-1] if now and now.loss else None,
-                "samples_per_second": now.rate if now else None,
-                "seconds_left": now.left if now else None,
-                "select_score": state.scores.get(trial),
-                "error": errors.get(trial),
+                "trial": trial.trial,
+                "name": trial.name,
+                "status": trial.status,
+                "step": trial.step if running else None,
+                "steps": trial.steps if running else None,
+                "train_loss": trial.loss[-1] if trial.loss else None,
+                "samples_per_second": trial.rate if running else None,
+                "seconds_left": trial.left,
+                "select_score": trial.score,
+                "error": trial.error,
             }
         )
     return pa.Table.from_pylist(rows)

@@ -23,11 +23,11 @@ def plain(text: object, style: str = "") -> Text:
     return Text(one_line(text), style=style)
 
 
-def number(estimate: Estimate | None, digits: int = 3) -> str:
+def number(estimate: Estimate | None) -> str:
     """Return "0.612 [0.58, 0.64]"; without an interval the number alone, for NaN ""."""
     if estimate is None or math.isnan(estimate.value):
         return ""
-    value = f"{estimate.value:.{digits}f}"
+    value = f"{estimate.value:.3f}"
     if math.isnan(estimate.low):
         return value
     return f"{value} [{estimate.low:.2f}, {estimate.high:.2f}]"

@@ -68,7 +68,7 @@ def test_what_is_seen_of_a_running_sweep(running: Path) -> None:
     state = watcher.Watcher(running).look()
     assert state.alive
     assert state.counts == {"finished": 1, "running": 1, "failed": 1, "pending": 1}
-    (trial,) = state.running
+    (trial,) = state.having("running")
     assert (trial.step, trial.steps, trial.loss) == (250, 1000, (5.0, 4.0, 3.0, 2.0, 1.0))
     assert trial.left == pytest.approx(150.0)
     assert state.left == pytest.approx(150.0 + 120.0)  # the pending one takes what the finished did
