@@ -2,7 +2,6 @@
 
 import importlib
 import sys
-import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,9 +84,7 @@ def roll(
     try:
         rows = rollout.evaluate_block(policy, seeds, protocol, video=recorder)
     except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        text = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
-        return failed(seeds, protocol, text)
+        return failed(seeds, protocol, rollout.error_text(error))
     return Outcome(rows, recorder.steps)
 
 

@@ -127,9 +127,7 @@ class RayWorkers:
             if self._failed_starts > MAX_ATTEMPTS * self.workers:
                 rule = "an evaluation's workers must start (the project is installed on each node)"
                 text = f"{self._failed_starts} in a row did not: {one_line(error)[-300:]}"
-                raise UserError(
-                    f"{rule}, {self._failed_starts} in a row did not: {text}"
-                ) from error
+                raise UserError(f"{rule}, {text}") from error
         else:
             self._failed_starts = 0
             self._idle.append(actor)

@@ -69,6 +69,13 @@ def evaluate_block(
     return [block.row(i) for i in range(len(seeds))]
 
 
+def error_text(error: Exception) -> str:
+    """Return the type, message and place of an error in one line."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    text = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+    return one_line(text)[:_MAX_ERROR]
+
+
 class _Block:
     def __init__(
         self,
@@ -108,9 +115,7 @@ class _Block:
         try:
             chunk_bHA = self.predict(rows)
         except Exception as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            text = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
-            self.errors |= dict.fromkeys(rows.tolist(), one_line(text)[:_MAX_ERROR])
+            self.errors |= dict.fromkeys(rows.tolist(), error_text(error))
             return
         self.milliseconds["policy"][rows] += (time.perf_counter() - began) * 1e3 / len(rows)
         chunk_BHA = np.zeros((len(self.seeds), *chunk_bHA.shape[1:]))

@@ -83,7 +83,7 @@ class SweepFolder:
         return TrialFolder(self.path / "trials" / id_)
 
     def statuses(self) -> dict[str, dict[str, Any]]:
-        """Return the status.json of each trial that has a folder, {} where there is none yet.
+        """Return the status.json of each trial that has one, by the trial's id.
 
         A finished trial whose best checkpoint or episodes are gone has the status "lost".
         """
@@ -91,7 +91,7 @@ class SweepFolder:
             ids = sorted(entry.name for entry in os.scandir(self.path / "trials"))
         except OSError:
             return {}  # no folder yet; if it cannot be read, taking the lock fails
-        return {id_: self._status(id_) for id_ in ids}
+        return {id_: status for id_ in ids if (status := self._status(id_))}
 
     def _status(self, id_: str) -> dict[str, Any]:
         trial = self.trial(id_)
@@ -192,6 +192,8 @@ class SweepFolder:
         before, now = self.plan().get("code"), provenance.code()
         if before is None:
             return []
+        if 2 * len(before.keys() & now.keys()) < len(before):
+            return ["the layout of the source files"]  # one line for a hundred files that moved
         return sorted(name for name in before | now if before.get(name) != now.get(name))
 
     def write_plan(

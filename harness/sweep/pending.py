@@ -25,7 +25,7 @@ class Work:
 
     planned: all that are known beforehand; asked: those that this run is about; left: those to run.
     further: the jobs that a search will add. typical: to estimate the time by. statuses: of every
-    trial with a folder, as read once at the start. source: the queue of the jobs to run.
+    trial that has one, as read once at the start. source: the queue of the jobs to run.
     full_trials: the whole trials that they amount to. largest: further jobs to check the data with.
     """
 

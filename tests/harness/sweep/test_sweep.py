@@ -140,8 +140,12 @@ def test_a_trial_that_fails_stays_in_the_table_and_the_others_go_on(commands):
 
 def test_a_dry_run_prints_the_plan_and_leaves_nothing(commands):
     commands.space.write_text(SPACE)
-    code, out, err = commands.run(*commands.sweep("--name", "dry", "--dry-run", whole=True))
-    assert (code, err) == (0, "")
+    words = commands.sweep("--name", "dry", "--dry-run", whole=True)
+    code, out, err = commands.run("-X", "importtime", *words)
+    assert code == 0
+    imported = {line.rpartition("|")[2].strip() for line in err.splitlines()}
+    assert "harness.sweep.driver" in imported
+    assert not imported & {"torch", "ray", "optuna"}  # the estimate is made by another process
     assert "narrow" in out
     assert "2 to run" in out
     assert "timed here" in out
@@ -205,6 +209,26 @@ def test_trials_of_two_codes_are_mixed_only_when_asked_for(commands):
     # What has not begun yet is of no code.
     files.write_json({}, folder.path / "trials" / begun / "status.json")
     assert folder.changed_code() == ["ibc/energy/models.py"]
+
+
+def test_a_sweep_of_an_earlier_layout_says_once_that_the_code_changed(commands):
+    commands.space.write_text(SPACE)
+    source = data.resolve_source(commands.data)
+    plan = config_plan.plan(commands.space, "standard")
+    folder = SweepFolder(commands.results / "earlier")
+    folder.write_plan(plan, commands.space, [], source, data.fingerprint(source))
+    path = folder.path / "plan.json"
+    content = json.loads(path.read_text())
+    moved = ("envs/dynamics", "envs/raster", "ibc/energy", "ibc/train", "harness/evaluate")
+    content["code"] = {f"{name}.py": "0" * 12 for name in (*moved, "envs/pusht")}
+    path.write_text(json.dumps(content))
+    begun = planned_job(plan.trials[0], "earlier").id
+    files.write_json({"status": "running"}, folder.path / "trials" / begun / "status.json")
+    code, _, err = commands.run_sweep("--name", "earlier")
+    assert code == 2
+    assert "the layout of the source files changed since this sweep's last run: --yes" in err
+    assert err.count("\n") == 1
+    assert commands.run_sweep("--name", "earlier", "--dry-run", "--yes")[0] == 0
 
 
 def test_what_the_data_cannot_fill_is_refused_before_anything_starts(commands):
