@@ -3,12 +3,16 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+LOWEST := .venv-lowest
 
-.PHONY: help install demo test lint types unit faults clean
+WORKERS ?= 2
+
+.PHONY: help install demo test test-all test-lowest lint types fast all faults clean
 help:
 	@echo "make demo   set up .venv, run the ablation sweep at the smoke budget, evaluate its best policy"
-	@echo "make test   set up .venv, lint, check types, run the tests"
-	@echo "make faults run what docs/RELIABILITY.md promises: kills, full disks, torn files, bad input"
+	@echo "make test   set up .venv, lint, check types, run the fast tests: ten minutes on two cores"
+	@echo "make test-all  also the slow tests, and some with every dependency at its lowest version"
+	@echo "make faults the tests of docs/RELIABILITY.md: kills, full disks, cut files, bad input"
 
 install: $(STAMP)
 
@@ -25,7 +29,9 @@ demo: $(STAMP)
 	$(BIN)/python run_eval.py --ckpt best --sweep ablations-smoke --seeds 100
 	$(BIN)/python -m harness.results show ablations-smoke
 
-test: lint types unit
+test: lint types fast
+
+test-all: lint types all test-lowest
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -34,13 +40,28 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
-# What starts Ray or kills processes runs alone afterwards: its deadlines are real ones.
-unit: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not ray and not faults"
-	$(BIN)/python -m pytest -m "ray or faults"
+# One worker runs what starts Ray, one test after the other; the others run the rest beside it.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+
+fast: $(STAMP)
+	$(PYTEST) -m "not slow"
+
+all: $(STAMP)
+	$(PYTEST)
+
+# What the dependencies are used for, with each of them at the lowest version that is allowed.
+test-lowest: $(LOWEST)/.installed
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow" \
+		--ignore tests/harness/page/test_page_browser.py tests/envs tests/harness tests/ibc
+
+$(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints-lowest.txt --editable '.[test]'
+	@touch $@
 
 faults: $(STAMP)
-	$(BIN)/python -m pytest -m "faults or bad_input"
+	$(PYTEST) -m "faults or bad_input"
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,10 +1,11 @@
 """Run every test that docs/RELIABILITY.md names and write what came of each promise into it.
 
-    python benchmarks/reliability_table.py            (some minutes; one process)
+    python benchmarks/reliability_table.py            (some minutes)
     python benchmarks/reliability_table.py --junit F [F ...]  (writes what earlier runs left there)
     python benchmarks/reliability_table.py --again    (only the promises that were not kept then)
 
-The earlier run: pytest -m "faults or bad_input" -o junit_family=xunit2 --junitxml=F
+The earlier run: pytest -n 2 --dist loadgroup -m "faults or bad_input" --junitxml=F. The slow tests
+among them run too.
 """
 
 import argparse
@@ -30,7 +31,8 @@ RUN = re.compile(r"(?<=<!-- run:begin -->\n).*?(?=<!-- run:end -->)", re.DOTALL)
 def run(junit: Path, chosen: list[str]) -> None:
     """Run the tests, or the chosen ones; what they say goes to the screen."""
     which = chosen or ["-m", "faults or bad_input"]
-    command = [sys.executable, "-m", "pytest", *which, f"--junitxml={junit}"]
+    workers = ("-n", "2", "--dist", "loadgroup")
+    command = [sys.executable, "-m", "pytest", *workers, *which, f"--junitxml={junit}"]
     subprocess.run(command, cwd=ROOT, check=False)
 
 
@@ -52,7 +54,7 @@ def outcomes(files: Sequence[Path]) -> dict[str, list[tuple[str, float]]]:
     cases = itertools.chain(*(ElementTree.parse(junit).iter("testcase") for junit in files))
     for case in cases:
         path = f"{case.attrib['classname'].replace('.', '/')}.py"
-        name = case.attrib["name"].partition("[")[0]
+        name = re.split(r"[\[@]", case.attrib["name"])[0]  # without parameters and xdist's group
         bad = case.find("failure") is not None or case.find("error") is not None
         skipped = "skipped" if case.find("skipped") is not None else "passed"
         outcome = "failed" if bad else skipped
@@ -98,7 +100,7 @@ def write(files: Sequence[Path], *, again: bool) -> bool:
         f"{passed} of {len(cases)} tests of the promises that were not kept passed when they ran "
         "again.\n"
         if again
-        else f"Last run: {passed} of {len(cases)} tests passed in {seconds / 60:.1f} minutes on "
+        else f"Last run: {passed} of {len(cases)} tests passed, {seconds / 60:.1f} minutes on "
         f"{available_cpus()} cores. A promise's tests may be another's too.\n"
     )
     PAGE.write_text(RUN.sub(lambda before: before[0] + line if again else line, text))

@@ -1,7 +1,6 @@
 """A trial killed at any instant: nothing torn is seen, and it ends as if nothing had been."""
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -9,21 +8,24 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import terminal
+
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 INSTANTS = Path(__file__).with_name("instants.py")
-# Every instant takes a minute; a run takes each fifth of them, from a start drawn anew.
-EVERY = int(os.environ.get("FAULTS_EVERY", "5"))
 
 
-@pytest.mark.slow
-def test_a_trial_killed_at_any_step_ends_as_an_undisturbed_one(tmp_path, tiny_data, tiny_settings):
+@pytest.mark.parametrize("every", [20, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_trial_killed_at_any_step_ends_as_an_undisturbed_one(
+    tmp_path, tiny_data, tiny_settings, every
+):
+    """All instants take a minute; the fast tests take each 20th, from a start drawn anew."""
     settings = {**tiny_settings, "train.steps": 4, "select.every": 2}
-    first = random.SystemRandom().randrange(EVERY)
-    print(f"every {EVERY}th instant from {first}")
+    first = random.SystemRandom().randrange(every)
+    print(f"every {every}th instant from {first}")
     done = subprocess.run(
-        [sys.executable, INSTANTS, tiny_data, tmp_path / "runs", str(first), str(EVERY)],
-        env={**os.environ, "TINY": json.dumps(settings), "OMP_NUM_THREADS": "1"},
+        [sys.executable, INSTANTS, tiny_data, tmp_path / "runs", str(first), str(every)],
+        env=terminal(TINY=json.dumps(settings), OMP_NUM_THREADS="1"),
         capture_output=True,
         text=True,
         timeout=590,
@@ -33,5 +35,5 @@ def test_a_trial_killed_at_any_step_ends_as_an_undisturbed_one(tmp_path, tiny_da
     said = json.loads(done.stdout)
     # Two checkpoints of `last`, two selections, curves, health and the status, again and again.
     assert said["steps"] > 60
-    assert said["tried"] >= said["steps"] // EVERY
+    assert said["tried"] >= said["steps"] // every
     assert said["wrong"] == {}
