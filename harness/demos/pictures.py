@@ -42,7 +42,7 @@ def draw_statistics(demos: Demos, found: Statistics) -> pygame.Surface:
         ("last poses", lambda at: _board(canvas, at, last)),
         ("episode length (steps)", lambda at: _histogram(canvas, font, at, found.lengths)),
         ("coverage reached by replay", lambda at: _histogram(canvas, font, at, found.coverage)),
-        ("agent's speed (px a step)", lambda at: _histogram(canvas, font, at, found.speed)),
+        ("agent's speed (px/step)", lambda at: _histogram(canvas, font, at, found.speed)),
         ("target's distance (px)", lambda at: _histogram(canvas, font, at, found.reach)),
     ]
     for number, (title, panel) in enumerate(panels):
