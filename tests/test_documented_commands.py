@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -41,11 +42,11 @@ NOT_RUN = {
 }
 # What is like another command that is always run, or takes long.
 SLOW = (
-    r"run_sweep\.py",  # those of `finished` are run
-    r"run_eval\.py.*(--video|--overlay|TRIAL|PATH)",
-    r"harness\.results (report|pictures|landscape|watch$|export .* (csv|arrow|parquet|latex))",
+    r"run_(sweep|eval)\.py (?!--policy)",  # those of `make demo` are run
+    r"implicit_explicit|regression",
+    r"harness\.results (report|pictures|landscape|watch$|export .*--format (csv|arrow|parquet))",
     r"harness\.results (trials|episodes|show|list)$",  # like those with options
-    r"harness\.demos (check|replay|info)$",
+    r"harness\.demos (check|replay|info$|collect --out x)",
     r"make (?!demo$)",
 )
 
@@ -104,15 +105,7 @@ def reason(command: str) -> str | None:
 
 
 ALL = documented()
-# `make` is not run but asked for its recipe: `make demo`'s lines are run for `finished`.
 RUN = [command for command in ALL if reason(command) is None]
-PARAMETERS = [
-    pytest.param(
-        command,
-        marks=[pytest.mark.slow] if any(re.search(s, command) for s in SLOW) else [],
-    )
-    for command in RUN
-]
 
 TINY = {
     "train": {"steps": 8, "epoch_steps": 4, "batch_size": 8, "warmup_steps": 2, "val_windows": 8},
@@ -199,35 +192,41 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
 
 @pytest.fixture(scope="module")
 def finished(copy: Copy) -> Copy:
-    """A copy in which `make demo` and the README's first answer have run."""
+    """A copy in which `make demo` has run."""
     recipe = copy.run("make demo").splitlines()
     lines = [line for line in recipe if re.search(r"python (run_|-m harness)", line)]
     assert len(lines) == 3, recipe
-    lines.append("python run_sweep.py search_spaces/implicit_explicit.yaml")
     for line in lines:
-        assert "run_sweep" not in line or filled(line, copy) == line
-        copy.run(filled(line, copy))
+        copy.run(filled(line, copy.folder))
     return copy
 
 
-def filled(command: str, copy: Copy) -> str:
+@pytest.fixture(scope="module")
+def answered(finished: Copy) -> Copy:
+    """A copy in which the README's first answer has been found too."""
+    finished.run("python run_sweep.py search_spaces/implicit_explicit.yaml")
+    finished.run("python run_eval.py --ckpt all --sweep implicit_explicit-standard --seeds 30")
+    return finished
+
+
+def filled(command: str, folder: Path) -> str:
     """Return a command with small numbers, and with what its placeholders stand for."""
     if command.startswith("run_"):
         command = f"python {command}"
     program = command.split()[1] if " " in command else ""
     if program == "run_eval.py":  # text that shows an option leaves out what is needed
         command += "" if re.search("--(ckpt|policy)", command) else " --ckpt best"
-        command += "" if "--seeds" in command else " --seeds 50"
+        command += "" if "--seeds" in command else " --seeds 30"
     if program == "run_sweep.py" and not re.search(r"\.yaml|\.\.\.", command):
         command = command.replace("run_sweep.py", "run_sweep.py SPACE.yaml")
-    trials = sorted((copy.folder / "results/implicit_explicit-standard/trials").glob("*-s0"))
+    trials = sorted((folder / "results/ablations-smoke/trials").glob("*-s0"))
     trial = trials[0] if trials else Path("TRIAL")
-    to = "table.md" if re.search("latex|markdown", command) else "exported"
+    to = "table" if re.search("latex|markdown", command) else "exported"
     for pattern, value in (
-        (r"(--seeds|--episodes) \d+", r"\1 50" if "run_eval" in command else r"\1 4"),
+        (r"(--seeds|--episodes) \d+", r"\1 30" if "run_eval" in command else r"\1 4"),
         (r"--video \d+", "--video 1"),
         (r"SPACE\.yaml|\.\.\.(?= --)", "search_spaces/ablations.yaml"),
-        (r"\bNAME\b", "implicit_explicit-standard"),
+        (r"\bNAME\b", "ablations-smoke"),
         (r"\bTRIAL\b", trial.name),
         (r"--ckpt PATH", f"--ckpt {trial / 'checkpoints/best'}"),
         (r"--trial T\b", f"--trial {trial.name}"),
@@ -236,8 +235,9 @@ def filled(command: str, copy: Copy) -> str:
         (r"results compare$", "results compare A B"),
         (r"results sql$", 'results sql "SELECT ..."'),
         (r"results export$", "results export --to DIR"),
-        (r"compare A B", "compare regression baseline"),
-        (r"--to (DIR|FILE)", f"--to {copy.folder / to}-{len(command)} --force"),
+        (r"compare A B --on report", "compare regression baseline --on report"),
+        (r"compare A B", "compare mse baseline"),
+        (r"--to (DIR|FILE)", f"--to {folder / to} --force"),
         (r"SELECT \.\.\.", "SELECT arm FROM trials"),
         (r"harness\.demos (check|replay|collect)$", r"harness.demos \1 --out x.zarr --episodes 2"),
         (r"harness\.demos (check|replay)( --out.*)", r"harness.demos \1"),
@@ -256,9 +256,37 @@ def test_every_page_gives_commands_and_every_exception_is_needed():
         assert any(f"-m harness.results {subcommand}" in command for command in RUN), subcommand
 
 
-@pytest.mark.parametrize("command", PARAMETERS)
+# Each once, as it is when it is filled.
+UNIQUE = list({filled(command, Path()): command for command in reversed(RUN)}.values())[::-1]
+
+
+# Those that speak of the README's first answer, its arms and its evaluations.
+FIRST_ANSWER = re.compile("implicit_explicit-standard|regression")
+
+
+def parameters(*, answered: bool) -> list[Any]:
+    """Return the commands that speak of the README's first answer, or the others."""
+    return [
+        pytest.param(command, marks=[pytest.mark.slow] if slow(command) else [])
+        for command in sorted(UNIQUE, key=slow)  # they may add sweeps
+        if bool(FIRST_ANSWER.search(filled(command, Path()))) == answered
+    ]
+
+
+def slow(command: str) -> bool:
+    """Return whether a command is run with the slow tests."""
+    return any(re.search(pattern, filled(command, Path())) for pattern in SLOW)
+
+
+@pytest.mark.parametrize("command", parameters(answered=False))
 def test_a_documented_command_runs(finished, command):
-    finished.run(filled(command, finished))
+    """`make` is asked for its recipe, of which `finished` has run that of `make demo`."""
+    finished.run(filled(command, finished.folder))
+
+
+@pytest.mark.parametrize("command", parameters(answered=True))
+def test_a_documented_command_on_the_first_answer_runs(answered, command):
+    answered.run(filled(command, answered.folder))
 
 
 @pytest.mark.slow
