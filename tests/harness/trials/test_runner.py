@@ -34,6 +34,10 @@ TINY = {
 TIMES = {"seconds", "samples_per_second"}
 
 
+def slow(value):
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def short_episodes(monkeypatch):
     monkeypatch.setattr(runner, "PROTOCOL", Protocol(max_episode_steps=6))
@@ -101,7 +105,7 @@ def test_a_finished_trial_is_not_run_again(tiny, data, tmp_path, monkeypatch):
     assert run_trial(tiny, tmp_path, demos=data) == first
 
 
-@pytest.mark.parametrize("epochs", [1, 2, 4])
+@pytest.mark.parametrize("epochs", [2, slow(1), slow(4)])
 def test_a_trial_that_was_stopped_ends_like_one_that_was_not(tiny, data, tmp_path, epochs):
     selecting = trial_config.resolve(TINY, {"select.every": 6})
     undisturbed, stopped = tmp_path / "a", tmp_path / "b"
@@ -320,8 +324,10 @@ def test_a_folder_is_one_trials_on_one_data_set(tiny, data, tmp_path, write_demo
         run_trial(tiny, tmp_path / "a", demos=tmp_path / "other.zarr")
 
 
-@pytest.mark.parametrize("early", [False, True])
-@pytest.mark.parametrize("lost", ["checkpoints/best", "episodes", "checkpoints"])
+@pytest.mark.parametrize(
+    ("lost", "early"),
+    [("checkpoints/best", True), ("episodes", False), ("episodes", True), ("checkpoints", False)],
+)
 def test_what_a_finished_trial_has_lost_is_made_again(data, tmp_path, monkeypatch, lost, early):
     """`early`: the best policy is not the last, so that only training anew brings it back."""
     scores = {6: 0.9 if early else 0.1, 12: 0.5}
@@ -347,7 +353,7 @@ def test_what_a_finished_trial_has_lost_is_made_again(data, tmp_path, monkeypatc
     assert json.loads((tmp_path / "status.json").read_text())["attempts"] == 2
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("share", [0.5, slow(0.0), slow(0.9)])
 def test_a_torn_checkpoint_is_set_aside_and_the_work_done_again(tiny, data, tmp_path, share):
     undisturbed, torn = tmp_path / "a", tmp_path / "b"
     run_trial(tiny, undisturbed, demos=data)
