@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import sys
 import importlib.abc
 import sys
 from collections.abc import Iterator
@@ -30,27 +31,7 @@ def load(name: str) -> Any:
     answered before seconds of imports. tests/test_structure.py lists the callers.
     """
     module, _, attribute = name.partition(":")
-    with importing():
-        return getattr(importlib.import_module(module), attribute)
-
-
-class _NoPandas(importlib.abc.MetaPathFinder):
-    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError("pandas is not needed here", name=name)
-
-
-def keep_pandas_out() -> None:
-    """Make pyarrow in this process go without pandas, which takes half a second to import.
-
-    pyarrow imports pandas, where it is installed, the first time that a list becomes an array, to
-    ask whether the list is a Series. It asks once; others can import pandas afterwards.
-    """
-    if "pandas" in sys.modules:
-        return
-    finder = _NoPandas()
-    sys.meta_path.insert(0, finder)
-    try:
-        importlib.import_module("pyarrow").array([])
-    finally:
-        sys.meta_path.remove(finder)
+    if module not in sys.modules:  # workers call this for every trial, and freeze nothing then
+        with importing():
+            importlib.import_module(module)
+    return getattr(sys.modules[module], attribute)
