@@ -2,7 +2,6 @@
 
 import gc
 import importlib
-import sys
 import importlib.abc
 import sys
 from collections.abc import Iterator
