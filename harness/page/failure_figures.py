@@ -15,7 +15,7 @@ from harness.analysis.sweep_results import Arm
 from harness.page.elements import Element, Node, el, note, scrolling, short
 from harness.page.labels import plural
 from harness.page.learning_figures import Styles, arrays, common_starts, count_range
-from harness.page.svg_plots import SHARE, Axis, Line, figure, lines
+from harness.page.svg_plots import SHARE, Axis, Line, figure, group, lines
 from harness.stats import comparisons, intervals
 from harness.stats.intervals import Crossed, Estimate
 
@@ -74,14 +74,14 @@ def failures(arms: Sequence[Arm], styles: Styles) -> list[Node]:
     boards: list[Node] = []
     by_rotation, by_distance = [], []
     for index, style in styles.items():
-        name, group = arms[index].arm, arms[index].group
-        scores = _first(group.grid("score", seeds), MAX_STARTS)
+        name, grid = arms[index].arm, arms[index].group.grid
+        scores = _first(grid("score", seeds), MAX_STARTS)
         if not scores.values.size:
             continue
         if len(boards) < MAX_BOARDS:
             picture = board(name, _first(scores, MAX_PINS))
             boards.append(figure(short(name, 40), picture, _failed(scores)))
-        success = _first(group.grid("success", seeds), MAX_STARTS)
+        success = _first(grid("success", seeds), MAX_STARTS)
         found = poses(success.env_seeds.tolist())
         by_rotation.append((name, style, success, found.rotation))
         by_distance.append((name, style, success, found.distance))
@@ -108,13 +108,9 @@ def failures(arms: Sequence[Arm], styles: Styles) -> list[Node]:
         "Each pin marks the T's initial position (centre of gravity); its line shows the stem's "
         "direction. The outline is the goal. Bands are 95 % intervals by bin."
     )
-    return [
-        el("h3", "Failures by start pose"),
-        el("ul", el("li", "score of a start:"), *colours, class_="legend"),
-        el("div", *boards, class_="figures"),
-        el("div", *pictures, class_="figures"),
-        note(text),
-    ]
+    key = el("ul", el("li", "score of a start:"), *colours, class_="legend")
+    drawn = el("div", *boards, class_="figures")
+    return group("Failures by start pose", pictures, text, key, drawn)
 
 
 def _first(grid: Crossed, most: int) -> Crossed:

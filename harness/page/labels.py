@@ -1,10 +1,9 @@
 """Numbers, verdicts and statuses as the page writes them."""
 
-import math
-
 from harness.analysis.sweep_results import STATUSES
 from harness.page.elements import Element, Node, el
 from harness.stats.intervals import Estimate
+from harness.terminal.formatting import parts
 
 VERDICTS = {  # word: class, sign
     "helps": ("helps", "▲"),
@@ -15,30 +14,18 @@ VERDICTS = {  # word: class, sign
 }
 
 
-def _parts(found: Estimate, *, percent: bool, sign: bool = False) -> tuple[str, str]:
-    """Return "0.612" and "[0.58, 0.64]", or "61.2 %" and "[58, 64]"; "" for no interval."""
-    plus = "+" if sign else ""
-    scale, digits, unit = (100.0, 1, " %") if percent else (1.0, 3, "")
-    value = f"{found.value * scale:{plus}.{digits}f}{unit}"
-    if math.isnan(found.low):
-        return value, ""
-    low, high = (f"{end * scale:{plus}.{digits - 1}f}" for end in (found.low, found.high))
-    return value, f"[{low}, {high}]"
-
-
-def estimate(found: Estimate | None, *, percent: bool = False, sign: bool = False) -> list[Node]:
+def estimate(found: Estimate | None, *, percent: bool = False, sign: str = "") -> list[Node]:
     """Return an estimate with its interval below, or "no interval"; a dash where unknown."""
-    if found is None or math.isnan(found.value):
+    value, interval = parts(found, percent=percent, sign=sign)
+    if not value:
         return [el("span", "–", class_="dim", title="not known yet")]
-    value, interval = _parts(found, percent=percent, sign=sign)
     return [el("span", value), el("small", interval or "no interval")]
 
 
 def inline(found: Estimate, *, percent: bool = False) -> str:
     """Return an estimate on one line, with its n."""
-    if math.isnan(found.value):
-        return "not known yet"
-    return f"{' '.join(_parts(found, percent=percent)).strip()}, n = {found.n:,}"
+    value, interval = parts(found, percent=percent)
+    return f"{value} {interval}".strip() + f", n = {found.n:,}" if value else "not known yet"
 
 
 def chip(word: str, text: str = "", title: str = "") -> Element:

@@ -6,10 +6,10 @@ import numpy as np
 
 from harness.analysis.sweep_results import Arm
 from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
-from harness.page.elements import Element, Node, el, note, short
+from harness.page.elements import Element, Node, el, short
 from harness.page.labels import plural
 from harness.page.page_data import PageData
-from harness.page.svg_plots import SHARE, Axis, Line, figure, fitted, lines
+from harness.page.svg_plots import SHARE, Axis, Line, figure, fitted, group, lines
 from harness.stats import comparisons, intervals
 from harness.stats.intervals import Estimate
 
@@ -54,12 +54,7 @@ def training(data: PageData, arms: Sequence[Arm], styles: Styles) -> list[Node]:
     if not found:
         return []
     text = "Lines are means over training seeds, bands their minimum and maximum."
-    return [
-        el("h3", "Training"),
-        legend(arms, styles),
-        el("div", *found, class_="figures"),
-        note(text),
-    ]
+    return group("Training", found, text, legend(arms, styles))
 
 
 def _share_axis(title: str, form: str = "g") -> Axis:
@@ -145,12 +140,8 @@ def success(arms: Sequence[Arm], styles: Styles) -> list[Node]:
         ),
     ]
     n = count_range(counts)
-    return [
-        el("h3", "Success and scores"),
-        legend(arms, styles),
-        el("div", *pictures, class_="figures"),
-        note(f"Bands are pointwise 95 % intervals; n = {n} episodes per arm, {name} starts."),
-    ]
+    text = f"Bands are pointwise 95 % intervals; n = {n} episodes per arm, {name} starts."
+    return group("Success and scores", pictures, text, legend(arms, styles))
 
 
 def arrays(found: Sequence[Estimate]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

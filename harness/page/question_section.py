@@ -164,7 +164,7 @@ def _difference_cells(
     strip = interval(axis, [(score.value, score.low, score.high, kind)], zero=True)
     content: list[Node] = [chip(verdict.word, title=verdict.text)]
     if not math.isnan(score.value):
-        content.insert(0, el("div", *estimate(score, sign=True)))
+        content.insert(0, el("div", *estimate(score, sign="+")))
         content.append(el("small", f"n = {verdict.n:,}, {plural(verdict.train_seeds, 'seed')}"))
     return [el("td", strip, class_="strip-cell", role="cell"), _cell("difference", content)]
 

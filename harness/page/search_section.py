@@ -11,7 +11,7 @@ from harness.page import question_section
 from harness.page.elements import Element, Node, el, note, short
 from harness.page.labels import inline, plural
 from harness.page.page_data import PageData
-from harness.page.svg_plots import SHARE, Axis, figure, fitted, interval, scatter
+from harness.page.svg_plots import SHARE, Axis, figure, fitted, group, interval, scatter
 from harness.page.trials_section import differing
 from harness.stats.intervals import Estimate
 
@@ -86,11 +86,8 @@ def _settings(arms: Sequence[Arm]) -> list[Node]:
         return []
     n = len(arms)
     shown = f"The first {MAX_POINTS} of {n:,} trials" if n > MAX_POINTS else "All trials"
-    return [
-        el("h3", "Score by setting"),
-        el("div", *figures, class_="figures"),
-        note(f"{shown}; bars are 95 % intervals of the score."),
-    ]
+    text = f"{shown}; bars are 95 % intervals of the score."
+    return group("Score by setting", figures, text)
 
 
 def _placed(title: str, name: str, arms: Sequence[Arm]) -> tuple[Axis, list[tuple[float, Arm]]]:

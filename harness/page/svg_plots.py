@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.page.elements import Element, Node, el, short
+from harness.page.elements import Element, Node, el, note, short
 
 MAX_POINTS = 160  # of a curve
 SHARE = (0.0, 0.25, 0.5, 0.75, 1.0)  # ticks from 0 to 1
@@ -270,3 +270,8 @@ def figure(title: str, picture: Node, note: str = "") -> Element:
     """Return a picture with its title and how to read it."""
     caption = [el("strong", title), *([el("span", note)] if note else [])]
     return el("figure", el("figcaption", *caption), picture)
+
+
+def group(title: str, figures: Sequence[Node], text: str, *keys: Node) -> list[Node]:
+    """Return figures under a title, with their keys above and a remark below."""
+    return [el("h3", title), *keys, el("div", *figures, class_="figures"), note(text)]

@@ -23,14 +23,43 @@ def plain(text: object, style: str = "") -> Text:
     return Text(one_line(text), style=style)
 
 
+def parts(
+    estimate: Estimate | None,
+    *,
+    percent: bool = False,
+    sign: str = "",
+    digits: int = 3,
+    ends: int = 2,
+) -> tuple[str, str]:
+    """Return "0.612" and "[0.58, 0.64]", or "61.2 %" and "[58, 64]"; "" for what is unknown.
+
+    sign: "+" for a difference; digits, ends: decimals of the value and of the interval's ends.
+    """
+    if estimate is None or math.isnan(estimate.value):
+        return "", ""
+    scale, unit = 1.0, ""
+    if percent:
+        scale, unit, digits, ends = 100.0, " %", 1, 0
+    value = f"{estimate.value * scale:{sign}.{digits}f}{unit}"
+    if math.isnan(estimate.low):
+        return value, ""
+    low, high = (f"{end * scale:{sign}.{ends}f}" for end in (estimate.low, estimate.high))
+    return value, f"[{low}, {high}]"
+
+
 def number(estimate: Estimate | None) -> str:
     """Return "0.612 [0.58, 0.64]"; without an interval the number alone, for NaN ""."""
-    if estimate is None or math.isnan(estimate.value):
-        return ""
-    value = f"{estimate.value:.3f}"
-    if math.isnan(estimate.low):
-        return value
-    return f"{value} [{estimate.low:.2f}, {estimate.high:.2f}]"
+    return " ".join(parts(estimate)).strip()
+
+
+def percent(estimate: Estimate | None) -> str:
+    """Return "45.2 % [41, 50]"."""
+    return " ".join(parts(estimate, percent=True)).strip()
+
+
+def difference(estimate: Estimate | None, digits: int = 3, ends: int = 2) -> str:
+    """Return "+0.050 [+0.01, +0.09]"."""
+    return " ".join(parts(estimate, sign="+", digits=digits, ends=ends)).strip()
 
 
 def or_blank(value: float | None, form: str) -> str:
@@ -41,26 +70,6 @@ def or_blank(value: float | None, form: str) -> str:
 def percent_of(share: float, digits: int = 0) -> str:
     """Return "45 %" of 0.45."""
     return f"{share * 100:.{digits}f} %"
-
-
-def percent(estimate: Estimate | None) -> str:
-    """Return "45.2 % [41, 50]"."""
-    if estimate is None or math.isnan(estimate.value):
-        return ""
-    value = percent_of(estimate.value, 1)
-    if math.isnan(estimate.low):
-        return value
-    return f"{value} [{estimate.low * 100:.0f}, {estimate.high * 100:.0f}]"
-
-
-def difference(estimate: Estimate | None, digits: int = 3, ends: int = 2) -> str:
-    """Return "+0.050 [+0.01, +0.09]"."""
-    if estimate is None or math.isnan(estimate.value):
-        return ""
-    value = f"{estimate.value:+.{digits}f}"
-    if math.isnan(estimate.low):
-        return value
-    return f"{value} [{estimate.low:+.{ends}f}, {estimate.high:+.{ends}f}]"
 
 
 def signed(estimate: Estimate | None) -> Text:
