@@ -1,7 +1,7 @@
-"""Checkpoints on an object store: whole or absent there too, though they are several objects.
+"""Checkpoints on an object store: whole or absent, although they are several objects.
 
-The files go up under the hash of them all, and one object, written last, names them. Older ones
-are removed only after that. A reader whose files vanish meanwhile looks at that object again.
+The files are written under a common hash, then one object, the pointer, names them. Earlier files
+are removed after that. A reader whose files have been removed reads the pointer again.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.core import files, paths
 from harness.remote.object_store import Objects, RemoteError
-from harness.storage import checkpoints as checkpoint
+from harness.storage.checkpoints import WEIGHTS, describe, find, put
 
 MAX_POINTER_BYTES = 2**24
 
@@ -23,10 +23,10 @@ class RemoteCheckpoints:
 
     def __init__(self, objects: Objects, mirror: Path) -> None:
         self.objects, self.mirror = objects, mirror
-        self._versions: dict[str, str] = {}  # what the store is known to have
+        self._versions: dict[str, str] = {}  # versions on the store, as far as known
 
     def describe(self, checkpoints: Path, name: str) -> None:
-        """Leave the description of the store's checkpoint where its weights would lie."""
+        """Write the store's description of a checkpoint into its local folder, without weights."""
         pointer = self._pointer(checkpoints, name)
         target = checkpoints / name
         if pointer and pointer["version"] != _version(target):
@@ -53,29 +53,29 @@ class RemoteCheckpoints:
             raise RemoteError(f"{self.objects.uri}/{key} must name a checkpoint's files") from error
 
     def pull(self, checkpoints: Path, name: str) -> None:
-        """Bring a checkpoint whole, unless the mirror has it or one of a later step."""
+        """Copy a whole checkpoint into the mirror, unless it has it or one of a later step."""
         for _ in range(5):
             pointer = self._pointer(checkpoints, name)
-            here = checkpoint.find(checkpoints, name)
+            here = find(checkpoints, name)
             if pointer is None or (here is not None and self._is_current(here, pointer)):
                 return
             try:
-                self._bring_checkpoint(checkpoints, name, pointer)
+                self._copy_checkpoint(checkpoints, name, pointer)
             except FileNotFoundError:
-                continue  # replaced while it was read: the pointer names another one by now
+                continue  # replaced meanwhile: the pointer names another one
             return
         raise RemoteError(
             f"{self.objects.uri}/{self._key(checkpoints / name)} lacks files it names"
         )
 
     def _is_current(self, here: Path, pointer: Mapping[str, Any]) -> bool:
-        """Whether the mirror's checkpoint is the store's, or of a later step of the same trial."""
+        """Return whether the mirror's checkpoint is the store's, or of a later step."""
         if _version(here) == pointer["version"]:
             return True
         step = pointer["described"].get("step") or 0
-        return bool(checkpoint.describe(here).get("step", 0) > step)
+        return bool(describe(here).get("step", 0) > step)
 
-    def _bring_checkpoint(self, checkpoints: Path, name: str, pointer: Mapping[str, Any]) -> None:
+    def _copy_checkpoint(self, checkpoints: Path, name: str, pointer: Mapping[str, Any]) -> None:
         checkpoints.mkdir(parents=True, exist_ok=True)
         temporary = files.temporary_beside(checkpoints / name)
         temporary.mkdir()
@@ -89,15 +89,15 @@ class RemoteCheckpoints:
                     )
                 with files.atomic(temporary / paths.check_name(file, "a file's name")) as out:
                     out.write(content)
-            checkpoint.put(checkpoints, name, temporary)
+            put(checkpoints, name, temporary)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         self._versions[self._key(checkpoints / name)] = pointer["version"]
 
     def push(self, checkpoints: Path, name: str) -> None:
-        """Send a checkpoint that the store does not have; for the trial's only writer."""
-        here = checkpoint.find(checkpoints, name)
+        """Copy a checkpoint to the store if it lacks it; for the trial's only writer."""
+        here = find(checkpoints, name)
         if here is None:
             return
         key, version = self._key(checkpoints / name), _version(here)
@@ -112,11 +112,11 @@ class RemoteCheckpoints:
                 self.objects.write(f"{key}-{version}/{path.name}", content)
             pointer = {
                 "version": version,
-                "described": checkpoint.describe(here),
+                "described": describe(here),
                 "files": digests,
             }
             self.objects.write(f"{key}.json", json.dumps(pointer, indent=1).encode())
-        # Only now is nothing else in use: older versions, and what a killed push left behind.
+        # Earlier versions, and files of a killed push, are unused now.
         for old in self.objects.list(self._key(checkpoints)):
             if old.startswith(f"{key}-") and not old.startswith(f"{key}-{version}/"):
                 self.objects.delete(old)
@@ -128,7 +128,7 @@ class RemoteCheckpoints:
 
 def _version(folder: Path) -> str | None:
     """Return the hash of a whole checkpoint's files, None for one without weights."""
-    if not (folder / checkpoint.WEIGHTS).is_file():
+    if not (folder / WEIGHTS).is_file():
         return None
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.iterdir() if path.is_file()):

@@ -1,8 +1,8 @@
 """A sweep's lock on an object store: one object with a holder and a heartbeat.
 
-Object stores that are written through one interface for all have no compare-and-swap: two drivers
-that begin within the same moments both write, wait, and look whose name stayed. A driver that
-stood still for longer than STALE_SECONDS (a laptop asleep) loses its lock and ends when it wakes.
+The common interface to object stores has no compare-and-swap: two drivers that start at the same
+time both write, wait, and read which name remained. A driver without a heartbeat for longer than
+STALE_SECONDS (a suspended laptop) loses its lock, and ends when it continues.
 """
 
 import json
@@ -36,10 +36,10 @@ def held(
     stale: float = STALE_SECONDS,
     settle: float = SETTLE_SECONDS,
 ) -> Iterator[None]:
-    """Hold a sweep on the store; UserError while another one does, RemoteError without a store.
+    """Hold a sweep's lock on the store; UserError if another driver does, RemoteError on failure.
 
-    Ages are differences of the store's own times of writing, so no two clocks are compared. A
-    holder on this machine whose process is gone is not waited for.
+    Ages are differences between times of the store's clock. The lock of a process of this machine
+    that has ended is taken over at once.
     """
     key, token = f"{sweep}/{NAME}", secrets.token_hex(8)
     mine = {"token": token, "holder": _holder(), **_place(), "pid": os.getpid()}
@@ -55,8 +55,8 @@ def held(
         if age < stale:
             raise UserError(
                 f"a sweep runs once at a time, {objects.uri}/{sweep} is being run by "
-                f"{_shown(before)}, heard of {max(0, round(age))} s ago; it may be taken over "
-                f"after {stale:g} s of silence"
+                f"{_shown(before)}, last heartbeat {max(0, round(age))} s ago; it may be taken "
+                f"over {stale:g} s after the last heartbeat"
             )
     objects.write(key, content)
     time.sleep(settle)
@@ -77,7 +77,7 @@ def held(
     finally:
         over.set()
         beat.join(timeout=5)
-        _give_up(objects, key, token)
+        _release(objects, key, token)
 
 
 def _beat(
@@ -94,20 +94,20 @@ def _beat(
             _check_mine(objects, key, token)
             objects.write(key, content)
         except RemoteError:
-            continue  # out of reach for now; what the trials need is said by them
+            continue  # temporary; trials report what they cannot copy
         except UserError as error:
             lost.append(error)
-            # Ends the driver as a signal would: workers stop, files are whole.
+            # Ends the driver as a signal does: workers stop, files are whole.
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
             return
 
 
-def _give_up(objects: Objects, key: str, token: str) -> None:
+def _release(objects: Objects, key: str, token: str) -> None:
     try:
         if (_read(objects, key) or {}).get("token") == token:
             objects.delete(key)
     except RemoteError:
-        return  # it grows stale by itself
+        return  # it becomes stale
 
 
 def _check_mine(objects: Objects, key: str, token: str) -> None:
@@ -138,13 +138,13 @@ def _holder() -> str:
 
 
 def _place() -> dict[str, str]:
-    """Name this boot of this machine, and the room in it where process numbers are ours."""
+    """Return what identifies this boot of this machine, and the pid namespace."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        room = str(Path("/proc/self/ns/pid").readlink())
+        pids = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         return {}
-    return {"machine": platform.node(), "boot": boot, "room": room}
+    return {"machine": platform.node(), "boot": boot, "room": pids}
 
 
 def _is_dead(lock: dict[str, Any]) -> bool:

@@ -1,9 +1,9 @@
-"""Results on an object store: a local mirror that all code works on, and what goes between them.
+"""Results on an object store: a local mirror for all reads and writes, and copying between both.
 
-Every file is read and written in the mirror, atomic and locked as anywhere. A trial goes up in an
-order in which a reader never sees a status before what it promises: its config, the checkpoint to
-go on from, episodes, the best checkpoint, curves, and its status last. A checkpoint goes up under
-the hash of its files, and becomes visible by one object that names them.
+Files in the mirror are written atomically and locked as in any results folder. A trial is copied
+to the store in the order config, last checkpoint, episodes, best checkpoint, curves, status: a
+reader never sees a status before the files it refers to. A checkpoint is copied under the hash of
+its files, and becomes visible by one object that names them.
 
     <uri>/<sweep>/plan.json, trials/<trial>/{config,status,health}.json, curves.parquet, episodes/
     <uri>/<sweep>/trials/<trial>/checkpoints/{last,best}.json, {last,best}-<hash>/<file>
@@ -21,11 +21,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness.core import files
-from harness.core import paths as core_paths
 from harness.core.errors import UserError
-from harness.core.paths import cache_folder
-from harness.remote import lock as remote_lock
+from harness.core.paths import cache_folder, check_name
 from harness.remote.checkpoint_sync import RemoteCheckpoints
+from harness.remote.lock import held as hold_sweep
 from harness.remote.object_store import Entry, Objects, RemoteError
 from harness.storage import checkpoints
 from harness.storage.trial_folder import TrialFolder
@@ -40,7 +39,7 @@ _EVALUATIONS = "evaluations"
 
 
 class Mirror:
-    """A results folder on a store: `path` is its local copy, the same for every process here."""
+    """A results folder on a store; `path` is its local copy, shared by all processes here."""
 
     def __init__(self, uri: str, *, path: Path | None = None, objects: Objects | None = None):
         self.uri = uri.rstrip("/")
@@ -50,41 +49,44 @@ class Mirror:
             digest = hashlib.sha256(self.uri.encode()).hexdigest()[:12]
             path = cache_folder() / "remote" / f"{name}-{digest}"
         self.path = path
-        self._known: dict[str, tuple[int, int]] = {}  # what the store has, as it was in the mirror
+        self._known: dict[
+            str, tuple[int, int]
+        ] = {}  # sizes and times of the mirror's files that the store has
         self.checkpoints = RemoteCheckpoints(self.objects, path)
 
     def check(self) -> None:
-        """RemoteError in one line when the store is out of reach or cannot be written."""
+        """RemoteError when the store cannot be reached or written."""
         key = f".probe-{os.getpid()}-{time.time_ns():x}"
-        waits, self.objects.waits = self.objects.waits, ()
-        try:
+        with self._without_retries():
             self.objects.write(key, b"")
             self.objects.delete(key)
-        finally:
-            self.objects.waits = waits
 
     @contextmanager
     def once(self) -> Iterator[None]:
-        """Try everything once, and bear it when the store is out of reach for now."""
+        """Best effort: try each item once, ignore an unreachable store."""
+        with self._without_retries(), suppress(RemoteError):
+            yield
+
+    @contextmanager
+    def _without_retries(self) -> Iterator[None]:
         waits, self.objects.waits = self.objects.waits, ()
         try:
-            with suppress(RemoteError):
-                yield
+            yield
         finally:
             self.objects.waits = waits
 
     def lock(self, sweep: str) -> AbstractContextManager[None]:
-        """Hold a sweep on the store, see harness/remote/lock.py."""
-        return remote_lock.held(self.objects, sweep)
+        """Hold the sweep's lock on the store, see harness/remote/lock.py."""
+        return hold_sweep(self.objects, sweep)
 
     def pull(self, sweep: str | None = None, *, held: bool = False) -> None:
-        """Bring every small file of a sweep, or of all, into the mirror; no weights.
+        """Copy the small files of a sweep, or of all sweeps, into the mirror; no weights.
 
-        What the mirror knows better (a trial that went further here) stays. A sweep that the store
-        does not have any more is set aside, never brought back to life. held: the caller has the
-        sweep's locks, here and there, so that what the mirror knows better goes up.
+        A trial that is further in the mirror stays. A sweep that the store no longer has is set
+        aside and never copied back. held: the caller holds the sweep's local and remote locks, so
+        trials that are further in the mirror are copied to the store.
         """
-        entries = self.objects.list(core_paths.check_name(sweep) if sweep else "")
+        entries = self.objects.list(check_name(sweep) if sweep else "")
         of_sweep: dict[str, dict[str, Entry]] = {}
         for key, entry in entries.items():
             name, _, rest = key.partition("/")
@@ -105,7 +107,7 @@ class Mirror:
                     self._pull_sweep(pool, name, found, held)
 
     def pull_trial(self, trial_dir: Path, *, whole: bool = False) -> None:
-        """Bring one trial into the mirror; `whole`: with the weights of its checkpoints."""
+        """Copy one trial into the mirror; `whole`: with the weights of its checkpoints."""
         prefix = self._key(trial_dir)
         self._pull_trial(trial_dir, self.objects.list(prefix))
         if whole:
@@ -113,11 +115,11 @@ class Mirror:
                 self.checkpoints.pull(trial_dir / "checkpoints", name)
 
     def fetch(self, trial_dir: Path) -> None:
-        """Bring the weights of a trial's best checkpoint, if they are not here."""
+        """Copy the weights of a trial's best checkpoint into the mirror, if they are not there."""
         self.checkpoints.pull(trial_dir / "checkpoints", "best")
 
     def push_trial(self, trial_dir: Path) -> None:
-        """Send what has changed in a trial's folder, its status last; for its only writer."""
+        """Copy a trial's changed files to the store, its status last; for its only writer."""
         self._push(trial_dir / "config.json")
         self.checkpoints.push(trial_dir / "checkpoints", "last")
         self.push_episodes(trial_dir / "episodes")
@@ -129,7 +131,7 @@ class Mirror:
             self.objects.delete(self._key(trial_dir / "error.txt"))  # of an earlier attempt
 
     def push_episodes(self, folder: Path, removed: Iterable[Path] = ()) -> None:
-        """Send the new files of an episodes' folder, and only then remove what they replace."""
+        """Copy new files of an episodes' folder to the store, then remove those they replace."""
         for path in sorted(folder.glob("*.parquet")):
             self._push(path)
         if folder.parent.parent.name == _EVALUATIONS:
@@ -138,13 +140,13 @@ class Mirror:
             self.objects.delete(self._key(path))
 
     def push_plan(self, sweep: str) -> None:
-        """Send what the driver knows: plan.json and the order of a search."""
+        """Copy the driver's own files to the store: plan.json and the order of a search."""
         for path in sorted((self.path / sweep).glob("*.json")):
             if not path.name.startswith("."):
                 self._push(path)
 
     def push_derived(self, sweep: str) -> None:
-        """Send what follows from the trials and people read: tables, answers, the page."""
+        """Copy derived files to the store: tables, figures, videos, answers, the page."""
         folder = self.path / sweep
         paths = [path for path in folder.glob("*") if path.suffix in (".json", ".md", ".html")]
         paths += [path for name in _DERIVED for path in (folder / name).rglob("*")]
@@ -157,7 +159,7 @@ class Mirror:
     ) -> None:
         folder = self.path / sweep
         with files.lock(folder / ".lock") as free:
-            if free or held:  # otherwise a sweep runs here, and its own files are newer
+            if free or held:  # otherwise a sweep runs here, and its local files are newer
                 self._bring(pool, [e for name, e in found.items() if _is_top(name)])
         trials: dict[str, dict[str, Entry]] = {}
         for name, entry in found.items():
@@ -174,10 +176,10 @@ class Mirror:
             self.push_trial(folder / "trials" / id_)
 
     def _pull_trial(self, trial_dir: Path, entries: Mapping[str, Entry]) -> bool:
-        """Bring the small files of a trial; return whether the mirror's is further than it."""
+        """Copy a trial's small files into the mirror; return whether the mirror's is further."""
         prefix = self._key(trial_dir)
         status_key = f"{prefix}/status.json"
-        # Read first and written last: whatever is read in between is at least as new.
+        # Read first and written last, so all files read in between are at least as new.
         entry = entries.get(status_key)
         local = TrialFolder(trial_dir).read_status()
         if entry is not None and local and self._is_same(entry):
@@ -215,7 +217,7 @@ class Mirror:
         except ValueError as error:
             if isinstance(error, UserError):
                 raise
-            return b"", {}  # no whole status: as if it had not begun
+            return b"", {}  # not a whole status: the same as none
         return content, status if isinstance(status, dict) else {}
 
     def _bring(self, pool: ThreadPoolExecutor, entries: Iterable[Entry]) -> None:
@@ -234,12 +236,12 @@ class Mirror:
         with files.atomic(path) as file:
             file.write(content)
         if entry is not None and entry.size == len(content):
-            # Sweeps are ordered by their plans' times, and what is here is not asked for again.
+            # Sweeps are ordered by their plans' times, and an unchanged file is not copied again.
             os.utime(path, (entry.written, entry.written))
         self._note(path)
 
     def _is_same(self, entry: Entry) -> bool:
-        """Whether the mirror's file surely is this object."""
+        """Return whether the mirror's file certainly has the content of this object."""
         try:
             status = (self.path / entry.key).stat()
         except FileNotFoundError:
@@ -277,12 +279,12 @@ class Mirror:
             )
             aside.mkdir(parents=True)
             for path in folder.iterdir():
-                if path.name != ".lock":  # it is held
+                if path.name != ".lock":  # it is locked
                     path.rename(aside / path.name)
 
 
 def rank(status: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Order the states of one trial: of two copies the higher one is to be believed."""
+    """Return a key that orders the statuses of one trial: the higher of two copies is valid."""
 
     def number(name: str) -> int:
         value = status.get(name)

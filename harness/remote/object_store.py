@@ -1,4 +1,4 @@
-"""Objects on a store that pyarrow knows (s3, gs, abfs, hdfs): read, write, list, patiently."""
+"""Objects on a store that pyarrow supports (s3, gs, abfs, hdfs), with retries."""
 
 import re
 import time
@@ -16,12 +16,12 @@ from harness.core.text import one_line
 MAX_OBJECT_BYTES = 4 * 2**30
 
 
-# Between the attempts at one object, on top of the client's own; half a minute in all with them.
+# Seconds between attempts; with the client's own retries half a minute in total.
 WAITS = (0.5, 1.0, 2.0, 4.0)
 SETTLING_NS = 2 * 10**9
 
 
-# A bucket may be written by strangers, and its keys become paths here.
+# Keys become local paths, and others may write to the bucket.
 _SAFE = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _REFUSED = (
     "ACCESS_DENIED",
@@ -33,20 +33,19 @@ _REFUSED = (
     "HTTP STATUS 403",
 )
 _NO_BUCKET = ("NO_SUCH_BUCKET",)
-_FLAT = ("s3", "gcs")  # no folders: a key is all there is
+_FLAT = ("s3", "gcs")  # without folders
 T = TypeVar("T")
 
 
 class RemoteError(UserError):
-    """The store of the results did not do what was asked of it, and trying again did not help."""
+    """An operation on the results' store failed, also after retries."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One object: its key below the root, its bytes, when it was written by the store's clock.
+    """One object: its key below the root, its size, and its time of writing by the store's clock.
 
-    Stores tell times in whole seconds: of an object that was written in the last ones before a
-    look, another of the same size may follow unseen. It is not settled.
+    settled: no later object of the same size can have this time, which stores give in seconds.
     """
 
     key: str
@@ -56,10 +55,10 @@ class Entry:
 
 
 class Objects:
-    """The objects below one URI, named by keys that are relative to it.
+    """The objects below one URI, with keys relative to it.
 
-    What goes wrong for a moment is tried again after each of `waits` seconds, and is a RemoteError
-    after the last. FileNotFoundError stays what it is.
+    Temporary failures are retried after each of `waits` seconds, then raise RemoteError.
+    FileNotFoundError is passed on.
     """
 
     def __init__(self, uri: str, *, waits: Sequence[float] = WAITS) -> None:
@@ -70,11 +69,11 @@ class Objects:
                 "a store's keys are given by the environment (AWS_ACCESS_KEY_ID, "
                 "AWS_SECRET_ACCESS_KEY, ...), for a URI is printed and stored; --results holds some"
             )
-        # A small object is one request then, not three.
-        quick = "allow_delayed_open=true"
-        asked = f"{uri}{'&' if parts.query else '?'}{quick}" if parts.scheme == "s3" else uri
+        # With this option a small object takes one request instead of three.
+        option = "allow_delayed_open=true"
+        full_uri = f"{uri}{'&' if parts.query else '?'}{option}" if parts.scheme == "s3" else uri
         try:
-            self.system, self.root = fs.FileSystem.from_uri(asked)
+            self.system, self.root = fs.FileSystem.from_uri(full_uri)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise UserError(
                 f"--results takes a folder or the URI of a store, given {one_line(uri)[:200]!r}: "
@@ -90,13 +89,13 @@ class Objects:
                 content: bytes = stream.read(limit + 1)
             return content
 
-        content = self._patiently("read", key, action)
+        content = self._with_retries("read", key, action)
         if len(content) > limit:
             raise RemoteError(f"{self.uri}/{key} must be at most {limit} bytes")
         return content
 
     def write(self, key: str, content: bytes) -> None:
-        """Put an object in place of the one before it: readers see the old one or the new one."""
+        """Write an object; readers see the earlier one or the new one."""
 
         def action() -> None:
             path = self._path(key)
@@ -105,26 +104,26 @@ class Objects:
             with self.system.open_output_stream(path) as stream:
                 stream.write(content)
 
-        self._patiently("written", key, action)
+        self._with_retries("written", key, action)
 
     def delete(self, key: str) -> None:
-        """Remove an object, if it is there."""
+        """Remove an object if it exists."""
         try:
-            self._patiently("removed", key, lambda: self.system.delete_file(self._path(key)))
+            self._with_retries("removed", key, lambda: self.system.delete_file(self._path(key)))
         except FileNotFoundError:
             return
 
     def written(self, key: str) -> float | None:
-        """Return when an object was written, by the store's clock; None without one."""
-        info = self._patiently("read", key, lambda: self.system.get_file_info(self._path(key)))
+        """Return the time of writing by the store's clock; None without such an object."""
+        info = self._with_retries("read", key, lambda: self.system.get_file_info(self._path(key)))
         return info.mtime_ns / 1e9 if info.type == fs.FileType.File else None
 
     def list(self, prefix: str = "") -> dict[str, Entry]:
-        """Return every object below a prefix (a folder) by its key; odd names are left out."""
+        """Return the objects below a prefix (a folder) by key; unsafe keys are left out."""
         path = self._path(prefix) if prefix else self.root
         selector = fs.FileSelector(path, recursive=True)
         try:
-            infos = self._patiently("read", prefix, lambda: self.system.get_file_info(selector))
+            infos = self._with_retries("read", prefix, lambda: self.system.get_file_info(selector))
         except FileNotFoundError:
             return {}
         files = [info for info in infos if info.type == fs.FileType.File]
@@ -142,30 +141,30 @@ class Objects:
             raise RemoteError(f"an object's key is names with '/' between, given {key[:200]!r}")
         return f"{self.root}/{key}"
 
-    def _patiently(self, done: str, key: str, action: Callable[[], T]) -> T:
+    def _with_retries(self, done: str, key: str, action: Callable[[], T]) -> T:
         for wait in (*self.waits, None):
             try:
                 return action()
             except FileNotFoundError:
                 raise
             except (OSError, pa.ArrowException) as error:
-                lasting = explain(error)
-                if lasting is None and wait is not None:
+                permanent = explain(error)
+                if permanent is None and wait is not None:
                     time.sleep(wait)
                     continue
-                why = lasting or f"it cannot be reached ({one_line(error)[-160:]})"
+                why = permanent or f"it cannot be reached ({one_line(error)[-160:]})"
                 where = f"{self.uri}/{key}" if key else self.uri
                 raise RemoteError(f"{where} cannot be {done}: {why}") from error
         raise AssertionError
 
 
 def is_safe(key: str) -> bool:
-    """Whether a key can be a path below a folder."""
+    """Return whether a key is safe as a path below a folder."""
     return all(_SAFE.fullmatch(part) and part not in (".", "..") for part in key.split("/"))
 
 
 def explain(error: Any) -> str | None:
-    """Return what a store's refusal means in words, None for what may pass by itself."""
+    """Return the meaning of a store's error, None for one that may be temporary."""
     text = str(error).upper()
     if any(word in text for word in _NO_BUCKET):
         return "there is no such bucket"

@@ -1,30 +1,32 @@
-"""Results under a URI: the folder that all code works on then, and a trial's way there and back."""
+"""Results under a URI: opens their local mirror, and copies a trial between it and the store."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.core import paths
 from harness.core.paths import is_uri
+from harness.core.throttle import Throttle
 from harness.remote.mirror import Mirror
-from harness.remote.object_store import RemoteError as RemoteError
+from harness.remote.object_store import RemoteError
 from harness.storage.trial_folder import TrialFolder
 
-# Like a trial's saving of checkpoints: pushing takes at most this share of its time.
+# The share of a trial's time for copying to the store, as for saving checkpoints.
 PUSHING_SHARE = 0.02
 
 
 def opened(results: Path | str) -> tuple[Path, Mirror | None]:
-    """Return the folder that results are read from and written to, and its store for a URI."""
-    if not paths.is_uri(results):
+    """Return the local folder of results, and its mirror if they are on an object store."""
+    if not is_uri(results):
         return Path(results).expanduser(), None
     mirror = Mirror(str(results))
     return mirror.path, mirror
 
 
-def local(results: Path | str, sweep: str | None = None) -> Path:
-    """Return the folder to read results from; for a URI, its small files are brought here first."""
+def readable_results(results: Path | str, sweep: str | None = None) -> Path:
+    """Return the local folder of results, into which small files of a store are copied first.
+
+    sweep: of this sweep only. UserError when the store cannot be read.
+    """
     path, mirror = opened(results)
     if mirror is not None:
         mirror.pull(sweep)
@@ -33,7 +35,7 @@ def local(results: Path | str, sweep: str | None = None) -> Path:
 
 @contextmanager
 def job(uri: str, sweep: str, id_: str) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """Work on a sweep's trial on any machine: yields its folder there, and what `carried` does."""
+    """Run a trial of a sweep on any machine: yields its local folder, and as `carried` does."""
     mirror = Mirror(uri)
     trial_dir = mirror.path / sweep / "trials" / id_
     with carried(mirror, trial_dir) as push:
@@ -42,24 +44,20 @@ def job(uri: str, sweep: str, id_: str) -> Iterator[tuple[Path, Callable[[], Non
 
 @contextmanager
 def carried(mirror: Mirror, trial_dir: Path) -> Iterator[Callable[[], None]]:
-    """Work on a trial whose results lie on a store.
+    """Run a trial whose results lie on a store.
 
-    Before: the store's state is brought here, to go on from. The callable yielded is called now
-    and then, and sends what has changed when it is time; a store out of reach is tried again later.
-    At the end all is sent; RemoteError when that cannot be done, and everything is still here.
+    First the trial is copied from the store, to continue from there. The yielded callable copies
+    changes to the store, at most for a share of the time; a store that cannot be reached is tried
+    again later. At the end everything is copied; RemoteError when that fails, and the local files
+    stay.
     """
     mirror.pull_trial(trial_dir, whole=True)
-    pushed_at, took = time.monotonic(), 0.0
+    pushing = Throttle()
 
     def push() -> None:
-        nonlocal pushed_at, took
-        began = time.monotonic()
-        if (began - pushed_at) * PUSHING_SHARE < took:
-            return
-        with mirror.once():  # at the trial's end the store has to answer
-            mirror.push_trial(trial_dir)
-        pushed_at = time.monotonic()
-        took = pushed_at - began
+        if pushing.due(PUSHING_SHARE):
+            with pushing.timed(), mirror.once():
+                mirror.push_trial(trial_dir)
 
     try:
         yield push
@@ -71,15 +69,3 @@ def carried(mirror: Mirror, trial_dir: Path) -> Iterator[Callable[[], None]]:
             folder.state = folder.read_status()
             folder.write_failure(error)
             raise
-
-
-def readable_results(results: Path | str, sweep: str | None = None) -> Path:
-    """Return the folder to read results from; a URI's small files are brought to its mirror first.
-
-    `sweep`: of this sweep alone. UserError when the store cannot be read.
-    """
-    if not is_uri(results):
-        return Path(results).expanduser()
-    pass  # half a second of import that folders do not need
-
-    return local(str(results), sweep)

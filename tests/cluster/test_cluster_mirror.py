@@ -324,7 +324,7 @@ def test_a_sweep_on_a_store_is_one_drivers_at_a_time(pair):
     here, there = pair
     with lock.held(here.objects, "sweep", settle=0):
         with (
-            pytest.raises(UserError, match=r"is being run by process \d+ on .*, heard of \d+ s"),
+            pytest.raises(UserError, match=r"is being run by process \d+ on .*, last heartbeat \d+ s"),
             lock.held(there.objects, "sweep", settle=0),
         ):
             pass
@@ -342,7 +342,7 @@ def test_a_silent_lock_is_taken_over(pair, change):
     here.objects.write("sweep/.lock.json", json.dumps(left).encode())
     if "machine" in change:  # nobody here knows whether it lives, but that it is silent
         with (
-            pytest.raises(UserError, match="heard of"),
+            pytest.raises(UserError, match="last heartbeat"),
             lock.held(there.objects, "sweep", settle=0),
         ):
             pass
