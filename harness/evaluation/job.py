@@ -171,9 +171,9 @@ class _Run:
 
     def print_paths(self, console: Console) -> None:
         """Print the paths of rows and videos, each on one line, so that it can be copied."""
-        paths = [("rows", self.path)] if self.path is not None else []
-        paths += [("gif" if path.suffix == ".gif" else "video", path) for path in self.videos]
-        for what, path in paths:
+        made = [("rows", self.path)] if self.path is not None else []
+        made += [("gif" if path.suffix == ".gif" else "video", path) for path in self.videos]
+        for what, path in made:
             shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
             console.print(f"{what}: {shown}", soft_wrap=True, highlight=False, markup=False)
 

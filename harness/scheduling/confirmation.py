@@ -10,8 +10,8 @@ from typing import Any
 from harness.config.search_spec import Confirm
 from harness.config.trial_config import config_hash
 from harness.core import files
-from harness.scheduling.jobs import WAIT, Job, Parameters, SearchSource, Wait
-from harness.scheduling.search_history import CONFIRMATION, SearchRun
+from harness.scheduling.jobs import WAIT, Job, Parameters, Wait
+from harness.scheduling.search_history import CONFIRMATION, SearchJobs, SearchRun
 
 TEXT = "How good are the search's best parameters with training seeds that it has not seen?"
 
@@ -23,7 +23,7 @@ class ConfirmJobs:
     the search was shorter and had other winners.
     """
 
-    def __init__(self, jobs: SearchSource, run: SearchRun) -> None:
+    def __init__(self, jobs: SearchJobs, run: SearchRun) -> None:
         assert run.search.confirm is not None, "only for a search with a confirmation"
         self.jobs, self.run = jobs, run
         self.confirm: Confirm = run.search.confirm
@@ -47,10 +47,6 @@ class ConfirmJobs:
     def full_trials(self) -> float:
         """The approximate number of trials of full length that all these jobs amount to."""
         return self.jobs.full_trials + len(self._queue) + self._expected
-
-    def ranking(self) -> list[tuple[int, Parameters]]:
-        """Return the search's numbers and parameters, the best first."""
-        return self.jobs.ranking()
 
     def next(self) -> Job | Wait | None:
         """Return the next job; WAIT while the last ones of the search run."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.scheduling.confirmation import ConfirmJobs
-from harness.scheduling.jobs import Job, Parameters, SearchSource
+from harness.scheduling.jobs import Job, SearchSource
 from harness.scheduling.search_history import SearchJobs, SearchRun, finite_score
 from harness.scheduling.successive_halving import HalvingJobs
 
@@ -56,9 +56,8 @@ class FullJobs(SearchJobs):
         """Record a score; the sampler gets the mean when all training seeds are done."""
         self._record(job.info["number"], job.train_seed, status)
 
-    def ranking(self) -> list[tuple[int, Parameters]]:
-        """Return numbers and parameters, the best first; those without a score are left out."""
-        return [(number, self._parameters[number]) for number in self._ranked(self._scores)]
+    def _order(self) -> list[int]:
+        return self._ranked(self._scores)
 
     def _record(self, number: int, seed: int, status: Mapping[str, Any]) -> None:
         scores = self._scores.setdefault(number, {})

@@ -185,6 +185,3 @@ class SearchSource(Jobs, Protocol):
     @property
     def full_trials(self) -> float:
         """The approximate number of trials of full length that all these jobs amount to."""
-
-    def ranking(self) -> list[tuple[int, Parameters]]:
-        """Return numbers and parameters, the best first; those without a score are left out."""

@@ -1,7 +1,8 @@
 """A search in its sweep's folder: what earlier runs have left of it, and its jobs."""
 
 import math
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from harness.config.domains import Axis
 from harness.config.search_spec import Search
 from harness.config.trial_config import config_hash, trial_id
 from harness.core import files
-from harness.scheduling.jobs import Job, Parameters, Statuses
+from harness.scheduling.jobs import Job, Parameters, SearchSource, Statuses
 from harness.scheduling.samplers import config_of, make_sampler
 from harness.storage import table_schemas
 from harness.storage.trial_folder import TrialFolder
@@ -119,7 +120,7 @@ class SearchRun:
         return Earlier(dict(sorted(found.items())), statuses, following)
 
 
-class SearchJobs:
+class SearchJobs(SearchSource):
     """What every kind of search shares; begins with the parameters that earlier runs have used."""
 
     def __init__(self, run: SearchRun) -> None:
@@ -134,6 +135,13 @@ class SearchJobs:
     def begun(self) -> tuple[Job, ...]:
         """The jobs that an earlier run has begun and this one is to run."""
         return tuple(self._queue)
+
+    def ranking(self) -> list[tuple[int, Parameters]]:
+        """Return numbers and parameters, the best first; those without a score are left out."""
+        return [(number, self._parameters[number]) for number in self._order()]
+
+    @abstractmethod
+    def _order(self) -> Iterable[int]: ...
 
     @property
     def _left(self) -> int:

@@ -160,12 +160,12 @@ class HalvingJobs(SearchJobs):
         by_step = selection_scores(self.run.directory / "trials" / job.id)
         self._record(decision, job.train_seed, status, by_step, over=True)
 
-    def ranking(self) -> list[tuple[int, Parameters]]:
-        """Return numbers and parameters: those of the highest level first, of these the best."""
+    def _order(self) -> dict[int, None]:
+        """Return the numbers of the highest level first, of these the best first."""
         found: dict[int, None] = {}
         for level in reversed(range(self.top + 1)):
             found |= dict.fromkeys(self._ranked(self._scores[level]))
-        return [(number, self._parameters[number]) for number in found]
+        return found
 
     def _promotion(self) -> Decision | None:
         """Return the promotion that the rule demands, from the highest rung down."""

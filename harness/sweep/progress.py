@@ -94,11 +94,10 @@ class Progress:
             self._taken += took
         count = f"[{self._over}/{self.total}]"
         if good:
-            what = (
-                f"score {status['select_score']:.3f}, success {status['select_success_rate']:.0%}"
-            )
+            score = f"validation score {status['select_score']:.3f}"
+            success = f"success {status['select_success_rate']:.0%}"
             at = f" at step {status['step']}" if state == "stopped" else ""
-            line = Text(f"{count} {state:<9} {job.label}: {what}{at}, {duration(took)}")
+            line = Text(f"{count} {state:<9} {job.label}: {score}, {success}{at}, {duration(took)}")
         else:
             line = Text(f"{count} failed    {job.label}: {status.get('error')}", style="red")
         self._say(line)

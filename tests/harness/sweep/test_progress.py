@@ -32,7 +32,7 @@ def test_a_pipe_gets_plain_lines_without_any_control_character():
         bar.end(job(1), {"status": "failed", "error": "boom"})
     lines = shown(console).splitlines()
     assert lines == [
-        "[1/2] finished  negatives / 8 uniform, seed 0: score 0.250, success 50%, 0 s",
+        "[1/2] finished  negatives / 8 uniform, seed 0: validation score 0.250, success 50%, 0 s",
         "[2/2] failed    negatives / 8 uniform, seed 1: boom",
     ]
     assert "\x1b" not in shown(console)
@@ -45,7 +45,7 @@ def test_what_a_search_stops_is_no_failure():
         bar.end(job(0), {**FINISHED, "status": "stopped", "step": 50})
         bar.start(job(0))
     text = shown(console)
-    assert "stopped   negatives / 8 uniform, seed 0: score 0.250, success 50% at step 50" in text
+    assert "stopped   negatives / 8 uniform, seed 0: validation score 0.250, success 50% at step 50" in text
     assert "0 of 3 finished, 1 running, 1 stopped early, 0 failed" in text
 
 
