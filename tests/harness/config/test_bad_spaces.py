@@ -10,6 +10,7 @@ import run_sweep
 from harness.config import plan as space
 from harness.config import strict_yaml
 from harness.config.plan import plan
+from harness.config.search_spec import SAMPLERS
 from harness.core import errors
 from harness.core.errors import UserError
 
@@ -153,8 +154,8 @@ def test_words_stay_words_and_numbers_numbers(tmp_path):
         ("select.seeds: [8]", "an axis or a fixed setting, given both"),
     ],
 )
-@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
-def test_bad_axes_name_their_line_for_every_sampler(tmp_path, axis, rule, sampler):
+def test_bad_axes_name_their_line(tmp_path, axis, rule):
+    sampler = SAMPLERS[len(axis) % 3]  # each axis with one of them
     path = tmp_path / "x.yaml"
     path.write_text(
         "version: 1\n"

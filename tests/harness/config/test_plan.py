@@ -1,5 +1,6 @@
 import dataclasses
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -303,8 +304,6 @@ def test_the_optuna_space_is_a_search():
 
 
 def test_ten_thousand_trials_are_planned_in_seconds(write):
-    import time
-
     path = write(
         "version: 1\nquestions:\n  q:\n    grid: {train.steps: ["
         + ", ".join(str(n) for n in range(1, 101))
@@ -315,3 +314,23 @@ def test_ten_thousand_trials_are_planned_in_seconds(write):
     start = time.process_time()
     assert len(space.plan(path).trials) == 10_001
     assert time.process_time() - start < 10
+
+
+CHUNKS = """
+version: 1
+base: {policy.inference.sampler: dfo, policy.negatives.sampler: mixture}
+questions:
+  chunks:
+    ask: How long?
+    grid: {policy.action_horizon: [2, 4, 8]}
+"""
+
+
+def test_arms_with_joint_dfo_over_chunks_are_warned_of(write):
+    found = space.plan(write(CHUNKS)).warnings
+    assert [text.split(":")[0] for text in found] == ["action_horizon 4", "action_horizon 8"]
+    assert all('energy.conditionals "steps"' in text for text in found)
+    assert space.plan(write(CHUNKS.replace("[2, 4, 8]", "[2]"))).warnings == []
+    base = CHUNKS[: CHUNKS.index("questions")].replace("dfo", "dfo, policy.action_horizon: 4")
+    axes = 'search: {ask: "Which?", trials: 3, axes: {policy.energy.width: [8, 16]}}'
+    assert len(space.plan(write(base + axes)).warnings) == 1
