@@ -1,4 +1,4 @@
-"""Verdicts follow from the numbers by the rule, and foreign text stays text."""
+"""Verdicts follow from the numbers by the rule, and text from files is escaped."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A sweep's pictures are of its own rows, are made once, and survive being interrupted."""
+"""Animations show episodes of the tables, are drawn once, and survive an interruption."""
 
 import json
 from pathlib import Path

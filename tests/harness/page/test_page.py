@@ -1,4 +1,4 @@
-"""The page of a sweep in every state that a folder can be in, and of strangers' folders."""
+"""The page of a sweep in every state of its folder, and of untrusted folders."""
 
 import html
 import json
@@ -48,7 +48,7 @@ def written(folder: Path) -> str:
 
 
 def words(text: str) -> str:
-    """What a reader sees, in one line."""
+    """The visible text, on one line."""
     text = re.sub(r"<(style|script|title|desc)>.*?</\1>", " ", text, flags=re.DOTALL)
     return " ".join(re.sub(r"<[^>]*>", " ", text).split())
 

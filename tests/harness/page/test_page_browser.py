@@ -1,4 +1,4 @@
-"""The page in a real browser: it loads alone, sorts, filters, fits, prints, and can be read."""
+"""The page in a real browser: it needs no network, sorts, filters, fits, prints, is readable."""
 
 import io
 import json
@@ -33,7 +33,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of a sweep with all that a page can hold; its names are a stranger's."""
+    """The page of a sweep with every section; its names are untrusted."""
     folder = tmp_path_factory.mktemp("browser") / "made"
     size = generated_sweep.Size(
         configs=7, questions=2, train_seeds=2, select=30, report=30, epochs=5
@@ -60,7 +60,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Shown:
-    """A page on a screen of some width, with what it asked for and complained of."""
+    """A page at some width, with its requests and its complaints."""
 
     def __init__(self, browser: Any, report: Path, width: int, **options: Any) -> None:
         self.complaints: list[str] = []

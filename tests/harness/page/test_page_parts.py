@@ -1,4 +1,4 @@
-"""The page's parts: text stays text, values land where their axis says, strangers stay outside."""
+"""Parts of the page: text is escaped, values are placed correctly, untrusted files refused."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Every command on every kind of results folder: a clear word, nothing wrong shown, nothing run."""
+"""Every command on every kind of broken results folder: a clear message and no wrong number."""
 
 import json
 import shutil
@@ -125,7 +125,7 @@ def split(line: str) -> list[str]:
 
 
 def expected(state: Callable[[Path], None]) -> dict[str, str]:
-    """A word of what each command must say in this state."""
+    """Some text that each command must print in this state."""
     return {
         "empty": {"show": "a sweep is needed", "sql": "a sweep is needed", "list": "holds no"},
         "begun": {"show": "4 pending", "best": "needs a finished", "watch": "4 pending"},

@@ -1,4 +1,4 @@
-"""What the results command says is true, fits the terminal, and carries nobody's control codes."""
+"""The results command: true numbers, output that fits the terminal, no control characters."""
 
 import csv
 import io

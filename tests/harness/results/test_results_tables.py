@@ -1,4 +1,4 @@
-"""Results by SQL and as files: what comes out is what is in the tables; a query reaches no file."""
+"""SQL and export: the rows are those of the tables, and a query cannot read files."""
 
 import csv
 import json

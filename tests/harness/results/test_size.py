@@ -1,4 +1,4 @@
-"""What reads results is bounded in time and memory, and the benchmarks of it run."""
+"""Reading results takes bounded time and memory, and the benchmarks run."""
 
 import re
 import subprocess

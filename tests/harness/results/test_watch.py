@@ -1,4 +1,4 @@
-"""A running sweep is watched through its files: what runs, what is left, when it is over."""
+"""A running sweep is watched through its files: running trials, time left, its end."""
 
 import io
 import json
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def running(tiny_results: Path) -> Path:
-    """The sweep `tiny` with a live holder: one finished, one running, one failed, one pending."""
+    """The sweep `tiny` with a live process: one finished, one running, one failed, one pending."""
     folder = tiny_results / "tiny"
     (folder / ".lock").write_text(f"process {os.getpid()} on {platform.node()}\n")
     first, second, third = sorted((folder / "trials").iterdir())

@@ -1,4 +1,4 @@
-"""Cells say what an estimate says, and no more."""
+"""Cells of terminal tables, and the tables of an evaluation."""
 
 import io
 import math
@@ -101,7 +101,9 @@ def test_an_evaluation_in_numbers() -> None:
         "starts already solved at reset: 1",
     ):
         assert line in lines, lines
-    assert "inference 60 %, simulation 20 %, rendering 10 %, start-up and idle 10 %" in " ".join(lines)
+    assert "inference 60 %, simulation 20 %, rendering 10 %, start-up and idle 10 %" in " ".join(
+        lines
+    )
 
 
 def test_failed_episodes_are_not_counted() -> None:
