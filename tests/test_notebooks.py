@@ -112,7 +112,7 @@ def test_every_picture_and_file_that_the_method_names_exists():
     local = [name for name in named if not name.startswith("http")]
     assert len([name for name in local if name.endswith(".png")]) >= 6
     assert [name for name in local if not (ROOT / "docs" / name).exists()] == []
-    files = re.findall(r"`(ibc/\w+\.py|notebooks/\w+\.py)", text)
+    files = re.findall(r"`(ibc/[\w/]+\.py|notebooks/\w+\.py)", text)
     assert files
     assert [name for name in files if not (ROOT / name).is_file()] == []
 

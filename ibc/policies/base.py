@@ -74,10 +74,7 @@ class Policy(nn.Module, ABC):
 
     @abstractmethod
     def compute_loss(
-        self,
-        batch: Batch,
-        generator: torch.Generator,
-        augment: torch.Generator | None = None,
+        self, batch: Batch, generator: torch.Generator, augment: torch.Generator | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean loss of a batch of windows (raw observations and "action"), and metrics.
 

@@ -27,20 +27,14 @@ class MSEPolicy(Policy):
         self.head = MLP(sizes, config.energy.dropout)
 
     def compute_loss(
-        self,
-        batch: Batch,
-        generator: torch.Generator,
-        augment: torch.Generator | None = None,
+        self, batch: Batch, generator: torch.Generator, augment: torch.Generator | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean squared error; loss_ratio is its share of the error of the batch's mean action."""
         obs = self.prepare(batch)
         targets_BD, clipped = self.encode_targets(batch, obs)
         predicted_BD = self.head(self.encoder(obs, augment), augment)
         loss = (predicted_BD.float() - targets_BD).square().mean()
-        return loss, {
-            "loss_ratio": loss.detach() / _variance(targets_BD),
-            "clipped_share": clipped,
-        }
+        return loss, {"loss_ratio": loss.detach() / _variance(targets_BD), "clipped_share": clipped}
 
     def predictions(
         self, obs: Mapping[str, Tensor], generators: Sequence[torch.Generator]
@@ -61,10 +55,7 @@ class MDNPolicy(Policy):
         self.out = nn.Linear(config.energy.width, outputs)
 
     def compute_loss(
-        self,
-        batch: Batch,
-        generator: torch.Generator,
-        augment: torch.Generator | None = None,
+        self, batch: Batch, generator: torch.Generator, augment: torch.Generator | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Negative log likelihood per action dimension, in nats; it may well be negative.
 
@@ -124,10 +115,7 @@ class DiffusionPolicy(Policy):
         self.register_buffer("signal", diffusion.signal_shares(config.diffusion))
 
     def compute_loss(
-        self,
-        batch: Batch,
-        generator: torch.Generator,
-        augment: torch.Generator | None = None,
+        self, batch: Batch, generator: torch.Generator, augment: torch.Generator | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean squared error of the prediction at a noise level drawn for each window.
 

@@ -49,10 +49,7 @@ class IBCPolicy(Policy):
         return self.config.inference.warm_start > 0.0
 
     def compute_loss(
-        self,
-        batch: Batch,
-        generator: torch.Generator,
-        augment: torch.Generator | None = None,
+        self, batch: Batch, generator: torch.Generator, augment: torch.Generator | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """InfoNCE over the demonstrated action and `count` counter-examples, mean of all parts.
 
