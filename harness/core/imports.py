@@ -34,3 +34,25 @@ def load(name: str) -> Any:
         with importing():
             importlib.import_module(module)
     return getattr(sys.modules[module], attribute)
+
+
+class _NoPandas(importlib.abc.MetaPathFinder):
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError("pandas is not needed here", name=name)
+
+
+def keep_pandas_out() -> None:
+    """Make pyarrow in this process go without pandas, which takes half a second to import.
+
+    pyarrow imports pandas, where it is installed, the first time that a list becomes an array, to
+    ask whether the list is a Series. It asks once; others can import pandas afterwards.
+    """
+    if "pandas" in sys.modules:
+        return
+    finder = _NoPandas()
+    sys.meta_path.insert(0, finder)
+    try:
+        importlib.import_module("pyarrow").array([])
+    finally:
+        sys.meta_path.remove(finder)
