@@ -1,4 +1,4 @@
-"""The axes of a search: what one setting may be, read and checked by itself."""
+"""The domains of a search: the values that each searched setting can take."""
 
 import itertools
 import math
@@ -11,9 +11,9 @@ from harness.config.trial_config import DEFAULTS, ConfigError, flatten, resolve
 
 @dataclass(frozen=True)
 class Axis:
-    """What one setting may be: one of some choices, or a number in [low, high].
+    """The domain of one setting: a list of choices, or the numbers in [low, high].
 
-    log: search the logarithm evenly. whole: whole numbers only.
+    log: uniform in the logarithm. whole: whole numbers only.
     """
 
     choices: tuple[Any, ...] = ()
@@ -23,7 +23,7 @@ class Axis:
     whole: bool = False
 
     def holds(self, value: object) -> bool:
-        """Whether this value lies on the axis; True is not 1 and 1 is not 1.0 among choices."""
+        """Return whether the domain contains a value; among choices 1, 1.0 and True differ."""
         if self.choices:
             return any(type(value) is type(each) and value == each for each in self.choices)
         allowed = (int,) if self.whole else (int, float)
@@ -31,7 +31,7 @@ class Axis:
 
     @property
     def middle(self) -> Any:
-        """A value in the middle of the axis."""
+        """A value in the middle of the domain."""
         if self.choices:
             return self.choices[len(self.choices) // 2]
         middle = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
@@ -39,7 +39,7 @@ class Axis:
 
 
 def read_axis(key: str, given: object, fixed: Mapping[str, Any]) -> Axis:
-    """Read one axis over the fixed settings; ConfigError says what rule is broken."""
+    """Read the domain of a setting; ConfigError names the rule that is broken."""
     flatten({key: DEFAULTS.get(key)})
     if key in fixed:
         raise ConfigError(key, f"{key} must be an axis or a fixed setting, given both")
@@ -68,11 +68,11 @@ def read_axis(key: str, given: object, fixed: Mapping[str, Any]) -> Axis:
 
 
 def size(axes: Mapping[str, Axis]) -> float:
-    """Return how many points there are, infinity where an axis is a range."""
+    """Return the number of points, infinity if a domain is a range."""
     return math.prod(len(axis.choices) or math.inf for axis in axes.values())
 
 
 def product(axes: Mapping[str, Axis]) -> Iterator[dict[str, Any]]:
-    """Yield every point of axes that all have choices, the last axis the fastest."""
+    """Yield all points of domains with choices, in the order of nested loops."""
     for values in itertools.product(*(axis.choices for axis in axes.values())):
         yield dict(zip(axes, values, strict=True))

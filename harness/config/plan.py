@@ -1,9 +1,9 @@
-"""A search-space file -> a plan: every trial resolved, checked and known by its hash beforehand.
+"""Turns a search-space file into a plan: all trials with their configs and hashes.
 
-Overrides go on top of each other in this order: the defaults, base, the track, the budget, the
-budget's track, the arm. A preset is a whole recipe (all of policy and train) beneath the base,
-track or arm that names it; that of an arm lies beneath the budget too, which so can shorten it.
-Arms that resolve to the same config are one trial with several names.
+Later layers override earlier ones: the defaults, base, the track, the budget, the budget's track,
+the arm. A preset (all of policy and train) is the layer below the base, track or arm that names
+it; an arm's preset is below the budget too, so the budget can shorten it. Arms with the same
+config are one trial with several names.
 """
 
 import itertools
@@ -23,15 +23,15 @@ from ibc.config.policy import config_warnings
 
 VERSION = 1
 BASELINE = "baseline"
-ONLY_TRACK = "all"  # the track of a file that names none
+ONLY_TRACK = "all"  # the track of a file without tracks
 DEFAULT_BUDGET = "standard"
-OF_SEARCH = ("trials", "halving", "confirm")  # what a budget may say of a search
-OF_BUDGET = 2  # the last layers of a track: the budget's and its track's
+OF_SEARCH = ("trials", "halving", "confirm")  # what a budget may set for a search
+OF_BUDGET = 2  # the last layers of a track are the budget's and its track's
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One answer to a question: its name and the config that gives it."""
+    """One of the configs that a question compares."""
 
     name: str
     config_hash: str
@@ -49,7 +49,7 @@ class Question:
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """One config with one training seed; `names` are the (question, arm) pairs it stands for."""
+    """One config with one training seed; `names` are its (question, arm) pairs."""
 
     config: TrialConfig
     config_hash: str
@@ -65,9 +65,9 @@ class PlannedTrial:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep is to run; `trials` is empty where a search finds them as it goes.
+    """The trials of a sweep; `trials` is empty for a search, which makes them as it runs.
 
-    baselines: each track's config hash.
+    baselines: the config hash of each track's baseline.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Plan:
 
     @property
     def warnings(self) -> list[str]:
-        """What configs ask for although it is known to go wrong, each with the arms that do."""
+        """Warnings of settings that are known to perform badly, each with its arms."""
         found: dict[str, dict[str, None]] = {}
         for trial in self.trials:
             for text in config_warnings(trial.config.policy):
@@ -92,9 +92,9 @@ class Plan:
 
 
 def plan(path: Path, budget: str = DEFAULT_BUDGET, *, trials: int | None = None) -> Plan:
-    """Read a search space and return everything that it asks for within this budget.
+    """Read a search space and return its plan for this budget.
 
-    trials: how many trials a search makes, instead of the number in the file. UserError names the
+    trials: the number of trials of a search, instead of the one in the file. UserError names the
     file, the line and the rule that is broken.
     """
     file = SpaceFile(strict_yaml.read(path))
@@ -117,12 +117,10 @@ def plan(path: Path, budget: str = DEFAULT_BUDGET, *, trials: int | None = None)
         return Plan(name, budget, seeds, (), {}, (), search)
     of_search = [key for key in OF_SEARCH if key in chosen]
     if trials is not None or of_search == ["trials"]:
-        raise file.error(
-            budget_at, "a number of trials is set for a search, and there is none here"
-        )
+        raise file.error(budget_at, "a number of trials needs a search, and the file has none")
     if of_search:
         at = (*budget_at, of_search[0])
-        raise file.error(at, f"{of_search[0]} is set for a search, and there is none here")
+        raise file.error(at, f"{of_search[0]} needs a search, and the file has none")
     builder = _Builder(file, tracks)
     questions = builder.questions(root.get("questions", {}))
     planned = builder.trials(seeds)
@@ -160,7 +158,7 @@ def _tracks(
 
 
 class _Builder:
-    """Resolves arms and remembers under which names each config is asked for."""
+    """Resolves arms and collects the names of each config."""
 
     def __init__(self, file: SpaceFile, tracks: Mapping[str, list[Layer]]) -> None:
         self.file = file
@@ -187,11 +185,7 @@ class _Builder:
         content = self.file.section(where, given, ("ask", "tracks", "arms", "grid"))
         text = self.file.text((*where, "ask"), content.get("ask", ""))
         asked = content.get("tracks", list(self.tracks))
-        if (
-            not isinstance(asked, list)
-            or not asked
-            or any(track not in self.tracks for track in asked)
-        ):
+        if not isinstance(asked, list) or not asked or any(t not in self.tracks for t in asked):
             rule = f"tracks must list some of {', '.join(self.tracks)}, given {asked!r}"
             raise self.file.error((*where, "tracks"), rule)
         if ("arms" in content) == ("grid" in content):
@@ -200,14 +194,14 @@ class _Builder:
         asked = list(dict.fromkeys(asked))
         for track in asked:
             title = f"{name} ({track})" if len(asked) > 1 else name
-            answers = [Arm(BASELINE, self.baselines[track])]
-            beneath, budget = self.tracks[track][:-OF_BUDGET], self.tracks[track][-OF_BUDGET:]
+            found = [Arm(BASELINE, self.baselines[track])]
+            below, budget = self.tracks[track][:-OF_BUDGET], self.tracks[track][-OF_BUDGET:]
             for arm, (*preset, own) in arms:
-                layers = [*beneath, *preset, *budget, own]
-                answers.append(Arm(arm, self.add(track, layers, f"arm {arm!r}")))
-            for answer in answers:
-                self.names[answer.config_hash][title, answer.name] = None
-            yield Question(title, text, track, tuple(answers))
+                layers = [*below, *preset, *budget, own]
+                found.append(Arm(arm, self.add(track, layers, f"arm {arm!r}")))
+            for each in found:
+                self.names[each.config_hash][title, each.name] = None
+            yield Question(title, text, track, tuple(found))
 
     def arms(
         self, where: Location, content: Mapping[str, Any]
@@ -215,7 +209,8 @@ class _Builder:
         for name, overrides in self.file.labels((*where, "arms"), content["arms"]).items():
             at = (*where, "arms", name)
             if name == BASELINE:
-                raise self.file.error(at, f"the arm {BASELINE!r} is there without being named")
+                rule = f"the arm {BASELINE!r} is added by itself, and must not be given"
+                raise self.file.error(at, rule)
             yield name, self.file.layers(at, overrides)
 
     def grid(
@@ -237,7 +232,7 @@ class _Builder:
         self.check_size(("questions",), len(self.configs) * len(seeds))
         return tuple(
             PlannedTrial(config, hash_, seed, track, tuple(self.names[hash_]))
-            for seed in seeds  # a whole replicate first: an early look at the table is a fair one
+            for seed in seeds  # first one seed of all configs, to compare all arms early
             for hash_, (config, track) in self.configs.items()
         )
 

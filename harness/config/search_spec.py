@@ -1,4 +1,4 @@
-"""A search instead of named arms: its axes, how they are searched, how its best are confirmed."""
+"""Reads the search section of a search space: domains, sampler, halving, confirmation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,23 +17,23 @@ MAX_WINNERS = 100
 MAX_REPORT_SEEDS = 100_000
 
 
-# What decides at which steps a trial selects: the same for all trials of successive halving.
+# These settings determine when a trial selects: equal for all trials of successive halving.
 _LENGTH = ("train.steps", "train.epoch_steps", "select.every")
 Budget = tuple[Location, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Halving:
-    """Successive halving: of the trials at a rung, the best one in `factor` goes on to the next.
+    """Successive halving: at each rung the best 1 / `factor` of the trials are promoted.
 
-    first: optimiser steps of the first rung; every further one has `factor` times as many.
+    first: optimiser steps of the first rung; each further rung has `factor` times as many.
     """
 
     factor: int
     first: int
 
     def rungs(self, config: TrialConfig) -> tuple[int, ...]:
-        """Return the steps at which trials of this config pause, its end left out."""
+        """Return the steps of the rungs for this config, without its end."""
         steps, epoch = config.train.steps, config.train.epoch_steps
         found, rung = [], self.first
         while (at := -(-rung // epoch) * epoch) < steps:
@@ -44,7 +44,7 @@ class Halving:
 
 @dataclass(frozen=True)
 class Confirm:
-    """The best points are trained anew on these seeds and evaluated on so many report seeds."""
+    """The best points are trained again on these seeds and evaluated on report seeds."""
 
     winners: int
     train_seeds: tuple[int, ...]
@@ -55,8 +55,8 @@ class Confirm:
 class Search:
     """A search for the highest selection score.
 
-    sampler: "tpe" or "random", seeded by `seed`, or "grid", every point of the axes' product.
-    trials: how many points. fixed: the settings that every trial shares.
+    sampler: "tpe" or "random", seeded by `seed`, or "grid", all points of the domains' product.
+    trials: the number of points. fixed: the settings that all trials share.
     """
 
     text: str
@@ -74,7 +74,7 @@ class Search:
         return resolve(self.fixed, parameters)
 
     def describe(self) -> dict[str, Any]:
-        """Return what plan.json keeps of the search; rungs in optimiser steps."""
+        """Return the search as in plan.json; rungs in optimiser steps."""
         halving, confirm = self.halving, self.confirm
         return {
             "text": self.text,
@@ -123,7 +123,7 @@ def read_search(
     if sampler == "grid":
         count = part.grid(axes, fixed, trials)
     else:
-        # An exhausted space has no further point to ask for.
+        # There are no more trials than points.
         count = int(min(part.trials(trials), size(axes)))
     return Search(
         file.text((*where, "ask"), content.get("ask", "")),
@@ -147,7 +147,7 @@ class _Parts:
         self.file, self.where, self.content, self.budget = file, where, content, budget
 
     def find(self, key: str) -> tuple[Location, Any]:
-        """Return the place and the content of a part, None where there is none."""
+        """Return the place and the content of a part, None if absent."""
         at, chosen = self.budget
         if key in chosen:
             return (*at, key), chosen[key]
@@ -179,8 +179,8 @@ class _Parts:
         )
         if every == 0 or found.first % every:
             rule = (
-                "the first rung must be a multiple of select.every, so that trials pause where "
-                f"they select anyway, given first {found.first} and select.every {every}"
+                "the first rung must be a multiple of select.every, as trials pause where they "
+                f"select, given first {found.first} and select.every {every}"
             )
             raise self.file.error(first_at, rule)
         if not found.rungs(base):
@@ -208,7 +208,7 @@ class _Parts:
         )
 
     def grid(self, axes: Mapping[str, Axis], fixed: Mapping[str, Any], asked: int | None) -> int:
-        """Return the number of the grid's points, each of which is a config that may be run."""
+        """Return the number of points of a grid, after checking the config of each."""
         at = (*self.where, "axes")
         for key, axis in axes.items():
             if not axis.choices:

@@ -1,4 +1,4 @@
-"""The parts of a search-space file, each checked where it is read and named by its line."""
+"""Checked access to the parts of a search-space file; errors name the line."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ MAX_LABEL = 80
 
 @dataclass(frozen=True)
 class Layer:
-    """Flat overrides and the place in the file that they come from."""
+    """Overrides by dotted name, and their place in the file."""
 
     where: Location
     given: object
@@ -24,7 +24,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class SpaceFile:
-    """A parsed file; every method raises UserError with the file, the line and the rule."""
+    """A parsed file; all methods raise UserError with the file, the line and the rule."""
 
     document: Document
 
@@ -33,14 +33,14 @@ class SpaceFile:
         return self.document.error(where, rule)
 
     def mapping(self, where: Location, given: object) -> dict[str, Any]:
-        """Return what must be a mapping."""
+        """Return a mapping."""
         if not isinstance(given, dict):
             rule = f"{where[-1]} must be a mapping, given {_short(given)}"
             raise self.error(where, rule)
         return given
 
     def section(self, where: Location, given: object, known: Sequence[str]) -> dict[str, Any]:
-        """Return a mapping that may have the known keys alone."""
+        """Return a mapping with known keys only."""
         content = self.mapping(where, given)
         for key in content:
             if key not in known:
@@ -49,7 +49,7 @@ class SpaceFile:
         return content
 
     def labels(self, where: Location, given: object) -> dict[str, Any]:
-        """Return a mapping whose keys are names to be shown: short, printable, on one line."""
+        """Return a mapping whose keys are names to be shown: short and printable."""
         content = self.mapping(where, given)
         if not content:
             raise self.error(where, f"{where[-1]} must name at least one, given none")
@@ -62,7 +62,7 @@ class SpaceFile:
         return content
 
     def text(self, where: Location, given: object) -> str:
-        """Return a sentence on one line."""
+        """Return a text on one line."""
         if not isinstance(given, str):
             raise self.error(where, f"{where[-1]} must be a text, given {_short(given)}")
         return one_line(given)
@@ -94,7 +94,7 @@ class SpaceFile:
             raise self.error(_locate(where, given, error.key), str(error)) from None
 
     def layers(self, where: Location, given: object) -> list[Layer]:
-        """Return a mapping of settings and perhaps a preset: the preset's layer, then the own."""
+        """Return the layer of a preset, if one is named, and that of the other settings."""
         content = dict(self.mapping(where, given))
         if "preset" not in content:
             return [self.layer(where, content)]
@@ -120,7 +120,7 @@ class SpaceFile:
 
 
 def _locate(where: Location, given: object, key: str) -> Location:
-    """Return the deepest place under `where` that a dotted key (or its section) stands at."""
+    """Return the deepest place under `where` of a dotted key or its section."""
     if isinstance(given, dict):
         for part, content in given.items():
             if part == key or part.startswith(f"{key}."):

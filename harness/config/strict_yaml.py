@@ -1,7 +1,7 @@
-"""YAML without surprises: plain values only, every ambiguity refused with its file, line and rule.
+"""A strict YAML reader: plain values only; ambiguities are refused with file, line and rule.
 
-What is read is YAML 1.2's core: `1e-4` is a number, `yes` and `on` are words. Values are built
-here from the parser's events, so no tag can name a Python object and no alias can blow up.
+It follows the core schema of YAML 1.2: `1e-4` is a number, `yes` and `on` are strings. Values are
+built from the parser's events, so tags cannot name Python objects and aliases cannot explode.
 """
 
 import math
@@ -22,8 +22,8 @@ MAX_VALUES = 100_000
 Location = tuple[str | int, ...]
 
 
-# libyaml's parser in C, where PyYAML was built with it, as its wheels are.
-_QUICK = getattr(yaml, "CSafeLoader", None)
+# The parser in C, if PyYAML was built with libyaml, as its wheels are.
+_C_LOADER = getattr(yaml, "CSafeLoader", None)
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -37,16 +37,16 @@ _WORDS: dict[str, bool | None] = {
 
 @dataclass(frozen=True)
 class Document:
-    """A file's content: nested dicts, lists and plain values, and the line each one stands on."""
+    """A file's content: nested dicts, lists and plain values, and the line of each."""
 
     name: str
     content: dict[str, Any]
     lines: Mapping[Location, int]
 
     def error(self, where: Location, rule: str) -> UserError:
-        """Return the error that names the file, the line of this place (or its parent's), the rule.
+        """Return the error for a place, with the file, its line (or its parent's) and the rule.
 
-        `where` is the path of keys and list indices from the root.
+        where: the path of keys and list indices from the root.
         """
         for length in range(len(where), -1, -1):
             if where[:length] in self.lines:
@@ -68,7 +68,7 @@ def read(path: Path) -> Document:
 
 
 def parse(raw: bytes, name: str) -> Document:
-    """Parse the bytes of a YAML file, as `read` does; `name` is what errors call it."""
+    """Parse the bytes of a YAML file, as `read` does; `name` is its name in errors."""
     if len(raw) > MAX_BYTES:
         raise _error(name, 1, f"the file must be at most {MAX_BYTES // 1024} KiB")
     if raw.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
@@ -80,9 +80,9 @@ def parse(raw: bytes, name: str) -> Document:
         raise _error(
             name, line, f"the file must be UTF-8, given byte {raw[error.start]:#x}"
         ) from None
-    if _QUICK is not None:
-        with suppress(yaml.YAMLError):  # the other parser knows better words for what is wrong
-            return _Builder(name, text, _QUICK).read()
+    if _C_LOADER is not None:
+        with suppress(yaml.YAMLError):  # the parser in Python has clearer errors
+            return _Builder(name, text, _C_LOADER).read()
     return _Builder(name, text, yaml.SafeLoader).document()
 
 
@@ -90,7 +90,7 @@ class _Builder:
     def __init__(self, name: str, text: str, loader: Any) -> None:
         self.name = name
         self.text = text
-        # The events come one by one, so a bomb is noticed before it has been read whole.
+        # Events come one by one, so an alias bomb is found before it is expanded.
         self.events = yaml.parse(text, Loader=loader)
         self.lines: dict[Location, int] = {}
         self.anchors: dict[str, tuple[Any, int]] = {}
@@ -162,7 +162,9 @@ class _Builder:
                 raise self.error(line, "a key must be a plain word")
             if key.value in mapping:
                 first = self.lines[(*where, key.value)]
-                raise self.error(line, f"key {key.value!r} stands twice, first on line {first}")
+                raise self.error(
+                    line, f"key {key.value!r} must be given once, it is on line {first} too"
+                )
             self.count(1, line)
             mapping[key.value] = self.value(next(self.events), (*where, key.value))
             self.lines[(*where, key.value)] = line

@@ -1,4 +1,4 @@
-"""TrialConfig: everything that decides what a trial computes, its strict reading and its hash."""
+"""TrialConfig, all settings that determine a trial, with its strict reading and its hash."""
 
 import dataclasses
 import difflib
@@ -19,10 +19,10 @@ from ibc.config.training import SplitConfig, TrainConfig
 
 @dataclasses.dataclass(frozen=True)
 class SelectConfig:
-    """How the `best` checkpoint is chosen: rollouts on the environment seeds 200000...
+    """How the `best` checkpoint is selected: by rollouts on environment seeds from 200000 on.
 
-    seeds: how many episodes a rollout has. every: a rollout at the first epoch's end at or after
-    each multiple of so many optimiser steps, 0 for one at the end of the training alone.
+    seeds: episodes per rollout. every: optimiser steps between rollouts, which take place at ends
+    of epochs; 0 for one rollout at the end of training.
     """
 
     seeds: int = 50
@@ -40,14 +40,14 @@ class SelectConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrialConfig:
-    """One trial but for its training seed and the demonstrations it is given."""
+    """The settings of a trial, without its training seed and demonstrations."""
 
     split: SplitConfig = dataclasses.field(default_factory=SplitConfig)
     policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     select: SelectConfig = dataclasses.field(default_factory=SelectConfig)
 
-    @functools.cached_property  # a plan asks for it again for each training seed
+    @functools.cached_property  # used for each training seed of a plan
     def _hash(self) -> str:
         text = json.dumps(to_dict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -70,15 +70,15 @@ def _adapter() -> TypeAdapter[TrialConfig]:
 
 
 def to_dict(config: TrialConfig) -> dict[str, Any]:
-    """Return the config as nested plain values, as they are stored (tuples as lists)."""
+    """Return the config as nested plain values, with lists for tuples."""
     return _plain(config)  # type: ignore[no-any-return]
 
 
 def from_dict(content: Mapping[str, Any]) -> TrialConfig:
-    """Return the config of nested plain values; what is missing has its default.
+    """Return the config of nested plain values; missing settings have their defaults.
 
-    Strict: "3" is no number, 1.0 is no whole number, an unknown key is refused with the nearest
-    known one. ConfigError names the setting, the rule and what was given.
+    Strict: "3" is no number, 1.0 is no whole number, unknown keys are refused. ConfigError names
+    the setting, the rule and what was given.
     """
     flatten(content)
     try:
@@ -99,10 +99,10 @@ def leaves(config: TrialConfig) -> dict[str, Any]:
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return overrides, nested or dotted or both, under full dotted names.
+    """Return overrides, nested or dotted, by their full dotted names.
 
-    ConfigError for a key that is no setting, a section that is given a value, a setting that is
-    given a mapping, and a setting that is given twice (nested and dotted).
+    ConfigError for an unknown key, a value for a section, a mapping for a setting, and a setting
+    that is given twice (nested and dotted).
     """
     flat: dict[str, Any] = {}
     for part, value in content.items():
@@ -124,7 +124,7 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def resolve(*layers: Mapping[str, Any]) -> TrialConfig:
-    """Return the defaults overridden by flat layers, a later one over an earlier one."""
+    """Return the defaults overridden by flat layers, later ones last."""
     content: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
@@ -137,7 +137,7 @@ def resolve(*layers: Mapping[str, Any]) -> TrialConfig:
 
 
 def config_hash(config: TrialConfig) -> str:
-    """Return the identity of a resolved config: 12 hex digits over its canonical JSON."""
+    """Return the hash of a config: 12 hex digits of the SHA-256 of its canonical JSON."""
     return config._hash
 
 
@@ -153,7 +153,7 @@ def parse_trial_id(id_: str) -> tuple[str, int | None]:
 
 
 def nearest(word: str, known: Mapping[str, object] | list[str]) -> str:
-    """Return "; did you mean X?" for a near miss, "" when nothing is near."""
+    """Return "; did you mean X?" for a similar known word, "" without one."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""
 
@@ -168,7 +168,7 @@ def _did_you_mean(key: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    # dataclasses.asdict copies deeply, which costs seconds in a plan of ten thousand trials.
+    # dataclasses.asdict copies deeply: seconds for a plan of ten thousand trials.
     names = getattr(value, "__dataclass_fields__", None)
     if names is not None:
         settings = [(name, getattr(value, name)) for name in names]

@@ -47,7 +47,7 @@ def door(tmp_path, monkeypatch, capsys):
         (b"", "it is empty"),
         (b"\n\n---\n", "mapping (key: value) at its root"),
         (b"- version: 1\n", "mapping (key: value) at its root"),
-        (b"version: 1\nversion: 1\n", "stands twice"),
+        (b"version: 1\nversion: 1\n", "must be given once"),
         (b"version: 1\nquestoins: {}\n", "did you mean questions?"),
         (b"version: 1\nbase: {train: {stesp: 3}}\n", "did you mean train.steps?"),
         (b"version: 1\nbase:\n\ttrain.steps: 3\n", "indent with spaces, given a tab"),
