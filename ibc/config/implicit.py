@@ -19,7 +19,7 @@ class LangevinConfig:
     first_step to last_step with the given power of the share still to go. repeats: runs, one after
     the other, the later ones from repeat_step (None: from first_step again). noise: 1 for the
     density exp(-E), 0 for plain descent. limit: the largest move along an axis; in the standard
-    form it holds for the gradient's part alone, so that steep energies do not throw samples about.
+    form it applies to the gradient's part alone, against steep energies.
     """
 
     form: Literal["standard", "google"] = "standard"
@@ -63,20 +63,20 @@ class LangevinConfig:
 class EnergyConfig:
     """The late-fusion head over (features, action).
 
-    Explicit policies take its width, depth and dropout for their own heads, and nothing else.
+    Explicit policies read only its width, depth and dropout, for their own heads.
 
     fusion: "concat" is one head over both (Florence et al. 2021); "product" the inner product of
-    two towers of `depth` hidden layers each, so that an action scored for many observations passes
+    two towers of `depth` hidden layers each, where an action scored for many observations passes
     its tower once.
     head: of "concat", an "mlp" of `depth` hidden layers, or a "resnet": a first layer, then `depth`
     hidden layers in pre-activation residual blocks of two.
-    spectral_norm: every layer from hidden units to hidden units has gain at most 1; the first
-    layer, from features and actions, and the last one, to the energy, stay free.
+    spectral_norm: every layer between hidden units has gain at most 1; the first layer, from
+    features and actions, and the last one, to the energy, are not limited.
     conditionals: "joint" is one energy over all actions of a chunk; "steps" one for each action,
     given those before it; "dimensions" one for each number, given those before it.
     dropout: share of hidden units left out in training. dropout_masks, of "concat": a mask for
-    every "candidate", or one for all candidates of a "window", so that one thinned network judges
-    them; the second costs next to nothing, the first as much as the matrix products on a CPU.
+    every "candidate", or one for all candidates of a "window", which are then compared by one
+    network; on a CPU the first costs as much as the matrix products, the second almost nothing.
     """
 
     fusion: Literal["concat", "product"] = "product"

@@ -11,7 +11,7 @@ from ibc.config.explicit import DiffusionConfig, MDNConfig
 from ibc.config.implicit import EnergyConfig, InferenceConfig, LossConfig, NegativesConfig
 
 ObsMode = Literal["state", "keypoints", "image"]
-JOINT_DIMENSIONS = 5  # of a chunk, that samples fill well enough for DFO to search them at once
+JOINT_DIMENSIONS = 5  # of a chunk that DFO can search at once
 Config = TypeVar("Config")
 
 
@@ -23,8 +23,8 @@ class PolicyConfig:
     (mixture density), whose heads have the size that `energy` gives, and "diffusion"; negatives,
     loss and inference are not read for these.
     obs_horizon: frames seen, the newest last. action_horizon: actions predicted, the first one
-    belonging to the newest frame. execute: how many of them are returned and so executed before
-    the policy looks again; None for all.
+    belonging to the newest frame. execute: how many of them are returned, and so executed before
+    the next observation; None for all.
     """
 
     kind: Literal["ibc", "mse", "mdn", "diffusion"] = "ibc"
@@ -81,10 +81,7 @@ class PolicyConfig:
 
 
 def config_warnings(config: PolicyConfig) -> list[str]:
-    """What a config may ask for although it is known to go wrong, each with what to take instead.
-
-    Nothing is raised or warned of here; harness prints the texts with its plan.
-    """
+    """Warnings about allowed settings that are known to fail, each with an alternative."""
     D = 2 * config.action_horizon
     if config.kind != "ibc" or config.energy.conditionals != "joint" or D <= JOINT_DIMENSIONS:
         return []
@@ -100,7 +97,7 @@ def config_warnings(config: PolicyConfig) -> list[str]:
         found.append(
             f"uniform negatives over {D} action dimensions (policy.action_horizon "
             f"{config.action_horizon}) all lie far from the demonstrated chunk, so that the loss "
-            'is soon 0 and says nothing near it: take energy.conditionals "steps", or '
+            'is soon 0 and teaches nothing near it: take energy.conditionals "steps", or '
             'negatives.sampler "langevin" or "mixture"'
         )
     return found

@@ -7,7 +7,7 @@ import pytest
 
 from ibc.config.action import ActionConfig
 from ibc.config.encoder import EncoderConfig
-from ibc.config.implicit import EnergyConfig, InferenceConfig, NegativesConfig
+from ibc.config.implicit import EnergyConfig, InferenceConfig, LossConfig, NegativesConfig
 from ibc.config.policy import PolicyConfig, config_from_plain, config_warnings
 from ibc.config.training import TrainConfig
 
@@ -51,6 +51,7 @@ from ibc.config.training import TrainConfig
         (lambda: InferenceConfig(warm_noise=-1.0), "inference.warm_noise"),
         (lambda: InferenceConfig(clip=1), "inference.clip must be true or false, got 1"),
         (lambda: InferenceConfig(part_sampler="grid"), "inference.part_sampler must be one of"),
+        (lambda: LossConfig(gradient_share=0.125), "retired and must be 1.0, got 0.125"),
         (lambda: PolicyConfig(kind="gan"), "policy.kind must be one of"),
         (lambda: TrainConfig(learning_rate=math.inf), "train.learning_rate must be a finite"),
         (lambda: TrainConfig(betas=(0.9, 1.0)), "train.betas must be below 1"),
@@ -99,6 +100,11 @@ def test_joint_samples_over_chunks_are_warned_of_with_the_way_out():
 def test_unknown_key_is_refused():
     with pytest.raises(ValueError, match=r"policy.energy has the keys fusion.*got 'widht'"):
         config_from_plain(PolicyConfig, {"energy": {"widht": 3}})
+
+
+def test_a_retired_setting_is_read_at_its_only_value():
+    plain = {"loss": {"gradient_share": 1.0}}
+    assert config_from_plain(PolicyConfig, plain) == PolicyConfig()
 
 
 def test_learning_rate_warms_up_and_falls_to_zero():

@@ -1,4 +1,4 @@
-"""The illnesses of the failure diary, made on purpose, are named; a healthy run has none."""
+"""Failure modes made on purpose are named; a healthy run has no finding."""
 
 import dataclasses
 import sys
@@ -112,7 +112,7 @@ def test_images_in_0_1_are_refused_before_anything_is_predicted(toy_demos):
 
 
 def test_windows_that_are_right_are_not_suspected_at_any_horizon(toy_demos):
-    """Chunks as long as the observations are no illness by themselves."""
+    """Chunks as long as the observations are no issue by themselves."""
     policy = dataclasses.replace(small("mse"), obs_horizon=4, action_horizon=4)
     run = Run(toy_demos, policy, short_training(policy), SPLIT)
     assert run.findings(trained=False) == []
@@ -165,7 +165,7 @@ def test_numbers_have_names(seen, name):
     assert [f.name for f in diagnose([healthy, healthy, ill, ill], facts)] == [name]
 
 
-def test_an_error_that_still_falls_is_no_illness():
+def test_an_error_that_still_falls_is_no_issue():
     epoch = {"train_loss_ratio": 0.5, "trivial_action_error_px": 15.0}
     falling = [
         {**epoch, "val_action_error_px": error, "val_readout_error_px": error}
