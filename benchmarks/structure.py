@@ -39,6 +39,7 @@ ORDER = (
     "harness.stats",
     "harness.config",
     "harness.storage",
+    "harness.store",  # an earlier name
     "harness.cluster",
     "harness.remote",
     "harness.scheduling",
