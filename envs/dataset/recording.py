@@ -111,25 +111,21 @@ class Recording:
             write(self.path, [episode], [seed], chunk_rows=CHUNK_ROWS, level=5)
             self._open()
             return
-        ends, steps = self._arrays["meta/episode_ends"], self.steps + length
-        data = {n: array for n, array in self._arrays.items() if n.startswith("data/")}
-        seeds = self._arrays.get("meta/seeds")
-        for name, array in data.items():
-            array.put(episode[name.removeprefix("data/")])
-        if seeds is not None:
-            seeds.put([seed])
-        ends.put([steps])
+        episodes, steps = self.episodes + 1, self.steps + length
+        meta = {"meta/seeds": [seed], "meta/episode_ends": [steps]}
+        data = {n: episode[n[5:]] for n in self._arrays if n.startswith("data/")}
+        # The ends come last: they make the episode visible.
+        rows = {name: rows for name, rows in (data | meta).items() if name in self._arrays}
+        for name, values in rows.items():
+            self._arrays[name].put(values)
         try:
-            for array in data.values():
-                array.resize(steps)
-            if seeds is not None:
-                seeds.resize(self.episodes + 1)
-            ends.resize(self.episodes + 1)  # from here on the episode is visible
+            for name in rows:
+                self._arrays[name].resize(steps if name in data else episodes)
         except OSError:
             with contextlib.suppress(OSError):
                 self._cut()
             raise
-        self.episodes, self.steps = self.episodes + 1, steps
+        self.episodes, self.steps = episodes, steps
         if self.seeds is not None:
             self.seeds.append(seed)
 
@@ -152,7 +148,8 @@ class Recording:
         known |= {"meta/episode_ends": (), "meta/seeds": ()}
         needed = {*(f"data/{name}" for name in REQUIRED), "meta/episode_ends"}
         if (strange := sorted(set(names) - set(known))) or not needed <= set(names):
-            fault = f"it also has {strange}" if strange else f"it lacks {needed - set(names)}"
+            lacking = sorted(needed - set(names))
+            fault = f"it also has {strange}" if strange else f"it lacks {lacking}"
             raise ValueError(
                 "episodes are appended to stores in Diffusion Policy's layout "
                 f"({', '.join(known)}), {self.path} is another: {fault}"

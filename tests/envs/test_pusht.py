@@ -1,4 +1,4 @@
-"""The gymnasium face: replay of the demonstrations, spaces, episodes, rendering, bad input."""
+"""The gymnasium environment: replayed demonstrations, spaces, episodes, rendering, bad input."""
 
 import math
 from types import SimpleNamespace
@@ -11,6 +11,7 @@ from gymnasium.utils.env_checker import check_env
 
 import envs
 from envs.physics.geometry import GOAL_POSE, coverage, keypoints
+from envs.rendering.frames import video_frame
 from envs.rendering.observations import Renderer
 
 MODES = ("state", "keypoints", "image")
@@ -244,7 +245,7 @@ def test_a_window_shows_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(2):
         env.step((400, 80))
         shown = pygame.surfarray.array3d(pygame.display.get_surface()).transpose(1, 0, 2)
-        assert np.array_equal(shown, envs.render.video_frame(env._world.state, action=(400, 80)))
+        assert np.array_equal(shown, video_frame(env._world.state, action=(400, 80)))
     env.close()
     assert not pygame.display.get_init()
     env.close()

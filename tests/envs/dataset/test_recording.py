@@ -244,7 +244,7 @@ def broken(path: Path) -> dict[str, Callable[[], object]]:
     state = data / "state/.zarray"
     return {
         "is neither": (path / ".zgroup").unlink,
-        r"another: it lacks {'data/action'}": lambda: shutil.rmtree(data / "action"),
+        r"another: it lacks \['data/action'\]": lambda: shutil.rmtree(data / "action"),
         r"another: it also has \['data/vel'\]": (data / "vel").mkdir,
         "must be the metadata of an array": lambda: state.write_text("{"),
         "must be a zarr v2 array of <f4": lambda: change(state, dtype="<f8"),

@@ -107,7 +107,7 @@ def random_states(count: int, spread: float) -> np.ndarray:
 @pytest.mark.parametrize("spread", [100, 256, 400])
 def test_observations_equal_a_plain_drawing_pixel_by_pixel(spread: float) -> None:
     renderer = Renderer()
-    for state in random_states(60, spread):
+    for state in random_states(25, spread):
         assert np.array_equal(renderer.observation(state), plain_observation(state)), state
 
 

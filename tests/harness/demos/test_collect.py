@@ -25,7 +25,7 @@ from ibc.data import demos
 
 
 def short_episode(seed: int) -> Episode:
-    """An episode as quick as thought: odd seeds succeed; the numbers tell the seed."""
+    """A short episode without a simulation: odd seeds succeed; the numbers depend on the seed."""
     states = np.full((3 + seed % 4, 5), seed % 500, dtype=np.float32)
     states[:, 4] = 1.0
     actions = np.full((3 + seed % 4, 2), 7.0, dtype=np.float32)

@@ -166,6 +166,7 @@ def test_info_of_the_recorded_demonstrations(human_data):
     assert np.percentile(found.reach, 99) == pytest.approx(74, abs=0.5)
 
 
+@pytest.mark.slow
 def test_the_recorded_demonstrations_have_no_fault(human_data):
     assert inconsistencies(read(human_data, pixels="")) == []
 
