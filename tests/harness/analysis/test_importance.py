@@ -41,21 +41,21 @@ def write(tmp_path, monkeypatch):
         run = SearchRun(plan.search, "sweep", sweep, plan.train_seeds)
         rng = np.random.default_rng(0)
         for number in range(n):
-            given = {
+            parameters = {
                 "train.learning_rate": 10 ** rng.uniform(-4, -1),
                 "policy.energy.width": [8, 16, 32][rng.integers(3)],
                 "train.weight_decay": rng.uniform(0, 1e-3),
                 "policy.encoder.channels": [[16, 32], [16, 64]][rng.integers(2)],
             }
-            rate = math.log10(given["train.learning_rate"])
-            score = 0.9 - 0.2 * (rate + 2.5) ** 2 + 0.02 * (given["policy.energy.width"] == 16)
+            rate = math.log10(parameters["train.learning_rate"])
+            score = 0.9 - 0.2 * (rate + 2.5) ** 2 + 0.02 * (parameters["policy.energy.width"] == 16)
             for seed in range(train_seeds):
-                job = run.job(number, given, seed)
+                job = run.job(number, parameters, seed)
                 folder = TrialFolder(sweep / "trials" / job.id)
                 identity = {"config_hash": job.id[:12], "train_seed": seed}
                 folder.claim({**job.info, **identity, "config": {}}, "data")
                 if halved:  # the best at the first rung look bad later on: they went farther
-                    row = {**identity, "score": score, "checkgiven_step": 100, "env_seed": 200_000}
+                    row = {**identity, "score": score, "checkpoint_step": 100, "env_seed": 200_000}
                     folder.write_selected(100, [row])
                     folder.write_status(status="stopped", step=100, select_score=0.5)
                 else:
@@ -99,5 +99,5 @@ def test_too_few_trials_give_a_reason(write, tiny_results):
     assert importances(tiny_results / "tiny").note == ""
 
 
-def test_a_given_counts_when_all_its_training_seeds_are_done(write):
+def test_parameters_count_when_all_their_training_seeds_are_done(write):
     assert importances(write(30, train_seeds=1)).n == 0

@@ -273,10 +273,10 @@ def test_the_command_itself(tiny_results: Path, tmp_path: Path) -> None:
     ("line", "unused"),
     [
         ("--help", "pyarrow numpy rich"),
-        ("list", "torch ray optuna duckdb PIL pandas"),
-        ("show", "torch ray optuna duckdb PIL pandas"),
-        ("sql", "torch ray optuna PIL pandas"),
-        ("report", "torch ray optuna duckdb pandas"),
+        ("list", "torch ray optuna duckdb PIL pandas.core"),
+        ("show", "torch ray optuna duckdb PIL pandas.core"),
+        ("sql", "torch ray optuna PIL pandas.core"),
+        ("report", "torch ray optuna duckdb pandas.core"),
     ],
 )
 def test_a_command_imports_only_what_it_needs(tiny_results: Path, line: str, unused: str) -> None:

@@ -101,9 +101,8 @@ def test_an_evaluation_in_numbers() -> None:
         "starts already solved at reset: 1",
     ):
         assert line in lines, lines
-    assert "inference 60 %, simulation 20 %, rendering 10 %, start-up and idle 10 %" in " ".join(
-        lines
-    )
+    shares = "inference 60 %, simulation 20 %, rendering 10 %, start-up and idle 10 %"
+    assert shares in " ".join(lines)
 
 
 def test_failed_episodes_are_not_counted() -> None:
