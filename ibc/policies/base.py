@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -164,19 +164,6 @@ class Policy(nn.Module, ABC):
         (directory / "policy.json").write_text(text + "\n", encoding="utf-8")
         tensors = {name: value.contiguous() for name, value in self.state_dict().items()}
         save_file(tensors, directory / "model.safetensors")
-
-    @classmethod
-    def load(cls, directory: Path | str) -> Self:
-        """The policy of this class saved in the directory, on the CPU, with inference weights.
-
-        ValueError names the file and the first entry that does not fit. Loading runs no code and
-        allocates no more memory than the file's tensors.
-        """
-        config = read_config(Path(directory))
-        with torch.device("meta"):
-            policy = cls(config, Normalizer.blank(config.action, config.action_horizon))
-        load_weights(policy, Path(directory))
-        return policy
 
 
 def read_config(directory: Path) -> PolicyConfig:

@@ -6,8 +6,7 @@ Legend: B batch, N negatives, K = N + 1 candidates, F features, H action horizon
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Self, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from ibc.config.policy import PolicyConfig
 from ibc.data.normalizer import Normalizer
 from ibc.energy import autoregressive, losses
 from ibc.energy.models import EnergyModel
-from ibc.policies.base import Batch, Policy, read_config
+from ibc.policies.base import Batch, Policy
 from ibc.sampling import negatives
 from ibc.sampling.readout import Samples, read_out
 from ibc.sampling.search import Warm, search
@@ -210,11 +209,3 @@ class IBCPolicy(Policy):
         agent_BA = self.newest_agent(obs)
         stay_BHA = agent_BA[:, None].expand(-1, self.action_horizon, -1)
         return self.normalizer.encode(stay_BHA, agent_BA).clamp(-1.0, 1.0)
-
-    @classmethod
-    def load(cls, directory: Path | str) -> Self:
-        """The energy policy saved in the directory; ValueError if another kind is."""
-        kind = read_config(Path(directory)).kind
-        if kind != "ibc":
-            raise ValueError(f'{directory} must hold a policy of kind "ibc", got "{kind}"')
-        return super().load(directory)

@@ -6,13 +6,13 @@ from pathlib import Path
 import torch
 
 from ibc.policies.base import read_config
-from ibc.policies.implicit import IBCPolicy
+from ibc.policies.factory import load_policy
 
 SAVED = Path(__file__).resolve().parents[2] / "golden" / "policy_1"
 
 
 def test_a_policy_of_the_first_format_loads_and_predicts_as_it_did():
-    policy = IBCPolicy.load(SAVED)
+    policy = load_policy(SAVED)
     then = json.loads((SAVED / "prediction.json").read_text())
     generator = torch.Generator().manual_seed(then["generator_seed"])
     actions = policy.predict_action({"state": torch.tensor(then["state"])}, [generator])

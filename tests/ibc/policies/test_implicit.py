@@ -16,7 +16,6 @@ from ibc.config.implicit import READOUTS, EnergyConfig, InferenceConfig, Negativ
 from ibc.config.policy import PolicyConfig
 from ibc.data.windows import Windows
 from ibc.policies.factory import build_policy, fit_normalizer, load_policy
-from ibc.policies.implicit import IBCPolicy
 
 SMALL = PolicyConfig(
     encoder=EncoderConfig(
@@ -137,14 +136,6 @@ def test_saved_and_loaded_predict_the_same(toy_demos, tmp_path, kind):
         policy.predict_action(batch, generators(*range(4))),
     )
     loaded.compute_loss(batch, generators(0)[0])[0].backward()
-
-
-def test_ibc_policy_loads_only_energy_policies(toy_demos, tmp_path):
-    make(toy_demos)[0].save(tmp_path / "ibc")
-    make(toy_demos, kind="mse")[0].save(tmp_path / "mse")
-    assert isinstance(IBCPolicy.load(tmp_path / "ibc"), IBCPolicy)
-    with pytest.raises(ValueError, match='of kind "ibc", got "mse"'):
-        IBCPolicy.load(tmp_path / "mse")
 
 
 def test_loading_names_the_first_tensor_that_does_not_fit(toy_demos, tmp_path):
