@@ -197,7 +197,7 @@ def test_what_a_policy_raises_is_in_the_rows() -> None:
             return torch.zeros(len(generators), 2)
 
     (row,) = evaluate_block(Broken(), SEEDS[:1], SHORT)
-    assert row["error"].startswith("RuntimeError: the weights are \\x1b[31mred (test_harness_")
+    assert row["error"].startswith("RuntimeError: the weights are \\x1b[31mred (test_rollout.py:")
     rows = evaluate_block(Flat(), SEEDS, SHORT)
     assert all("must return actions of shape (6, H, 2), given (6, 2)" in r["error"] for r in rows)
 

@@ -252,7 +252,7 @@ def test_what_the_data_cannot_fill_is_refused_before_anything_starts(commands):
         (("--cpus-per-trial", "many"), "invalid float value: 'many'"),
         (("--budget", "huge"), "must be one of standard, given 'huge'"),
         (("--name", "../up"), "--name is 1 to 100 letters"),
-        (("--trials", "3"), "a number of trials is set for a search"),
+        (("--trials", "3"), "a number of trials needs a search"),
         (("--data", "nowhere"), "nowhere does not exist"),
         (("--nonsense",), "unrecognized arguments: --nonsense"),
     ],
