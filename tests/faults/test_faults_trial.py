@@ -15,7 +15,6 @@ from harness.config import protocol, trial_config
 from harness.core import files
 from harness.core.errors import UserError
 from harness.demos import source as data
-from harness.evaluation import rollout
 from harness.scheduling.jobs import planned_job
 from harness.storage import checkpoints, table_schemas, tables
 from harness.sweep.driver import sweep
@@ -58,7 +57,7 @@ def test_a_number_that_is_none_fails_the_trial_and_never_becomes_best(
 ):
     """From the second epoch on, after a first selection that went well."""
     epoch = Trainer.run_epoch
-    real = rollout.evaluate_block
+    real = runner.evaluate_block
 
     def broken_weights(self):
         if self.step >= 4:
@@ -76,7 +75,7 @@ def test_a_number_that_is_none_fails_the_trial_and_never_becomes_best(
     if where == "weights":
         monkeypatch.setattr(Trainer, "run_epoch", broken_weights)
     else:
-        monkeypatch.setattr(rollout, "evaluate_block", broken_action)
+        monkeypatch.setattr(runner, "evaluate_block", broken_action)
     with pytest.raises((ArithmeticError, RuntimeError, ValueError)):
         run_trial(tiny, tmp_path, demos=tiny_data)
     status = json.loads((tmp_path / "status.json").read_text())
@@ -90,14 +89,14 @@ def test_a_number_that_is_none_fails_the_trial_and_never_becomes_best(
 def test_an_energy_that_is_no_number_ends_the_episode_in_words(
     tiny, tiny_data, tmp_path, monkeypatch
 ):
-    real = rollout.evaluate_block
+    real = runner.evaluate_block
 
     def broken_energies(policy, *given):
         for parameter in policy.parameters():
             parameter.data.fill_(math.nan)
         return real(policy, *given)
 
-    monkeypatch.setattr(rollout, "evaluate_block", broken_energies)
+    monkeypatch.setattr(runner, "evaluate_block", broken_energies)
     with pytest.raises(runner.RolloutError, match=r"(?i)finite|nan|inf"):
         run_trial(tiny, tmp_path, demos=tiny_data)
     assert checkpoints.find(tmp_path / "checkpoints", "best") is None
