@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.batched import LockstepPushT
+from envs.physics.geometry import SUCCESS_COVERAGE
 from harness.config.protocol import Protocol as Protocol
 from harness.core import seeds as seeding
 from harness.core.text import one_line
 
-FULL_SCORE_COVERAGE = 0.95
 IDLE_PX = 1.0
 FARTHEST_PX = 1e6  # beyond, the arithmetic of the simulation would overflow
 _MAX_ERROR = 400
@@ -202,7 +202,7 @@ class _Block:
             **row,
             "max_coverage": best,
             "final_coverage": float(world.coverage[i]),
-            "score": min(1.0, best / FULL_SCORE_COVERAGE),
+            "score": min(1.0, best / SUCCESS_COVERAGE),
             "success": bool(world.success[i]),
             "length": length,
             "terminated": bool(world.terminated[i]),

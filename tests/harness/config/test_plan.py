@@ -303,17 +303,17 @@ def test_the_optuna_space_is_a_search():
     assert len(plan.search.axes) >= 4
 
 
-def test_ten_thousand_trials_are_planned_in_seconds(write):
+def test_thousands_of_trials_are_planned_in_seconds(write):
     path = write(
         "version: 1\nquestions:\n  q:\n    grid: {train.steps: ["
-        + ", ".join(str(n) for n in range(1, 101))
+        + ", ".join(str(n) for n in range(1, 51))
         + "], train.batch_size: ["
-        + ", ".join(str(n) for n in range(1, 101))
+        + ", ".join(str(n) for n in range(1, 51))
         + "]}\n"
     )
     start = time.process_time()
-    assert len(space.plan(path).trials) == 10_001
-    assert time.process_time() - start < 10
+    assert len(space.plan(path).trials) == 2_501
+    assert time.process_time() - start < 3
 
 
 CHUNKS = """

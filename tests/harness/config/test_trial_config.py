@@ -5,8 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.config import trial_config
+from envs import seeds as envs_seeds
+from envs.physics.geometry import SUCCESS_COVERAGE
+from harness.config import protocol, trial_config
 from harness.config.trial_config import ConfigError, TrialConfig
+from harness.core import seeds
 
 
 def test_a_config_survives_json_and_its_hash_with_it():
@@ -97,3 +100,16 @@ def test_rules_between_settings_name_their_section():
     with pytest.raises(ConfigError, match=r'"window" needs action.frame "agent"') as caught:
         trial_config.resolve({"policy.action.frame": "board", "policy.action.bounds": "window"})
     assert caught.value.key == "policy.action"
+
+
+def test_ids_name_a_config_and_a_seed():
+    id_ = trial_config.trial_id("0123456789ab", 12)
+    assert trial_config.parse_trial_id(id_) == ("0123456789ab", 12)
+    assert trial_config.parse_trial_id("a-stranger")[1] is None
+
+
+def test_success_and_seeds_are_those_of_the_environment():
+    assert protocol.THRESHOLDS[-1] == SUCCESS_COVERAGE
+    assert seeds.PLANNED_SEEDS == envs_seeds.PLANNED
+    assert envs_seeds.RESERVED[:2] == (seeds.DEMONSTRATION_SEEDS, seeds.PAPER_SEEDS)
+    assert range(seeds.SELECT_SEEDS.start, seeds.REPORT_SEEDS.stop) == envs_seeds.EVALUATED

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.core import files, paths
@@ -270,6 +270,7 @@ ANY_TEXT = st.text(st.characters(codec=None))
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
 
+@settings(max_examples=30)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | FINITE | ANY_TEXT, st.lists))
 def test_json_keeps_what_it_is_given(value: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
