@@ -10,11 +10,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from harness.config import plan as space
+from harness.config import plan as config_plan
 from harness.config import protocol, trial_config
 from harness.core import files
 from harness.core.errors import UserError
-from harness.demos import source as data
+from harness.demos import source as demos_source
 from harness.scheduling.jobs import planned_job
 from harness.storage import checkpoints, table_schemas, tables
 from harness.sweep.driver import sweep
@@ -181,16 +181,16 @@ def test_an_episode_that_was_rolled_out_twice_counts_once_whatever_the_clock_say
 def test_a_sweep_whose_data_was_swapped_refuses_and_says_which(commands, write_demos, tmp_path):
     path = tmp_path / "demos.zarr"
     write_demos(path, lengths=(20, 15, 25))
-    source = data.resolve_source(path)
-    plan = space.plan(commands.space)
+    source = demos_source.resolve_source(path)
+    plan = config_plan.plan(commands.space)
     folder = SweepFolder(commands.results / "tiny-standard")
     jobs = [planned_job(each, "tiny-standard") for each in plan.trials]
-    first = data.fingerprint(source)
+    first = demos_source.fingerprint(source)
     folder.write_plan(plan, commands.space, jobs, source, first)
     options = Options(space=commands.space, data=path, results=commands.results, dry_run=True)
     assert sweep(options, Console(file=io.StringIO())) == 0
     write_demos(path, lengths=(20, 15, 25), seed=1)
-    second = data.fingerprint(source)
+    second = demos_source.fingerprint(source)
     with pytest.raises(UserError) as refused:
         sweep(options, Console(file=io.StringIO()))
     said = str(refused.value)

@@ -16,9 +16,9 @@ import numpy as np
 import zarr
 from rich.console import Console
 
-from harness.config import plan as space
+from harness.config import plan as config_plan
 from harness.core import files
-from harness.demos import source as data
+from harness.demos import source as demos_source
 from harness.evaluation.job import Options, evaluate
 from harness.scheduling.jobs import planned_job
 from harness.storage import tables
@@ -74,11 +74,11 @@ def main(target: Path) -> None:
     target.mkdir(parents=True)
     write_demos(target / "demos.zarr")
     (target / "space.yaml").write_text(SPACE)
-    source = data.resolve_source(target / "demos.zarr")
-    plan = space.plan(target / "space.yaml")
+    source = demos_source.resolve_source(target / "demos.zarr")
+    plan = config_plan.plan(target / "space.yaml")
     folder = SweepFolder(target / "results" / "golden")
     jobs = [planned_job(trial, "golden") for trial in plan.trials]
-    folder.write_plan(plan, Path("space.yaml"), jobs, source, data.fingerprint(source))
+    folder.write_plan(plan, Path("space.yaml"), jobs, source, demos_source.fingerprint(source))
     for job in jobs:
         states = {("too fast", 1): "pending", ("regression", 1): "running"}
         state = states.get((job.info["arm"], job.train_seed))

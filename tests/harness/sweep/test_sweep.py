@@ -12,7 +12,7 @@ import pytest
 import run_sweep
 from harness.config import plan as config_plan
 from harness.core import errors, files
-from harness.demos import source as data
+from harness.demos import source as demos_source
 from harness.scheduling.jobs import planned_job
 from harness.storage import tables
 from harness.sweep import pending
@@ -188,10 +188,10 @@ def test_a_folder_is_one_sweeps_at_a_time(commands):
 
 def test_trials_of_two_codes_are_mixed_only_when_asked_for(commands):
     commands.space.write_text(SPACE)
-    source = data.resolve_source(commands.data)
+    source = demos_source.resolve_source(commands.data)
     plan = config_plan.plan(commands.space, "standard")
     folder = SweepFolder(commands.results / "changed")
-    folder.write_plan(plan, commands.space, [], source, data.fingerprint(source))
+    folder.write_plan(plan, commands.space, [], source, demos_source.fingerprint(source))
     assert folder.changed_code() == []
     path = folder.path / "plan.json"
     content = json.loads(path.read_text())
@@ -213,10 +213,10 @@ def test_trials_of_two_codes_are_mixed_only_when_asked_for(commands):
 
 def test_a_sweep_of_an_earlier_layout_says_once_that_the_code_changed(commands):
     commands.space.write_text(SPACE)
-    source = data.resolve_source(commands.data)
+    source = demos_source.resolve_source(commands.data)
     plan = config_plan.plan(commands.space, "standard")
     folder = SweepFolder(commands.results / "earlier")
-    folder.write_plan(plan, commands.space, [], source, data.fingerprint(source))
+    folder.write_plan(plan, commands.space, [], source, demos_source.fingerprint(source))
     path = folder.path / "plan.json"
     content = json.loads(path.read_text())
     moved = ("envs/dynamics", "envs/raster", "ibc/energy", "ibc/train", "harness/evaluate")
