@@ -144,7 +144,7 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(commands):
     code, out, err = commands.run("-X", "importtime", *words)
     assert code == 0
     imported = {line.rpartition("|")[2].strip() for line in err.splitlines()}
-    assert "harness.sweep.driver" in imported
+    assert "harness.sweep.pending" in imported
     assert not imported & {"torch", "ray", "optuna"}  # the estimate is made by another process
     assert "narrow" in out
     assert "2 to run" in out
