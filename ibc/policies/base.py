@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from safetensors import SafetensorError
@@ -29,6 +29,8 @@ Batch = Mapping[str, Any]
 
 class Policy(nn.Module, ABC):
     """A policy that sees raw observations (px, rad, uint8) and gives actions in px."""
+
+    kind: ClassVar[str]
 
     def __init__(self, config: PolicyConfig, normalizer: Normalizer) -> None:
         super().__init__()
@@ -164,6 +166,21 @@ class Policy(nn.Module, ABC):
         (directory / "policy.json").write_text(text + "\n", encoding="utf-8")
         tensors = {name: value.contiguous() for name, value in self.state_dict().items()}
         save_file(tensors, directory / "model.safetensors")
+
+    @classmethod
+    def load(cls, directory: Path | str) -> Self:
+        """The policy of this class saved in the directory, on the CPU, with inference weights.
+
+        ValueError names the file and the first entry that does not fit. Loading runs no code and
+        allocates no more memory than the file's tensors.
+        """
+        config = read_config(Path(directory))
+        rule = f'{directory} must hold a policy of kind "{cls.kind}"'
+        check(config.kind == cls.kind, rule, f'"{config.kind}"')
+        with torch.device("meta"):
+            policy = cls(config, Normalizer.blank(config.action, config.action_horizon))
+        load_weights(policy, Path(directory))
+        return policy
 
 
 def read_config(directory: Path) -> PolicyConfig:

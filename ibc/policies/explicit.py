@@ -20,6 +20,8 @@ from ibc.policies.denoiser import Denoiser
 class MSEPolicy(Policy):
     """Regression of the normalised action on the same encoder; a head of the same size."""
 
+    kind = "mse"
+
     def __init__(self, config: PolicyConfig, normalizer: Normalizer) -> None:
         super().__init__(config, normalizer)
         widths = [config.energy.width] * config.energy.depth
@@ -46,6 +48,8 @@ class MSEPolicy(Policy):
 
 class MDNPolicy(Policy):
     """A mixture of Gaussians over the normalised chunk (Bishop 1994); a head of the same size."""
+
+    kind = "mdn"
 
     def __init__(self, config: PolicyConfig, normalizer: Normalizer) -> None:
         super().__init__(config, normalizer)
@@ -108,6 +112,8 @@ class DiffusionPolicy(Policy):
     """
 
     signal: Tensor
+
+    kind = "diffusion"
 
     def __init__(self, config: PolicyConfig, normalizer: Normalizer) -> None:
         super().__init__(config, normalizer)

@@ -8,7 +8,7 @@ import torch
 from ibc.config.policy import PolicyConfig
 from ibc.data.normalizer import Normalizer
 from ibc.data.windows import Windows
-from ibc.policies.base import Policy, load_weights, read_config
+from ibc.policies.base import Policy, read_config
 from ibc.policies.explicit import DiffusionPolicy, MDNPolicy, MSEPolicy
 from ibc.policies.implicit import IBCPolicy
 
@@ -34,17 +34,9 @@ def load_policy(directory: Path | str) -> Policy:
     ValueError names the file and the first entry that does not fit. Loading runs no code and
     allocates no more memory than the file's tensors.
     """
-    config = read_config(Path(directory))
-    with torch.device("meta"):
-        blank = Normalizer.blank(config.action, config.action_horizon)
-        policy = _CLASSES[config.kind](config, blank)
-    load_weights(policy, Path(directory))
-    return policy
+    return _CLASSES[read_config(Path(directory)).kind].load(directory)
 
 
 _CLASSES: dict[str, type[Policy]] = {
-    "ibc": IBCPolicy,
-    "mse": MSEPolicy,
-    "mdn": MDNPolicy,
-    "diffusion": DiffusionPolicy,
+    made.kind: made for made in (IBCPolicy, MSEPolicy, MDNPolicy, DiffusionPolicy)
 }

@@ -29,6 +29,8 @@ class IBCPolicy(Policy):
     (ibc/energy/autoregressive.py); `parts` covers both.
     """
 
+    kind = "ibc"
+
     def __init__(self, config: PolicyConfig, normalizer: Normalizer) -> None:
         super().__init__(config, normalizer)
         self.energy = autoregressive.build(

@@ -8,6 +8,7 @@ import pytest
 
 import ibc
 import ibc.config
+from ibc.data.normalizer import Normalizer
 
 
 def test_every_public_name_is_there():
@@ -16,6 +17,15 @@ def test_every_public_name_is_there():
     }
     with pytest.raises(AttributeError, match="no attribute 'IBCPolice'"):
         ibc.IBCPolice  # noqa: B018
+
+
+def test_a_policy_is_loaded_by_its_own_class_alone(tmp_path):
+    config = ibc.PolicyConfig(kind="mse")
+    normalizer = Normalizer.blank(config.action, config.action_horizon)
+    ibc.build_policy(config, normalizer, generator_seed=0).save(tmp_path)
+    assert isinstance(ibc.MSEPolicy.load(tmp_path), ibc.MSEPolicy)
+    with pytest.raises(ValueError, match='must hold a policy of kind "ibc", got "mse"'):
+        ibc.IBCPolicy.load(tmp_path)
 
 
 def test_configs_and_demonstrations_are_read_without_torch():
