@@ -176,7 +176,7 @@ class Policy(nn.Module, ABC):
         """
         config = read_config(Path(directory))
         rule = f'{directory} must hold a policy of kind "{cls.kind}"'
-        check(config.kind == cls.kind, rule, f'"{config.kind}"')
+        check(config.kind == cls.kind, rule, config.kind)
         with torch.device("meta"):
             policy = cls(config, Normalizer.blank(config.action, config.action_horizon))
         load_weights(policy, Path(directory))

@@ -24,7 +24,7 @@ def test_a_policy_is_loaded_by_its_own_class_alone(tmp_path):
     normalizer = Normalizer.blank(config.action, config.action_horizon)
     ibc.build_policy(config, normalizer, generator_seed=0).save(tmp_path)
     assert isinstance(ibc.MSEPolicy.load(tmp_path), ibc.MSEPolicy)
-    with pytest.raises(ValueError, match='must hold a policy of kind "ibc", got "mse"'):
+    with pytest.raises(ValueError, match="must hold a policy of kind \"ibc\", got 'mse'"):
         ibc.IBCPolicy.load(tmp_path)
 
 
