@@ -1,5 +1,6 @@
 """What fits where, and a Ray that nobody else drives."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -56,12 +57,15 @@ def test_a_cluster_gets_our_code_and_nothing_else(tmp_path, monkeypatch):
     monkeypatch.delenv("IBC_HARNESS_CACHE", raising=False)
     environment = ray_session._own_code()
     assert environment.keys() == {"py_modules", "excludes"}
+    # Older versions of Ray have no such argument and always read .gitignore.
+    known = inspect.signature(packaging.create_package).parameters
+    options = {"include_gitignore": True} if "include_gitignore" in known else {}
     total = 0
     for folder in environment["py_modules"]:
         excludes = environment["excludes"]
         path = tmp_path / "package.zip"
         path.unlink(missing_ok=True)
-        packaging.create_package(folder, path, include_gitignore=True, excludes=excludes)
+        packaging.create_package(folder, path, excludes=excludes, **options)
         names = zipfile.ZipFile(path).namelist()
         assert {name.rpartition(".")[2] for name in names if not name.endswith("/")} <= {
             "py",
