@@ -149,7 +149,8 @@ class Copy:
             shutil.copytree(ROOT / name, folder / name, ignore=ignored)
         for name in ("run_sweep.py", "run_eval.py", "Makefile", "pyproject.toml"):
             shutil.copy(ROOT / name, folder)
-        shutil.copy(ROOT / "constraints.txt", folder)
+        for path in ROOT.glob("constraints*.txt"):
+            shutil.copy(path, folder)
         shutil.copytree(ROOT / "data" / "expert.zarr", folder / "data" / "expert.zarr")
         for path in (folder / "search_spaces").glob("*.yaml"):
             make_tiny(path)
