@@ -176,7 +176,9 @@ def test_a_grid_above_the_cap_is_refused_before_it_is_walked(plan):
 def test_a_budget_says_nothing_of_a_search_where_there_is_none(plan):
     for part in ("halving: {first: 3}", "confirm: {winners: 1}"):
         key = part.partition(":")[0]
-        with pytest.raises(UserError, match=f"x.yaml:2: {key} needs a search, and the file has none"):
+        with pytest.raises(
+            UserError, match=f"x.yaml:2: {key} needs a search, and the file has none"
+        ):
             plan(f"version: 1\nbudgets: {{standard: {{{part}}}}}\n")
 
 

@@ -45,7 +45,10 @@ def test_what_a_search_stops_is_no_failure():
         bar.end(job(0), {**FINISHED, "status": "stopped", "step": 50})
         bar.start(job(0))
     text = shown(console)
-    assert "stopped   negatives / 8 uniform, seed 0: validation score 0.250, success 50% at step 50" in text
+    assert (
+        "stopped   negatives / 8 uniform, seed 0: validation score 0.250, success 50% at step 50"
+        in text
+    )
     assert "0 of 3 finished, 1 running, 1 stopped early, 0 failed" in text
 
 

@@ -246,7 +246,10 @@ def test_a_tracker_that_fails_is_said_once_and_made_up_for_later(sweep: Sweep, f
 
     tell(sweep, failing, said, all_of_it)
     assert len(said) == 1
-    assert "--tracker tensorboard failed and is not used any more (ConnectionError: server is" in said[0]
+    assert (
+        "--tracker tensorboard failed and is not used any more (ConnectionError: server is"
+        in said[0]
+    )
     healthy = Memory()
     tell(sweep, healthy, said, lambda tracker: None)
     assert len(said) == 1
