@@ -176,7 +176,7 @@ class Sweep:
         """Return the data set and the budget of its plan, as far as they are known."""
         found, data = [], self.plan.get("dataset")
         if isinstance(data, Mapping) and data.get("path"):
-            found.append(f"data set {data['path']} ({data.get('kind')})")
+            found.append(f"data set {Path(str(data['path'])).name} ({data.get('kind')})")
         if self.plan.get("budget"):
             found.append(f"budget {self.plan['budget']}")
         return found
