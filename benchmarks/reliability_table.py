@@ -1,4 +1,4 @@
-"""Run every test that docs/RELIABILITY.md names and write what came of each promise into it.
+"""Run every test that docs/RELIABILITY.md names and write the result of each promise into it.
 
     python benchmarks/reliability_table.py            (some minutes)
     python benchmarks/reliability_table.py --junit F [F ...]  (writes what earlier runs left there)
@@ -50,7 +50,7 @@ def not_kept() -> list[str]:
 def outcomes(files: Sequence[Path]) -> dict[str, list[tuple[str, float]]]:
     """Return (outcome, seconds) of each case, by `tests/file.py::test` without its parameters."""
     found = defaultdict(list)
-    # Written by pytest on this machine: no stranger's file.
+    # Written by pytest on this machine, so the files are trusted.
     cases = itertools.chain(*(ElementTree.parse(junit).iter("testcase") for junit in files))
     for case in cases:
         path = f"{case.attrib['classname'].replace('.', '/')}.py"
@@ -63,7 +63,7 @@ def outcomes(files: Sequence[Path]) -> dict[str, list[tuple[str, float]]]:
 
 
 def result(tests: list[str], found: dict[str, list[tuple[str, float]]]) -> str:
-    """Return in words what came of the tests of one promise."""
+    """Return the results of the tests of one promise, in words."""
     cases = [case for test in tests for case in found.get(test, [("not run", 0.0)])]
     words = []
     for outcome in ("failed", "not run", "passed", "skipped"):
@@ -95,13 +95,15 @@ def write(files: Sequence[Path], *, again: bool) -> bool:
     named = {test for row in ROW.finditer(page) for test in tests_of(row)}
     cases = [case for test in sorted(named) for case in found.get(test, [])]
     passed = sum(case[0] == "passed" for case in cases)
+    absent = len(named - found.keys())
+    slow = f"; {absent} slow tests were not part of it" if absent else ""
     seconds = sum(case[1] for case in cases)
     line = (
         f"{passed} of {len(cases)} tests of the promises that were not kept passed when they ran "
         "again.\n"
         if again
         else f"Last run: {passed} of {len(cases)} tests passed, {seconds / 60:.1f} minutes on "
-        f"{available_cpus()} cores. A promise's tests may be another's too.\n"
+        f"{available_cpus()} cores{slow}. A test may belong to several promises.\n"
     )
     PAGE.write_text(RUN.sub(lambda before: before[0] + line if again else line, text))
     return kept
