@@ -5,8 +5,6 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 LOWEST := .venv-lowest
 
-WORKERS ?= 2
-
 .PHONY: help install demo test test-all test-lowest lint types fast all faults clean
 help:
 	@echo "make demo   set up .venv, run the ablation sweep at the smoke budget, evaluate its best policy"
@@ -40,19 +38,25 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
-# One worker runs what starts Ray, one test after the other; the others run the rest beside it.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+# Two processes, for two cores: one runs what starts Ray, one test after the other, the other the
+# documented commands and the rest. The first one's output follows the second one's.
+define beside
+log=$$(mktemp) && trap 'rm -f "$$log"' EXIT; export OMP_NUM_THREADS=1; \
+	$(1)/bin/python -m pytest -m "(ray and not commands) and ($(2))" $(3) >"$$log" 2>&1 & \
+	$(1)/bin/python -m pytest -m "(commands or not ray) and ($(2))" $(3); rest=$$?; \
+	wait $$!; ray=$$?; cat "$$log"; exit $$((rest || ray))
+endef
 
 fast: $(STAMP)
-	$(PYTEST) -m "not slow"
+	@$(call beside,$(VENV),not slow)
 
 all: $(STAMP)
-	$(PYTEST)
+	@$(call beside,$(VENV),slow or not slow)
 
 # What the dependencies are used for, with each of them at the lowest version that is allowed.
 test-lowest: $(LOWEST)/.installed
-	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow" \
-		--ignore tests/harness/page/test_page_browser.py tests/envs tests/harness tests/ibc
+	@$(call beside,$(LOWEST),not slow,--ignore tests/harness/page/test_page_browser.py \
+		tests/envs tests/harness tests/ibc)
 
 $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv $(LOWEST)
@@ -61,7 +65,7 @@ $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
 	@touch $@
 
 faults: $(STAMP)
-	$(PYTEST) -m "faults or bad_input"
+	@$(call beside,$(VENV),faults or bad_input)
 
 clean:
 	rm -rf $(VENV) $(LOWEST) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -4,7 +4,7 @@
     python benchmarks/reliability_table.py --junit F [F ...]  (writes what earlier runs left there)
     python benchmarks/reliability_table.py --again    (only the promises that were not kept then)
 
-The earlier run: pytest -n 2 --dist loadgroup -m "faults or bad_input" --junitxml=F. The slow tests
+The earlier run: pytest -n 2 --dist worksteal -m "faults or bad_input" --junitxml=F. The slow tests
 among them run too.
 """
 
@@ -31,7 +31,7 @@ RUN = re.compile(r"(?<=<!-- run:begin -->\n).*?(?=<!-- run:end -->)", re.DOTALL)
 def run(junit: Path, chosen: list[str]) -> None:
     """Run the tests, or the chosen ones; what they say goes to the screen."""
     which = chosen or ["-m", "faults or bad_input"]
-    workers = ("-n", "2", "--dist", "loadgroup")
+    workers = ("-n", "2", "--dist", "worksteal")
     command = [sys.executable, "-m", "pytest", *workers, *which, f"--junitxml={junit}"]
     subprocess.run(command, cwd=ROOT, check=False)
 
@@ -54,7 +54,7 @@ def outcomes(files: Sequence[Path]) -> dict[str, list[tuple[str, float]]]:
     cases = itertools.chain(*(ElementTree.parse(junit).iter("testcase") for junit in files))
     for case in cases:
         path = f"{case.attrib['classname'].replace('.', '/')}.py"
-        name = re.split(r"[\[@]", case.attrib["name"])[0]  # without parameters and xdist's group
+        name = case.attrib["name"].partition("[")[0]
         bad = case.find("failure") is not None or case.find("error") is not None
         skipped = "skipped" if case.find("skipped") is not None else "passed"
         outcome = "failed" if bad else skipped

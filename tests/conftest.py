@@ -1,4 +1,4 @@
-"""Fixtures that all tests share, and how the tests are distributed over two workers."""
+"""Fixtures that all tests share."""
 
 import os
 import re
@@ -37,20 +37,12 @@ def named(item: pytest.Item) -> str:
     return f"{item.path.relative_to(ROOT).as_posix()}::{item.name.partition('[')[0]}"
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what the page names, and give what starts Ray to one worker, which begins with it.
-
-    With `-n 2 --dist loadgroup` the other worker runs the documented commands and the rest.
-    """
+    """Mark what the page names, so that `-m faults` runs all that a promise rests on."""
     known = markers()
     for item in items:
         for marker in known.get(named(item), ()):
             item.add_marker(marker)
-        if item.get_closest_marker("ray"):
-            commands = item.path.name == "test_documented_commands.py"
-            item.add_marker(pytest.mark.xdist_group("commands" if commands else "ray"))
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
 
 
 @pytest.fixture(scope="session")
