@@ -121,6 +121,9 @@ class Commands:
         for process in self.started:
             if process.poll() is None or members_of(process.pid):
                 kill_all_of(process)
+            for pipe in (process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
 
 
 @contextmanager
