@@ -8,7 +8,7 @@ LOWEST := .venv-lowest
 .PHONY: help install demo test test-all test-lowest lint types fast all faults clean
 help:
 	@echo "make demo   set up .venv, run the ablation sweep at the smoke budget, evaluate its best policy"
-	@echo "make test   set up .venv, lint, check types, run the fast tests: ten minutes on two cores"
+	@echo "make test   set up .venv, lint, check types, run the fast tests on two cores"
 	@echo "make test-all  also the slow tests, and some with every dependency at its lowest version"
 	@echo "make faults the tests of docs/RELIABILITY.md: kills, full disks, cut files, bad input"
 

@@ -23,7 +23,7 @@ from harness.config import strict_yaml
 from tests.commands import ROOT, terminal
 
 # They share one copy and one finished sweep, and most use both CPUs: one after the other.
-pytestmark = [pytest.mark.commands, pytest.mark.ray, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.commands, pytest.mark.ray, pytest.mark.timeout(600)]
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMAND = re.compile(r"(\w+=\S+ )*((\.venv/bin/)?python\d? \S|make [a-z])")
@@ -174,7 +174,7 @@ class Copy:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=1000,
+            timeout=500,
             check=False,
             stdin=subprocess.DEVNULL,
         )
