@@ -2,6 +2,7 @@
 
 PLANNED = range(10_000, 20_000)  # demonstrations of the planner
 DRIVEN = range(20_000, 100_000)  # demonstrations of people with the mouse
+CORRECTED = range(110_000, 200_000)  # starts whose failures the planner corrects
 EVALUATED = range(200_000, 2**32)  # checkpoint selection, then reports
 # With the human demonstrations' seeds and the paper's test seeds.
 RESERVED = (range(206), range(100_000, 100_050), EVALUATED)

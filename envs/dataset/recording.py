@@ -11,6 +11,7 @@ shape of episode_ends. The next opening removes the rest of an interrupted appen
 
 import contextlib
 import fcntl
+import json
 import os
 import secrets
 import shutil
@@ -44,10 +45,12 @@ def write(
     *,
     chunk_rows: int | None = None,
     level: int = 9,
+    attributes: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a new store, whole or not at all; `chunk_rows` None: one chunk per array.
 
-    Every episode has the same arrays. OSError if the file system refuses.
+    Every episode has the same arrays. `attributes`: plain values for the store's .zattrs. OSError
+    if the file system refuses.
     """
     values = {
         f"data/{name}": np.concatenate([episode[name] for episode in episodes])
@@ -67,6 +70,8 @@ def write(
             new.resize(len(array))
         for folder in (temporary / "data", temporary / "meta", temporary):
             write_file(folder / ".zgroup", b'{\n    "zarr_format": 2\n}')
+        if attributes is not None:
+            write_file(temporary / ".zattrs", json.dumps(attributes, indent=1).encode())
         temporary.rename(path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

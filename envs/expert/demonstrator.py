@@ -134,12 +134,27 @@ def plan_episode(seed: int, max_steps: int = MAX_STEPS) -> Episode:
 
     The recorded actions, stepped again from that reset, give the recorded states exactly.
     """
-    if max_steps < 1:
-        raise ValueError(f"max_steps must be at least 1, got {max_steps}")
     world = World()
     world.reset(seed)
     first_aim = np.random.default_rng(seed).normal(0.0, AIM_ERROR)
-    demonstrator = Demonstrator(first_aim)
+    return _demonstrate(world, Demonstrator(first_aim), max_steps)
+
+
+def continue_episode(
+    state: npt.ArrayLike, agent_velocity: Sequence[float], max_steps: int = MAX_STEPS
+) -> Episode:
+    """Demonstrate from a state (5,) and a velocity (2,) in px/s, as `World.set_state` takes them.
+
+    The recorded actions, stepped again from there, give the recorded states exactly.
+    """
+    world = World()
+    world.set_state(state, agent_velocity)
+    return _demonstrate(world, Demonstrator(), max_steps)
+
+
+def _demonstrate(world: World, demonstrator: Demonstrator, max_steps: int) -> Episode:
+    if max_steps < 1:
+        raise ValueError(f"max_steps must be at least 1, got {max_steps}")
     states: list[npt.NDArray[np.float32]] = []
     actions: list[npt.NDArray[np.float32]] = []
     best = 0.0

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 
 from harness.core.errors import UserError
 from harness.core.seeds import (
+    CORRECTION_SEEDS,
     DEMONSTRATION_SEEDS,
     MAX_SEED,
     PLANNED_SEEDS,
@@ -104,12 +105,15 @@ def caution(seeds: Iterable[int]) -> str | None:
             f"{chosen} of these seeds lie in {SELECT_SEEDS.start}..{SELECT_SEEDS[-1]}, on which "
             "checkpoints are selected: scores on them are too high. Report on 300000 and above"
         )
-    trained = sum(seed in PLANNED_SEEDS for seed in seeds)
-    if trained:
-        return (
-            f"{trained} of these seeds lie in {PLANNED_SEEDS.start}..{PLANNED_SEEDS[-1]}, those of "
-            "the built-in demonstrations. Report on 300000 and above"
-        )
+    for trained, made in (
+        (PLANNED_SEEDS, "the built-in demonstrations"),
+        (CORRECTION_SEEDS, "corrections (python -m harness.demos collect --from-failures)"),
+    ):
+        if count := sum(seed in trained for seed in seeds):
+            return (
+                f"{count} of these seeds lie in {trained.start}..{trained[-1]}, those of {made}. "
+                "Report on 300000 and above"
+            )
     return None
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 DEMONSTRATION_SEEDS = range(206)  # recorded demonstration k starts at the reset with seed k
 PLANNED_SEEDS = range(10_000, 20_000)  # demonstrations of the planning demonstrator
 PAPER_SEEDS = range(100_000, 100_050)  # the test episodes of the paper
+CORRECTION_SEEDS = range(110_000, 200_000)  # starts whose failures the planner corrects
 SELECT_SEEDS = range(200_000, 300_000)  # checkpoint selection
 REPORT_SEEDS = range(300_000, 2**32)  # reported results
 MAX_SEED = REPORT_SEEDS[-1]  # the largest of numpy's RandomState, from which the reset draws

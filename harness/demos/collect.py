@@ -11,7 +11,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from rich.console import Console
@@ -26,6 +26,8 @@ from harness.cluster.ray_session import ray_session
 from harness.cluster.resources import available_cpus
 from harness.core import errors, files
 from harness.core.errors import UserError
+
+Job = TypeVar("Job")
 
 
 def command(given: argparse.Namespace) -> int:
@@ -58,7 +60,7 @@ def collect(
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not progress) as bar:
         task = bar.add_task("episodes", total=episodes, completed=collection.solved)
-        for seed, episode in _plan(collection.next_seed, workers):
+        for seed, episode in plan(collection.next_seed, demonstrator.plan_episode, workers):
             collection.save(seed, episode)
             bar.update(task, completed=min(collection.solved, episodes))
     chosen = collection.result()
@@ -79,7 +81,7 @@ class _Collection:
         self._started: set[int] = set()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            version, code = folder / "made-by.json", _code_hash()
+            version, code = folder / "made-by.json", code_hash()
             if version.exists() and files.read_json(version) != code:
                 shutil.rmtree(folder)  # another planner made these episodes
                 folder.mkdir()
@@ -88,7 +90,7 @@ class _Collection:
         except OSError as error:
             raise UserError(f"the store's folder must be writable: {error}") from error
         for path in sorted(folder.glob("seed-*.npz")):
-            if (episode := _read_episode(path)) is not None:
+            if (episode := read_episode(path)) is not None:
                 self._finished[int(path.stem.removeprefix("seed-"))] = episode
 
     @property
@@ -126,11 +128,13 @@ class _Collection:
         return {seed: self._finished[seed] for seed in solved[: self._wanted]}
 
 
-def _plan(next_seed: Callable[[], int | None], workers: int) -> Iterator[tuple[int, Episode]]:
-    """Yield seeds with their episodes as they finish, planned in this process or by Ray actors."""
+def plan(
+    next_job: Callable[[], Job | None], demonstrate: Callable[[Job], Episode], workers: int
+) -> Iterator[tuple[Job, Episode]]:
+    """Yield jobs with their episodes as they finish, made in this process or by Ray actors."""
     if workers == 1:
-        while (seed := next_seed()) is not None:
-            yield seed, demonstrator.plan_episode(seed)
+        while (job := next_job()) is not None:
+            yield job, demonstrate(job)
         return
     with ray_session(cpus=workers, gpus=0):
         import ray  # only now: Ray reads the session's environment when it is imported
@@ -138,27 +142,27 @@ def _plan(next_seed: Callable[[], int | None], workers: int) -> Iterator[tuple[i
         # A planner that dies is started again; any planner makes the same episode.
         actor: Any = ray.remote(num_cpus=1, max_restarts=3, max_task_retries=3)(_Planner)
         idle = [actor.remote() for _ in range(workers)]
-        busy: dict[Any, tuple[int, Any]] = {}
+        busy: dict[Any, tuple[Job, Any]] = {}
         while True:
-            while idle and (seed := next_seed()) is not None:
+            while idle and (job := next_job()) is not None:
                 planner = idle.pop()
-                busy[planner.plan.remote(seed)] = seed, planner
+                busy[planner.plan.remote(demonstrate, job)] = job, planner
             if not busy:
                 return
             (done, *_), _ = ray.wait(list(busy), num_returns=1)
-            seed, planner = busy.pop(done)
+            job, planner = busy.pop(done)
             idle.append(planner)
-            yield seed, ray.get(done)
+            yield job, ray.get(done)
 
 
 class _Planner:
     """A Ray actor."""
 
-    def plan(self, seed: int) -> Episode:
-        return demonstrator.plan_episode(seed)
+    def plan(self, demonstrate: Callable[[Any], Episode], job: Any) -> Episode:
+        return demonstrate(job)
 
 
-def _read_episode(path: Path) -> Episode | None:
+def read_episode(path: Path) -> Episode | None:
     """Return a saved episode, or None for a damaged file, which is renamed."""
     try:
         with np.load(path, allow_pickle=False) as saved:
@@ -189,7 +193,7 @@ def _check(out: Path, episodes: int, workers: int, first_seed: int) -> None:
         raise UserError(f"--out must be a new store, {out} exists")
 
 
-def _code_hash() -> str:
+def code_hash() -> str:
     """Return a hash of the code that an episode depends on."""
     root = Path(envs.__file__).parent
     sources = sorted([*root.glob("physics/*.py"), *root.glob("expert/*.py")])
