@@ -10,10 +10,17 @@ from typing import Any
 from harness.config.search_spec import Confirm
 from harness.config.trial_config import config_hash
 from harness.core import files
-from harness.scheduling.jobs import WAIT, Job, Parameters, Wait
-from harness.scheduling.search_history import CONFIRMATION, SearchJobs, SearchRun
+from harness.scheduling.jobs import Job, Parameters
+from harness.scheduling.search_history import CONFIRMATION, SearchRun
+from harness.scheduling.search_jobs import SearchJobs
 
 TEXT = "How good are the search's best parameters with training seeds that it has not seen?"
+
+
+def search_jobs(run: SearchRun) -> "SearchJobs | ConfirmJobs":
+    """Return the jobs of a search that are left by the state of its sweep's folder."""
+    jobs = SearchJobs(run)
+    return jobs if run.search.confirm is None else ConfirmJobs(jobs, run.search.confirm)
 
 
 class ConfirmJobs:
@@ -23,11 +30,8 @@ class ConfirmJobs:
     the search was shorter and had other winners.
     """
 
-    def __init__(self, jobs: SearchJobs, run: SearchRun) -> None:
-        assert run.search.confirm is not None, "only for a search with a confirmation"
-        self.jobs, self.run = jobs, run
-        self.confirm: Confirm = run.search.confirm
-        self._running: set[str] = set()
+    def __init__(self, jobs: SearchJobs, confirm: Confirm) -> None:
+        self.jobs, self.run, self.confirm = jobs, jobs.run, confirm
         self._chosen: list[tuple[int, Parameters]] | None = None
         self._queue: list[Job] = []
         if not jobs.begun and not jobs.further:
@@ -48,24 +52,19 @@ class ConfirmJobs:
         """The approximate number of trials of full length that all these jobs amount to."""
         return self.jobs.full_trials + len(self._queue) + self._expected
 
-    def next(self) -> Job | Wait | None:
-        """Return the next job; WAIT while the last ones of the search run."""
+    def next(self, idle: bool) -> Job | None:
+        """Return the next job, None when there is none or the last ones of the search run."""
         if self._chosen is None:
-            job = self.jobs.next()
-            if isinstance(job, Job):
-                self._running.add(job.id)
-            if job is not None:
+            job = self.jobs.next(idle)
+            if job is not None or not idle:
                 return job
-            if self._running:
-                return WAIT
             self._choose()
             self.write_question()
         return self._queue.pop(0) if self._queue else None
 
     def done(self, job: Job, status: Mapping[str, Any]) -> None:
         """Pass the end of a search's job on; a confirmation does not depend on its results."""
-        if job.id in self._running:
-            self._running.discard(job.id)
+        if self._chosen is None:
             self.jobs.done(job, status)
 
     def write_question(self) -> None:

@@ -1,29 +1,16 @@
 """The queue of jobs: a fixed plan, or a search that decides as results arrive."""
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from enum import Enum
 from functools import cached_property
-from typing import Any, Final, Protocol, Self
+from typing import Any, Protocol, Self
 
 from harness.config.plan import BASELINE, PlannedTrial
 from harness.config.trial_config import TrialConfig, config_hash, from_dict, to_dict, trial_id
 
-SAME_ERROR_LIMIT = 5
-
 Parameters = Mapping[str, Any]
 Statuses = Mapping[str, Mapping[str, Any]]  # the content of status.json by trial id
-
-
-class Wait(Enum):
-    """The type of WAIT."""
-
-    WAIT = "wait"
-
-
-# No job is available now; ask again when a running one has ended.
-WAIT: Final = Wait.WAIT
 
 
 @dataclass(frozen=True)
@@ -69,8 +56,8 @@ class Job:
 class Jobs(Protocol):
     """A source of jobs."""
 
-    def next(self) -> Job | Wait | None:
-        """Return the next job, WAIT when there may be one later, None at the end."""
+    def next(self, idle: bool) -> Job | None:
+        """Return the next job, None when there is none now; idle: no job runs, so it is the end."""
 
     def done(self, job: Job, status: Mapping[str, Any]) -> None:
         """Record the end of a job; status: the content of its status.json."""
@@ -95,41 +82,12 @@ class PlannedJobs:
     def __init__(self, jobs: Iterable[Job]) -> None:
         self._left = list(jobs)[::-1]
 
-    def next(self) -> Job | None:
+    def next(self, idle: bool) -> Job | None:
         """Return the next job, None at the end."""
         return self._left.pop() if self._left else None
 
     def done(self, job: Job, status: Mapping[str, Any]) -> None:
         """Do nothing: the order of a plan does not depend on results."""
-
-
-class StopOnSameError:
-    """Ends the queue once several jobs in a row have failed with the same error."""
-
-    def __init__(self, jobs: Jobs, *, limit: int = SAME_ERROR_LIMIT) -> None:
-        self._jobs, self._limit = jobs, limit
-        self._error: str | None = None
-        self._times = 0
-
-    @property
-    def reason(self) -> str | None:
-        """Why the queue was ended, None while it was not."""
-        if self._times < self._limit:
-            return None
-        return f"stopped: {self._times} trials in a row failed with the same error: {self._error}"
-
-    def next(self) -> Job | Wait | None:
-        """Return the next job, None at the end or after too many equal errors."""
-        return None if self.reason else self._jobs.next()
-
-    def done(self, job: Job, status: Mapping[str, Any]) -> None:
-        """Count equal errors in a row."""
-        error = status.get("error") if status.get("status") == "failed" else None
-        self._times = self._times + 1 if error is not None and error == self._error else 1
-        self._error = error
-        if error is None:
-            self._times = 0
-        self._jobs.done(job, status)
 
 
 def planned_job(trial: PlannedTrial, sweep: str) -> Job:
@@ -156,32 +114,3 @@ def sort_longest_first(jobs: Iterable[Job], seconds: Callable[[Job], float]) -> 
     for job in jobs:
         seeds.setdefault(job.train_seed, len(seeds))
     return sorted(jobs, key=lambda job: (seeds[job.train_seed], -seconds(job)))
-
-
-class Sampler(Protocol):
-    """Suggests sets of parameters; those of earlier runs are added first, by their numbers."""
-
-    def add(self, number: int, parameters: Parameters) -> None:
-        """Add parameters that were suggested before."""
-
-    def ask(self, number: int, known: Collection[Parameters]) -> Parameters | None:
-        """Return new parameters, None when all that may be run are known already."""
-
-    def tell(self, number: int, score: float | None) -> None:
-        """Record the score of some parameters, None where a trial failed."""
-
-
-class SearchSource(Jobs, Protocol):
-    """The jobs of a search, with what is known of them in advance."""
-
-    @property
-    def begun(self) -> tuple[Job, ...]:
-        """The jobs that come first: those that an earlier run has begun."""
-
-    @property
-    def further(self) -> int:
-        """The approximate number of jobs that follow those."""
-
-    @property
-    def full_trials(self) -> float:
-        """The approximate number of trials of full length that all these jobs amount to."""

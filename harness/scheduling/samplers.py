@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from harness.config.domains import Axis, product, size
 from harness.config.search_spec import MAX_TRIALS, Search
 from harness.config.trial_config import TrialConfig
-from harness.scheduling.jobs import Parameters, Sampler
+from harness.scheduling.jobs import Parameters
 
 if TYPE_CHECKING:  # its import takes a second, which only searches need
     import optuna
@@ -22,14 +22,14 @@ class OptunaSampler:
     ones. Those that are known, and those that are not a valid config, are drawn again.
     """
 
-    def __init__(self, search: Search, sweep: str) -> None:
+    def __init__(self, search: Search) -> None:
         import optuna
 
         self._search = search
         self._distributions = {key: distribution(axis) for key, axis in search.axes.items()}
         self._optuna_numbers: dict[int, int] = {}
         optuna.logging.set_verbosity(logging.WARNING)
-        self.study = optuna.create_study(study_name=sweep, direction="maximize")
+        self.study = optuna.create_study(direction="maximize")
 
     def add(self, number: int, parameters: Parameters) -> None:
         """Add parameters that were suggested before."""
@@ -120,22 +120,17 @@ def _index(axis: Axis, value: object) -> int:
 
 
 class GridSampler:
-    """Every combination of a grid's values, in the order of the file."""
+    """Every combination of a grid's values, in the order of the file; scores do not matter."""
 
     def __init__(self, search: Search) -> None:
         self._left: Iterator[Parameters] = product(search.axes)
 
     def add(self, number: int, parameters: Parameters) -> None:
-        """Do nothing: `ask` is given what is known."""
+        """Do nothing: `ask` is given the known ones."""
 
     def ask(self, number: int, known: Collection[Parameters]) -> Parameters | None:
         """Return the next combination, None at the end."""
         return next((parameters for parameters in self._left if parameters not in known), None)
 
     def tell(self, number: int, score: float | None) -> None:
-        """Do nothing: a grid does not depend on scores."""
-
-
-def make_sampler(search: Search, sweep: str) -> Sampler:
-    """Return the sampler of a search."""
-    return GridSampler(search) if search.sampler == "grid" else OptunaSampler(search, sweep)
+        """Do nothing."""

@@ -1,8 +1,7 @@
 """A search in its sweep's folder: what earlier runs have left of it, and its jobs."""
 
 import math
-from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from harness.config.domains import Axis
 from harness.config.search_spec import Search
 from harness.config.trial_config import config_hash, trial_id
 from harness.core import files
-from harness.scheduling.jobs import Job, Parameters, SearchSource, Statuses
-from harness.scheduling.samplers import config_of, make_sampler
+from harness.scheduling.jobs import Job, Parameters, Statuses
+from harness.scheduling.samplers import config_of
 from harness.storage import table_schemas
 from harness.storage.trial_folder import TrialFolder
 
@@ -118,61 +117,6 @@ class SearchRun:
                 found[number] = parameters
                 statuses[number, seed] = self.statuses.get(path.name) or folder.read_status()
         return Earlier(dict(sorted(found.items())), statuses, following)
-
-
-class SearchJobs(SearchSource):
-    """What every kind of search shares; begins with the parameters that earlier runs have used."""
-
-    def __init__(self, run: SearchRun) -> None:
-        self.run = run
-        self.sampler = make_sampler(run.search, run.sweep)
-        self._earlier = run.earlier()
-        self._parameters: dict[int, Parameters] = dict(self._earlier.parameters)
-        self._next = self._earlier.next
-        self._queue: list[Job] = []
-
-    @property
-    def begun(self) -> tuple[Job, ...]:
-        """The jobs that an earlier run has begun and this one is to run."""
-        return tuple(self._queue)
-
-    def ranking(self) -> list[tuple[int, Parameters]]:
-        """Return numbers and parameters, the best first; those without a score are left out."""
-        return [(number, self._parameters[number]) for number in self._order()]
-
-    @abstractmethod
-    def _order(self) -> Iterable[int]: ...
-
-    @property
-    def _left(self) -> int:
-        """How many parameters are still to be sampled."""
-        return max(0, self.run.search.trials - len(self._parameters))
-
-    def _sample(self) -> int | None:
-        """Sample new parameters and return their number, None when there are no more."""
-        parameters = self.sampler.ask(self._next, self._parameters.values()) if self._left else None
-        if parameters is None:
-            return None
-        self._parameters[self._next] = parameters
-        self._next += 1
-        return self._next - 1
-
-    def _mean(self, scores: Mapping[int, float | None]) -> float | None:
-        """Return the mean over the training seeds; None where one failed or is not done."""
-        known = [score for s in self.run.train_seeds if (score := scores.get(s)) is not None]
-        return math.fsum(known) / len(known) if len(known) == len(self.run.train_seeds) else None
-
-    def _ranked(self, scores: Mapping[int, Mapping[int, float | None]]) -> list[int]:
-        """Return the numbers with a mean score, the best first.
-
-        scores: by number and training seed, None for a failed trial.
-        """
-        means = {
-            number: mean
-            for number, by_seed in scores.items()
-            if (mean := self._mean(by_seed)) is not None
-        }
-        return sorted(means, key=lambda number: (-means[number], number))
 
 
 def inside(axes: Mapping[str, Axis], parameters: Parameters) -> bool:

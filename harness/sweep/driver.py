@@ -19,7 +19,7 @@ from harness.core.text import duration
 from harness.demos import source as demos_source
 from harness.demos.source import Source
 from harness.scheduling.confirmation import ConfirmJobs
-from harness.scheduling.jobs import Listener, PlannedJobs, StopOnSameError, sort_longest_first
+from harness.scheduling.jobs import Listener, PlannedJobs, sort_longest_first
 from harness.storage import tables
 from harness.sweep import outputs, pending
 from harness.sweep.dispatcher import Dispatch
@@ -156,7 +156,6 @@ def _execute(run: Run, work: Work, found: Estimate) -> None:
     jobs = work.source
     if isinstance(jobs, PlannedJobs):
         jobs = PlannedJobs(sort_longest_first(work.left, lambda j: found.seconds.get(j.id, 0.0)))
-    guarded = StopOnSameError(jobs)
     settings = TrialSettings(
         folder=str(folder.path),
         uri=folder.uri,
@@ -178,10 +177,10 @@ def _execute(run: Run, work: Work, found: Estimate) -> None:
             listener.opened(options.tracker, folder.path, progress.note) as tracker,
         ):
             listeners: list[Listener] = [progress] if tracker is None else [progress, tracker]
-            dispatch = Dispatch(guarded, folder, listeners, progress.note, settings.seconds)
+            dispatch = Dispatch(jobs, folder, listeners, progress.note, settings.seconds)
             load(f"{EXECUTOR}:execute")(dispatch, settings, resources, progress.tick, scratch)
-    if guarded.reason is not None:
-        run.say(guarded.reason, style="red")
+    if dispatch.stop_reason is not None:
+        run.say(dispatch.stop_reason, style="red")
 
 
 def _print_end(run: Run, work: Work) -> int:

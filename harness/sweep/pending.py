@@ -10,7 +10,7 @@ import numpy as np
 from harness.config.plan import Plan
 from harness.config.trial_config import nearest, parse_trial_id
 from harness.core.errors import UserError
-from harness.scheduling.full_search import search_jobs
+from harness.scheduling.confirmation import search_jobs
 from harness.scheduling.jobs import Job, Jobs, PlannedJobs, Statuses, planned_job
 from harness.scheduling.search_history import SearchRun
 from harness.sweep.folder import SweepFolder
@@ -86,12 +86,10 @@ def find(plan: Plan, folder: SweepFolder, questions: Iterable[str], retry_failed
     if plan.search is not None:
         seeds = plan.train_seeds
         run = SearchRun(plan.search, sweep, folder.path, seeds, retry_failed, statuses)
-        search = search_jobs(run)
-        typical = (*search.begun, *([run.typical] if search.further else []))
-        largest, trials = tuple(run.largest), search.full_trials
-        return Work(
-            (), (), search.begun, search.further, typical, statuses, search, trials, largest
-        )
+        jobs = search_jobs(run)
+        begun, further, whole = jobs.begun, jobs.further, jobs.full_trials
+        typical = (*begun, *([run.typical] if further else []))
+        return Work((), (), begun, further, typical, statuses, jobs, whole, tuple(run.largest))
     planned = tuple(planned_job(trial, sweep) for trial in plan.trials)
     asked = tuple(job for job in planned if hashes is None or job.config_hash in hashes)
     over = {"finished"} if retry_failed else {"finished", "failed"}

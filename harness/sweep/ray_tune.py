@@ -20,7 +20,6 @@ from harness.cluster.resources import Resources, cluster_room
 from harness.core.errors import UserError
 from harness.core.imports import load
 from harness.core.processes import kill
-from harness.scheduling.jobs import WAIT
 from harness.sweep.dispatcher import Dispatch
 from harness.sweep.folder import TrialSettings
 
@@ -118,9 +117,10 @@ class _Searcher(_NotSaved, Searcher):
         if len(self.dispatch.running) >= self.room():
             return None
         job = self.dispatch.next(trial_id)
-        if job is WAIT:
-            return None  # Tune requests again at its next step
-        return Searcher.FINISHED if job is None else {"job": job.dumps(), "id": job.id}
+        if job is not None:
+            return {"job": job.dumps(), "id": job.id}
+        # While others run, Tune requests again at its next step: one may fail, or be promoted.
+        return None if self.dispatch.running else Searcher.FINISHED
 
     def room(self) -> int:
         """Return how many trials the cluster can run in parallel; nodes may join and leave."""
@@ -175,7 +175,7 @@ class _Watch(_NotSaved, Callback):
         **info: Any,
     ) -> None:
         if result["node_ip"] == self._address:
-            self.searcher.dispatch.set_pid(trial.trial_id, result["pid"])
+            self.searcher.dispatch.running[trial.trial_id].pid = result["pid"]
         for metrics in result["epochs"]:
             self.searcher.dispatch.epoch(trial.trial_id, metrics)
 

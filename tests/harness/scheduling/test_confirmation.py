@@ -10,9 +10,8 @@ from rich.console import Console
 from harness.config import plan as space
 from harness.config.search_spec import Confirm
 from harness.core import files, seeds
-from harness.scheduling.confirmation import ConfirmJobs
-from harness.scheduling.full_search import search_jobs
-from harness.scheduling.jobs import WAIT, Job
+from harness.scheduling.confirmation import ConfirmJobs, search_jobs
+from harness.scheduling.jobs import Job
 from harness.scheduling.search_history import SearchRun
 from harness.storage import episode_table, tables
 from harness.storage.trial_folder import TrialFolder
@@ -42,7 +41,7 @@ def finish(job: Job, directory: Path) -> dict:
 def run(jobs: ConfirmJobs, directory: Path, count: int = 99) -> list[Job]:
     """Run so many jobs one after the other."""
     done = []
-    while len(done) < count and (job := jobs.next()) is not None:
+    while len(done) < count and (job := jobs.next(idle=True)) is not None:
         jobs.done(job, finish(job, directory))
         done.append(job)
     return done
@@ -74,8 +73,8 @@ def test_the_best_points_are_trained_on_fresh_seeds_once_the_search_is_done(made
     assert jobs.further == 10 + 4
     assert jobs.full_trials == 14.0
     searched = run(jobs, directory, 9)
-    last = jobs.next()
-    assert jobs.next() is WAIT
+    last = jobs.next(idle=True)
+    assert jobs.next(idle=False) is None
     jobs.done(last, finish(last, directory))
     confirmed = run(jobs, directory)
 
@@ -86,7 +85,7 @@ def test_the_best_points_are_trained_on_fresh_seeds_once_the_search_is_done(made
     ]
     assert {job.info["question"] for job in confirmed} == {"confirmation"}
     assert all(job.until is None for job in confirmed)
-    assert jobs.next() is None
+    assert jobs.next(idle=True) is None
     asked = question(directory)
     assert (asked["question"], asked["train_seeds"]) == ("confirmation", [7, 8])
     assert [arm["arm"] for arm in asked["arms"]] == [f"#{number}" for number in best]
@@ -106,7 +105,7 @@ def test_a_killed_confirmation_goes_on_where_it_was(made, tmp_path):
     assert len(after) == 3
     assert len({job.id for job in [*before, *after]}) == 14
     again = made()
-    assert (again.begun, again.further, again.next()) == ((), 0, None)
+    assert (again.begun, again.further, again.next(idle=True)) == ((), 0, None)
 
 
 def test_what_was_confirmed_stays_when_a_longer_search_has_other_winners(made, tmp_path):
@@ -121,7 +120,7 @@ def test_what_was_confirmed_stays_when_a_longer_search_has_other_winners(made, t
 
 def test_a_search_in_which_everything_failed_confirms_nothing(made, tmp_path):
     jobs = made()
-    while (job := jobs.next()) is not None:
+    while (job := jobs.next(idle=True)) is not None:
         assert job.info["question"] == "search"
         folder = TrialFolder(tmp_path / "sweep/trials" / job.id)
         identity = {"config_hash": job.id.rpartition("-")[0], "train_seed": job.train_seed}

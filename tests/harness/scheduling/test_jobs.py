@@ -6,16 +6,14 @@ from pathlib import Path
 import pytest
 
 from harness.config import plan as space
-from harness.scheduling.full_search import FullJobs
-from harness.scheduling.jobs import (
-    Job,
-    PlannedJobs,
-    StopOnSameError,
-    planned_job,
-    sort_longest_first,
-)
+from harness.config.trial_config import TrialConfig
+from harness.scheduling.jobs import Job, PlannedJobs, planned_job, sort_longest_first
 from harness.scheduling.search_history import SearchRun
+from harness.scheduling.search_jobs import SearchJobs
 from harness.storage.trial_folder import TrialFolder
+from harness.sweep import dispatcher
+from harness.sweep.dispatcher import Dispatch
+from harness.sweep.folder import SweepFolder
 
 SPACE = """
 version: 1
@@ -75,26 +73,30 @@ def test_the_longest_come_first_within_a_seed(tmp_path):
     assert [seconds[job.id] for job in ordered] == [3, 2, 1, 0] * 2
 
 
-def test_the_same_error_in_a_row_stops_a_sweep_and_others_do_not(tmp_path):
-    jobs = [planned_job(trial, "s") for trial in read(tmp_path, SPACE).trials] * 3
-    guarded = StopOnSameError(PlannedJobs(jobs), limit=3)
-    failed = {"status": "failed", "error": "boom"}
-    for status in (failed, failed, {"status": "finished"}, failed, failed):
-        guarded.done(guarded.next(), status)
-        assert guarded.reason is None
-    guarded.done(guarded.next(), {"status": "failed", "error": "another"})
-    assert guarded.reason is None
-    for _ in range(3):
-        guarded.done(guarded.next(), failed)
-    assert guarded.next() is None
-    assert guarded.reason == "stopped: 3 trials in a row failed with the same error: boom"
+def test_the_same_error_in_a_row_stops_a_sweep_and_others_do_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(dispatcher, "SAME_ERROR_LIMIT", 3)
+    jobs = [Job(TrialConfig(), seed, f"job {seed}") for seed in range(12)]
+    dispatch = Dispatch(PlannedJobs(jobs), SweepFolder(tmp_path), [], print, 3600.0)
+
+    def run(error: str | None) -> None:
+        job = dispatch.next("a")
+        trial = dispatch.folder.trial(job.id)
+        trial.write_status(status="failed" if error else "finished", error=error)
+        dispatch.ended("a")
+
+    for error in ("boom", "boom", None, "boom", "boom", "another", "boom", "boom"):
+        run(error)
+        assert dispatch.stop_reason is None
+    run("boom")
+    assert dispatch.next("a") is None
+    assert dispatch.stop_reason == "stopped: 3 trials in a row failed with the same error: boom"
 
 
-def run(jobs: FullJobs, directory: Path, count: int, *, finish: bool = True) -> list[Job]:
+def run(jobs: SearchJobs, directory: Path, count: int, *, finish: bool = True) -> list[Job]:
     """Run so many jobs of a search, each scoring its learning rate."""
     done = []
     for _ in range(count):
-        job = jobs.next()
+        job = jobs.next(idle=True)
         if job is None:
             break
         folder = TrialFolder(directory / "trials" / job.id)
@@ -117,10 +119,10 @@ def parameters(jobs: list[Job]) -> list[dict]:
 def search(tmp_path):
     plan = read(tmp_path, SEARCH)
 
-    def search(trials: int = 4, **options) -> FullJobs:
+    def search(trials: int = 4, **options) -> SearchJobs:
         search = replace(plan.search, trials=trials)
         run = SearchRun(search, "name", tmp_path / "sweep", plan.train_seeds, **options)
-        return FullJobs(run)
+        return SearchJobs(run)
 
     return search
 
@@ -131,7 +133,6 @@ def test_a_search_asks_every_point_for_every_training_seed(search, tmp_path):
     assert len(done) == 8
     assert [job.train_seed for job in done] == [0, 1] * 4
     assert len({str(point) for point in parameters(done)}) == 4
-    assert jobs.sampler.study.study_name == "name"
     assert [t.value for t in jobs.sampler.study.trials] == pytest.approx(
         [100 * point["train.learning_rate"] for point in parameters(done)[::2]]
     )
@@ -145,7 +146,7 @@ def test_a_killed_search_goes_on_as_an_undisturbed_one(search, tmp_path):
     assert [job.id for job in again.begun] == [killed[0].id]
     rest = run(again, tmp_path / "sweep", 99)
     assert parameters(first + rest) == undisturbed
-    assert search().next() is None
+    assert search().next(idle=True) is None
 
 
 def test_a_finished_search_is_extended(search, tmp_path):
@@ -158,7 +159,7 @@ def test_a_finished_search_is_extended(search, tmp_path):
 
 def test_failed_points_are_told_as_failed_and_retried_when_asked(search, tmp_path):
     jobs = search()
-    job = jobs.next()
+    job = jobs.next(idle=True)
     folder = TrialFolder(tmp_path / "sweep/trials" / job.id)
     folder.claim({**job.info, "config_hash": job.id[:12], "train_seed": 0}, "data")
     folder.write_failure(RuntimeError("boom"))
@@ -171,12 +172,12 @@ def test_failed_points_are_told_as_failed_and_retried_when_asked(search, tmp_pat
 
 def test_an_exhausted_space_ends_the_search(tmp_path):
     text = "version: 1\nsearch: {trials: 9, axes: {policy.energy.width: [8, 16]}}\n"
-    jobs = FullJobs(SearchRun(read(tmp_path, text).search, "name", tmp_path / "sweep", (0,)))
+    jobs = SearchJobs(SearchRun(read(tmp_path, text).search, "name", tmp_path / "sweep", (0,)))
     assert len(run(jobs, tmp_path / "sweep", 99)) == 2
 
 
 def test_points_outside_todays_axes_are_left_alone(search, tmp_path):
     run(search(), tmp_path / "sweep", 99)
     plan = read(tmp_path, SEARCH.replace("[8, 16]", "[32, 64]"))
-    jobs = FullJobs(SearchRun(plan.search, "name", tmp_path / "sweep", plan.train_seeds))
+    jobs = SearchJobs(SearchRun(plan.search, "name", tmp_path / "sweep", plan.train_seeds))
     assert jobs.further == 8

@@ -11,9 +11,11 @@ from harness.config import plan as space
 from harness.config.domains import Axis
 from harness.config.search_spec import Confirm, Halving
 from harness.core.errors import UserError
-from harness.scheduling import full_search
-from harness.scheduling.jobs import Job, SearchSource
+from harness.scheduling import confirmation
+from harness.scheduling.confirmation import ConfirmJobs
+from harness.scheduling.jobs import Job
 from harness.scheduling.search_history import SearchRun
+from harness.scheduling.search_jobs import SearchJobs
 from harness.storage.trial_folder import TrialFolder
 
 GRID = """
@@ -63,16 +65,20 @@ def plan(tmp_path):
     return plan
 
 
-def search_jobs(plan: space.Plan, sweep: str, directory: Path, **options) -> SearchSource:
+def search_jobs(
+    plan: space.Plan, sweep: str, directory: Path, **options
+) -> SearchJobs | ConfirmJobs:
     run = SearchRun(plan.search, sweep, directory, plan.train_seeds, **options)
-    return full_search.search_jobs(run)
+    return confirmation.search_jobs(run)
 
 
 def test_a_grid_is_every_point_of_its_axes_in_order(plan, tmp_path):
     search = plan(GRID).search
     assert (search.sampler, search.trials) == ("grid", 6)
     jobs = search_jobs(plan(GRID), "name", tmp_path)
-    points = [tuple(job.info["parameters"].values()) for job in iter(jobs.next, None)]
+    points = [
+        tuple(job.info["parameters"].values()) for job in iter(lambda: jobs.next(idle=True), None)
+    ]
     assert points == [(rate, width) for rate in (1e-3, 3e-3, 1e-2) for width in (8, 16)]
 
 
@@ -199,14 +205,14 @@ def score(job: Job) -> float | None:
 
 
 def run(
-    jobs: SearchSource, directory: Path, slots: int = 1, events: int | None = None
+    jobs: SearchJobs | ConfirmJobs, directory: Path, slots: int = 1, events: int | None = None
 ) -> list[Job]:
     """Run to the end, or so many events and be killed; what was handed out first ends first."""
     running: list[Job] = []
     done: list[Job] = []
     count = itertools.count(1)
     while True:
-        while len(running) < slots and isinstance(job := jobs.next(), Job):
+        while len(running) < slots and (job := jobs.next(idle=not running)) is not None:
             folder = TrialFolder(directory / "trials" / job.id)
             identity = {"config_hash": job.id.rpartition("-")[0], "train_seed": job.train_seed}
             folder.claim({**job.info, **identity}, "data")

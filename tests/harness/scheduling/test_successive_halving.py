@@ -11,9 +11,9 @@ import pytest
 
 from harness.config import plan as space
 from harness.core.errors import UserError
-from harness.scheduling.jobs import WAIT, Job
+from harness.scheduling.jobs import Job
 from harness.scheduling.search_history import SearchRun, selection_scores
-from harness.scheduling.successive_halving import FILE, Decision, HalvingJobs
+from harness.scheduling.search_jobs import FILE, Decision, SearchJobs
 from harness.storage.trial_folder import TrialFolder
 
 SPACE = """
@@ -49,13 +49,13 @@ class Lab:
     text: str = SPACE
     failing: frozenset[int] = frozenset()
 
-    def jobs(self, **options) -> HalvingJobs:
+    def jobs(self, **options) -> SearchJobs:
         path = self.directory / "x.yaml"
         self.directory.mkdir(exist_ok=True)
         path.write_text(self.text)
         plan = space.plan(path)
         seeds = plan.train_seeds
-        return HalvingJobs(SearchRun(plan.search, "name", self.directory, seeds, **options))
+        return SearchJobs(SearchRun(plan.search, "name", self.directory, seeds, **options))
 
     def begin(self, job: Job) -> None:
         folder = TrialFolder(self.directory / "trials" / job.id)
@@ -82,7 +82,7 @@ class Lab:
         folder.write_success("finished" if job.until is None else "stopped")
         return folder.state
 
-    def run(self, jobs: HalvingJobs, slots: int = 2, events: int | None = None) -> int:
+    def run(self, jobs: SearchJobs, slots: int = 2, events: int | None = None) -> int:
         """Run to the end, or so many events (a job handed out, ended, taken note of) and be killed.
 
         Return how many events there were.
@@ -91,15 +91,14 @@ class Lab:
         count = itertools.count(1)
         while True:
             while len(running) < slots:
-                job = jobs.next()
-                if not isinstance(job, Job):
+                job = jobs.next(idle=not running)
+                if job is None:
                     break
                 self.begin(job)
                 running.append(job)
                 if next(count) == events:
                     return events
             if not running:
-                assert job is None
                 return next(count) - 1
             ended = running.pop(0)
             status = self.end(ended)
@@ -114,7 +113,7 @@ class Lab:
         jobs = self.jobs()
         found = jobs.run.earlier()
         states = {key: (s["status"], s.get("step")) for key, s in found.statuses.items()}
-        made = jobs._file.read(jobs.run.search.axes)
+        made = jobs._read()
         return found.parameters, states, made, jobs.ranking()
 
     def steps(self) -> int:
@@ -158,12 +157,12 @@ def test_of_one_after_the_other_exactly_the_best_third_of_each_rung_goes_on(lab)
     jobs = lab.jobs()
     lab.run(jobs, slots=1)
     levels = [jobs._level[number] for number in range(27)]
-    best = jobs._ranked(jobs._scores[0])
+    best = jobs._ranked(0)
     assert len(best) == 27
     # The last third of the promotions was made knowing all; none of the best three is left behind.
     assert all(levels[number] >= 1 for number in best[:3])
     assert 9 <= sum(level >= 1 for level in levels) <= 14
-    assert jobs.next() is None
+    assert jobs.next(idle=True) is None
 
 
 def test_a_search_that_is_killed_anywhere_ends_as_an_undisturbed_one(lab, tmp_path):
@@ -189,7 +188,7 @@ def test_what_failed_at_a_rung_never_goes_on_and_a_retry_is_asked_for(lab):
     lab.run(first)
     assert first.ranking()
     jobs = lab.jobs()
-    assert (jobs.begun, jobs.next()) == ((), None)
+    assert (jobs.begun, jobs.next(idle=True)) == ((), None)
     # All that were promoted failed at 300, so others were tried until none was left.
     assert sorted(jobs._level.values()) == [1] * 27
     assert jobs.further == 0
@@ -197,7 +196,7 @@ def test_what_failed_at_a_rung_never_goes_on_and_a_retry_is_asked_for(lab):
     assert len(again.begun) == 27
     lab.failing = frozenset()
     lab.run(again)
-    assert len(again._ranked(again._scores[again.top])) >= 1
+    assert len(again._ranked(again.top)) >= 1
 
 
 def test_a_score_that_is_not_finite_never_goes_on(lab, monkeypatch):
@@ -259,7 +258,7 @@ def test_without_its_note_the_trials_show_how_far_they_were_sent(lab):
     (lab.directory / FILE).write_text('{"schema": 1, "ba')
     jobs = lab.jobs()
     assert (lab.directory / f"{FILE}.torn").exists()
-    assert (jobs.begun, jobs.next()) == ((), None)
+    assert (jobs.begun, jobs.next(idle=True)) == ((), None)
     assert jobs.ranking() == expected[3]
 
 
@@ -273,21 +272,21 @@ def test_rungs_are_kept_and_those_of_another_base_are_not_ours(lab):
     lab.text = SPACE.replace("epoch_steps: 50", "epoch_steps: 100")
     jobs = lab.jobs()
     assert (jobs.begun, len(jobs._parameters)) == ((), 0)
-    assert jobs.next().info["number"] == 27  # names are given once
+    assert jobs.next(idle=True).info["number"] == 27  # names are given once
 
 
 def test_it_waits_while_a_running_job_may_be_promoted(lab):
     lab.text = SPACE.replace("trials: 27", "trials: 3")
     jobs = lab.jobs()
-    first, second, third = (jobs.next() for _ in range(3))
-    assert jobs.next() is WAIT
+    first, second, third = (jobs.next(idle=False) for _ in range(3))
+    assert jobs.next(idle=False) is None
     for job in (first, second):
         lab.begin(job)
         jobs.done(job, lab.end(job))
-        assert jobs.next() is WAIT
+        assert jobs.next(idle=False) is None
     lab.begin(third)
     jobs.done(third, lab.end(third))
-    promoted = jobs.next()
+    promoted = jobs.next(idle=True)
     assert promoted.until == 300
     assert promoted.label.endswith("seed 0, to step 300")
     assert selection_scores(lab.directory / "trials" / promoted.id).keys() == {100}

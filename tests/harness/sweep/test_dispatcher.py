@@ -9,9 +9,9 @@ import torch
 
 from harness.config.trial_config import TrialConfig
 from harness.core import processes
-from harness.scheduling.jobs import WAIT, Job, PlannedJobs
+from harness.scheduling.jobs import Job, PlannedJobs
 from harness.sweep import dispatcher
-from harness.sweep.dispatcher import RETRIES, Dispatch, Watchdog, explain
+from harness.sweep.dispatcher import RETRIES, Dispatch, explain
 from harness.sweep.folder import SweepFolder
 
 # As Ray words it, whatever the reason was.
@@ -61,7 +61,7 @@ def begin(dispatch, key):
 def test_jobs_end_as_their_folders_say(made):
     work, heard, notes, folder = made(PlannedJobs([job(0), job(1)]))
     first, second = begin(work, "a"), begin(work, "b")
-    assert work.next("c") is WAIT  # one of them may die
+    assert work.next("c") is None
     work.epoch("a", "metrics")
     folder.trial(first.id).write_status(status="finished")
     work.ended("a")
@@ -147,7 +147,7 @@ def test_a_worker_that_is_stopped_or_late_is_to_be_killed(made, monkeypatch):
     try:
         work, _, notes, _ = made(PlannedJobs([job(0)]))
         begin(work, "a")
-        work.set_pid("a", sleeper.pid)
+        work.running["a"].pid = sleeper.pid
         assert work.to_kill() == []
         sleeper.send_signal(19)
         until = time.monotonic() + 60
@@ -174,20 +174,20 @@ def test_a_worker_that_is_stopped_or_late_is_to_be_killed(made, monkeypatch):
     assert notes == []
 
 
-def test_a_pause_of_this_process_is_not_held_against_its_workers(monkeypatch):
+def test_a_pause_of_this_process_is_not_held_against_its_workers(made, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(dispatcher.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(processes, "is_stopped", lambda pid: True)
-    dog = Watchdog(limit=1e9)
-    dog.start("a")
-    dog.set_pid("a", 1)
+    work, *_ = made(PlannedJobs([job(0)]), limit=1e9)
+    begin(work, "a")
+    work.running["a"].pid = 1
     clock[0] = 3600.0  # Ctrl-Z stops all of them
-    assert dog.look() == []
+    assert work.to_kill() == []
     for _ in range(27):
         clock[0] += 1.0
-        assert dog.look() == []
+        assert work.to_kill() == []
     clock[0] += 2.0
-    assert dog.look() == [("a", 1, False)]
+    assert work.to_kill() == [("a", 1)]
 
 
 @pytest.mark.parametrize(
