@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from ibc.config.checks import check, check_float, check_int, check_options
+from ibc.config.checks import check, check_float, check_int, check_options, check_retired
 
 Search = Literal["lattice", "dfo", "langevin"]
 Readout = Literal["argmax", "sample", "softmax_mean", "mean_shift", "mode_mean"]
@@ -70,13 +70,12 @@ class EnergyConfig:
     its tower once.
     head: of "concat", an "mlp" of `depth` hidden layers, or a "resnet": a first layer, then `depth`
     hidden layers in pre-activation residual blocks of two.
-    spectral_norm: every layer between hidden units has gain at most 1; the first layer, from
-    features and actions, and the last one, to the energy, are not limited.
     conditionals: "joint" is one energy over all actions of a chunk; "steps" one for each action,
     given those before it; "dimensions" one for each number, given those before it.
     dropout: share of hidden units left out in training. dropout_masks, of "concat": a mask for
     every "candidate", or one for all candidates of a "window", which are then compared by one
     network; on a CPU the first costs as much as the matrix products, the second almost nothing.
+    spectral_norm: retired; the field stays for the hashes of configs.
     """
 
     fusion: Literal["concat", "product"] = "product"
@@ -90,6 +89,7 @@ class EnergyConfig:
 
     def __post_init__(self) -> None:
         check_options("energy", self)
+        check_retired("energy", self, spectral_norm=False)
         check_int("energy.width", self.width, 1, 8192)
         check_int("energy.depth", self.depth, 1, 32)
         check_float("energy.dropout", self.dropout, 0.0, 0.9)
@@ -98,8 +98,6 @@ class EnergyConfig:
         check(not resnet or self.fusion == "concat", rule, f'energy.fusion "{self.fusion}"')
         rule = 'energy.head "resnet" needs an even energy.depth (blocks of two layers)'
         check(not resnet or self.depth % 2 == 0, rule, self.depth)
-        rule = "energy.spectral_norm needs energy.depth 2 or more (a layer between hidden units)"
-        check(not self.spectral_norm or self.depth >= 2, rule, self.depth)
 
 
 @dataclass(frozen=True)
@@ -162,22 +160,20 @@ class LossConfig:
 
     gradient_penalty: weight of max(0, |dE/da| - penalty_margin)^2 at the counter-examples, 0 for
     none; a chain that follows the gradient (negatives or inference "langevin") needs slopes that
-    its steps can follow. penalty_norm: the largest axis ("inf") or the Euclidean length ("2"),
-    per normalised action unit. It scores every counter-example for every observation on its own,
-    shared ones too. gradient_share: retired; the field stays for the hashes of configs.
+    its steps can follow. |dE/da| is that of the steepest axis, per normalised action unit. It
+    scores every counter-example for every observation on its own, shared ones too.
+    penalty_norm, gradient_share: retired; the fields stay for the hashes of configs.
     """
 
     gradient_penalty: float = 0.0
     penalty_margin: float = 1.0
-    penalty_norm: Literal["inf", "2"] = "inf"
+    penalty_norm: str = "inf"
     gradient_share: float = 1.0
 
     def __post_init__(self) -> None:
-        check_options("loss", self)
+        check_retired("loss", self, penalty_norm="inf", gradient_share=1.0)
         check_float("loss.gradient_penalty", self.gradient_penalty, 0.0, 1e6)
         check_float("loss.penalty_margin", self.penalty_margin, 0.0)
-        share = self.gradient_share
-        check(share == 1.0, "loss.gradient_share is retired and must be 1.0", share)
 
 
 @dataclass(frozen=True)
@@ -195,6 +191,8 @@ class InferenceConfig:
     Gaussian of `bandwidth` px, or the mean of the best mode's neighbourhood ("mode_mean").
     warm_start: the share of the first samples of DFO or Langevin that are drawn around the action
     executed last, with a standard deviation of warm_noise px.
+    mirror: average the energies of an observation and of its mirror image, and mirror the action
+    where the observation is mirrored, exactly; it takes two passes.
     """
 
     sampler: Literal["lattice", "dfo", "langevin", "autoregressive"] = "lattice"
@@ -210,6 +208,7 @@ class InferenceConfig:
     part_sampler: Search = "lattice"
     warm_start: float = 0.0
     warm_noise: float = 10.0
+    mirror: bool = False
 
     def __post_init__(self) -> None:
         check_options("inference", self)

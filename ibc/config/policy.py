@@ -78,6 +78,11 @@ class PolicyConfig:
             '"dimensions", the other samplers to "joint"',
             f'sampler "{sampler}" with conditionals "{conditionals}"',
         )
+        check(
+            not self.inference.mirror or conditionals != "dimensions",
+            'inference.mirror swaps x and y: energy.conditionals must be "joint" or "steps"',
+            conditionals,
+        )
 
 
 def config_warnings(config: PolicyConfig) -> list[str]:

@@ -1,10 +1,35 @@
 """The settings of training and of the split into training and validation episodes."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ibc.config.checks import check, check_float, check_int, check_options
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How training windows are changed, each anew at every step; validation sees none of it.
+
+    mirror: share of the windows that are mirrored about the axis of the goal, which is an exact
+    symmetry of the task. history_noise: standard deviation, in px, of noise on the agent's older
+    positions; a policy that sees its own motion exactly copies it (de Haan et al. 2019).
+    frame_dropout: share of the windows whose older frames are replaced by the newest one.
+    """
+
+    mirror: float = 0.0
+    history_noise: float = 0.0
+    frame_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_float("train.augment.mirror", self.mirror, 0.0, 1.0)
+        check_float("train.augment.history_noise", self.history_noise, 0.0, 512.0)
+        check_float("train.augment.frame_dropout", self.frame_dropout, 0.0, 1.0)
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is changed."""
+        return self.mirror > 0.0 or self.history_noise > 0.0 or self.frame_dropout > 0.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +58,7 @@ class TrainConfig:
     grad_clip: float | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     val_windows: int = 512
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
         check_options("train", self)

@@ -4,7 +4,7 @@ Legend: B batch, N negatives, K = N + 1 candidates, F features, H action horizon
 (or as many of these columns as a part has), P columns before a part.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import cast
 
@@ -13,13 +13,16 @@ from torch import Tensor, nn
 
 from ibc.config.checks import check
 from ibc.config.policy import PolicyConfig
+from ibc.data import symmetry
 from ibc.data.normalizer import Normalizer
 from ibc.energy import autoregressive, losses
-from ibc.energy.models import EnergyModel
+from ibc.energy.models import Energy, EnergyModel
 from ibc.policies.base import Batch, Policy
 from ibc.sampling import negatives
 from ibc.sampling.readout import Samples, read_out
 from ibc.sampling.search import Warm, search
+
+Conditional = Callable[[int, Tensor], Energy]
 
 
 class IBCPolicy(Policy):
@@ -39,10 +42,14 @@ class IBCPolicy(Policy):
 
     @property
     def parts(self) -> list[tuple[slice, EnergyModel]]:
-        """The columns of a chunk (B, D) that are scored together, with their energy model."""
-        columns = autoregressive.parts(self.config.energy.conditionals, self.action_horizon)
+        """The columns that are scored together, with their energy model."""
         models = self.energy if isinstance(self.energy, nn.ModuleList) else [self.energy]
-        return [(part, cast(EnergyModel, m)) for part, m in zip(columns, models, strict=True)]
+        return [(part, cast(EnergyModel, m)) for part, m in zip(self.columns, models, strict=True)]
+
+    @property
+    def columns(self) -> list[slice]:
+        """The columns of a chunk (B, D) that are scored together."""
+        return autoregressive.parts(self.config.energy.conditionals, self.action_horizon)
 
     @property
     def uses_previous(self) -> bool:
@@ -136,21 +143,27 @@ class IBCPolicy(Policy):
     ) -> tuple[dict[str, Tensor], Samples]:
         """Actions (B, H, 2) px by every readout, and the samples of the chunk's first part.
 
-        A readout settles one part of the chunk after the other, each given its earlier parts.
+        A readout settles one part of the chunk after the other, each given its earlier parts. With
+        `inference.mirror` every row is searched on the same side of the goal's axis, so that a
+        mirrored observation gives the mirrored action, random draws included.
         """
-        features_BF, agent_BA = self.encoder(dict(obs)), self.newest_agent(obs)
-        B, config = len(features_BF), self.config.inference
+        if self.config.inference.mirror:
+            away_B = symmetry.side(self.newest_agent(obs)) < 0.0
+            obs = _mirrored_where(away_B, obs)
+            if previous is not None:
+                previous = _mirrored_where(away_B, {"action": previous})["action"]
+        conditional, agent_BA = self.conditional(obs), self.newest_agent(obs)
+        B, config = len(agent_BA), self.config.inference
         check(len(generators) == B, f"there must be {B} generators", len(generators))
         bandwidth_D = self._lengths(config.bandwidth)
         warm = self._warm(previous, agent_BA)
         found = {readout: torch.empty(B, 0, device=self.device) for readout in readouts}
         first: Samples | None = None
-        for part, model in self.parts:
+        for index, part in enumerate(self.columns):
             for readout, earlier_BP in found.items():
                 if first is None or part.start > 0:  # the first part is the same for all readouts
-                    given_BF = autoregressive.condition(features_BF, earlier_BP)
                     samples = search(
-                        partial(model.score, model.observe(given_BF)),
+                        conditional(index, earlier_BP),
                         part.stop - part.start,
                         config,
                         generators,
@@ -162,7 +175,49 @@ class IBCPolicy(Policy):
                 found[readout] = torch.cat([earlier_BP, own_BD], 1)
         assert first is not None
         actions = {name: self.normalizer.decode(a_BD, agent_BA) for name, a_BD in found.items()}
+        if config.mirror:
+            actions = {
+                n: _mirrored_where(away_B, {"action": a})["action"] for n, a in actions.items()
+            }
+            reflect = symmetry.Reflection(self.normalizer, self.action_horizon)
+            samples_BSD = first.actions.expand(B, -1, -1)
+            back_BSD = reflect(samples_BSD, self.columns[0])
+            first = first._replace(
+                actions=torch.where(away_B[:, None, None], back_BSD, samples_BSD)
+            )
         return actions, first
+
+    def conditional(self, obs: Mapping[str, Tensor]) -> Conditional:
+        """The energies of each part of a chunk for prepared observations of B rows.
+
+        `conditional(k, earlier)` maps actions (X, N, D) of part k, or (1, N, D) for all rows, to
+        energies (X, N), given the normalised columns before it, (X, P); X is B or a multiple of it.
+        With `inference.mirror` they are the mean over the observation and its mirror image.
+        """
+        own = self._conditional(self.encoder(dict(obs)))
+        if not self.config.inference.mirror:
+            return own
+        reflect = symmetry.Reflection(self.normalizer, self.action_horizon)
+        other = self._conditional(self.encoder(symmetry.mirror(obs)))
+
+        def both(index: int, earlier_XP: Tensor) -> Energy:
+            part = self.columns[index]
+            first = own(index, earlier_XP)
+            second = other(index, reflect(earlier_XP, slice(part.start)))
+            return lambda actions: (first(actions) + second(reflect(actions, part))) / 2
+
+        return both
+
+    def _conditional(self, features_BF: Tensor) -> Conditional:
+        def part(index: int, earlier_XP: Tensor) -> Energy:
+            repeats = max(1, len(earlier_XP) // len(features_BF))
+            features_XF = features_BF.repeat_interleave(repeats, 0) if repeats > 1 else features_BF
+            model = self.parts[index][1]
+            return partial(
+                model.score, model.observe(autoregressive.condition(features_XF, earlier_XP))
+            )
+
+        return part
 
     def energies(self, obs: Mapping[str, Tensor], actions_BKD: Tensor) -> Tensor:
         """Energies (B, K) of normalised actions for prepared observations, summed over the parts.
@@ -171,21 +226,17 @@ class IBCPolicy(Policy):
         the energy is joint: the energy of a part is defined up to a constant that depends on the
         parts before it.
         """
-        features_BF = self.encoder(dict(obs))
-        B, K = len(features_BF), actions_BKD.shape[1]
+        conditional, B, K = self.conditional(obs), len(self.newest_agent(obs)), actions_BKD.shape[1]
         total_BK = torch.zeros(B, K, device=self.device)
-        for part, model in self.parts:
+        for index, part in enumerate(self.columns):
             own_BKD = actions_BKD[..., part]
             if part.start == 0:
-                total_BK = total_BK + model.score(model.observe(features_BF), own_BKD)
+                earlier_BP = torch.empty(B, 0, device=self.device)
+                total_BK = total_BK + conditional(0, earlier_BP)(own_BKD)
                 continue
-            own_BKD = own_BKD.expand(B, -1, -1)
-            earlier_BKP = actions_BKD[..., : part.start].expand(B, -1, -1)
-            given_XF = autoregressive.condition(
-                features_BF.repeat_interleave(K, 0), earlier_BKP.flatten(0, 1)
-            )
-            energies_X1 = model.score(model.observe(given_XF), own_BKD.flatten(0, 1).unsqueeze(1))
-            total_BK = total_BK + energies_X1.view(B, K)
+            own_X1D = own_BKD.expand(B, -1, -1).flatten(0, 1).unsqueeze(1)
+            earlier_XP = actions_BKD[..., : part.start].expand(B, -1, -1).flatten(0, 1)
+            total_BK = total_BK + conditional(index, earlier_XP)(own_X1D).view(B, K)
         return total_BK
 
     def _lengths(self, px: float) -> Tensor:
@@ -211,3 +262,12 @@ class IBCPolicy(Policy):
         agent_BA = self.newest_agent(obs)
         stay_BHA = agent_BA[:, None].expand(-1, self.action_horizon, -1)
         return self.normalizer.encode(stay_BHA, agent_BA).clamp(-1.0, 1.0)
+
+
+def _mirrored_where(rows_B: Tensor, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Values whose given rows are mirrored."""
+    other = symmetry.mirror(values)
+    return {
+        name: torch.where(rows_B.view(-1, *[1] * (value.dim() - 1)), other[name], value)
+        for name, value in values.items()
+    }

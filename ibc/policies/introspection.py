@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ibc.config.checks import check_int
 from ibc.data.normalizer import BOUND
-from ibc.energy import autoregressive
 from ibc.policies import mixture
 from ibc.policies.base import Policy
 from ibc.policies.explicit import MDNPolicy
@@ -107,21 +106,17 @@ def _energies(
     lattice_NA: Tensor,
 ) -> Tensor:
     conditionals = policy.config.energy.conditionals
-    (_, first), *others = policy.parts
-    features_BF = policy.encoder(dict(prepared))
+    conditional, B = policy.conditional(prepared), len(policy.newest_agent(prepared))
+    first = conditional(0, torch.empty(B, 0, device=policy.device))
     if conditionals == "dimensions":
         # Each energy is defined up to a constant that depends on the dimension before it, so the
         # two can only be added as log densities, normalised over the line.
-        x_BS = torch.log_softmax(-first.score(first.observe(features_BF), line_S[None, :, None]), 1)
-        side = len(line_S)
-        given_XF = autoregressive.condition(
-            features_BF.repeat_interleave(side, 0), line_S.repeat(len(features_BF))[:, None]
-        )
-        y = others[0][1]
-        y_XS = torch.log_softmax(-y.score(y.observe(given_XF), line_S[None, :, None]), 1)
+        side, line_1S1 = len(line_S), line_S[None, :, None]
+        x_BS = torch.log_softmax(-first(line_1S1), 1)
+        y_XS = torch.log_softmax(-conditional(1, line_S.repeat(B)[:, None])(line_1S1), 1)
         return -(x_BS[:, :, None] + y_XS.view(-1, side, side)).flatten(1)
     if conditionals == "steps" or policy.action_horizon == 1:
-        return first.score(first.observe(features_BF), lattice_NA[None])
+        return first(lattice_NA[None])
     chunk_BD = policy.normalizer.encode(
         actions_BHA.to(policy.device, torch.float32), policy.newest_agent(prepared)
     )

@@ -17,6 +17,7 @@ from ibc.config.training import TrainConfig
 from ibc.data.windows import Windows
 from ibc.policies.base import Policy
 from ibc.training import optim
+from ibc.training.augment import augment
 from ibc.training.nonfinite import NonFiniteError, locate
 from ibc.training.optim import AdamW
 from ibc.training.validation import Validation
@@ -134,7 +135,7 @@ class Trainer:
 
     def _train_step(self) -> dict[str, float]:
         config, parameters = self.config, list(self._parameters.values())
-        batch = self.train.batch(self._indices())
+        batch = self._augmented(self.train.batch(self._indices()))
         states = {name: g.get_state() for name, g in self._generators.items()}
         self._optimizer.zero_grad()
         totals: dict[str, Tensor] = {}
@@ -159,6 +160,11 @@ class Trainer:
         self._average()
         self.step += 1
         return result
+
+    def _augmented(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The step's windows, changed by draws that depend on the seed and the step alone."""
+        rng = np.random.default_rng([self.seeds["augment"], self.step])
+        return augment(batch, self.config.augment, rng, self.device)
 
     def _indices(self) -> NDArray[np.int64]:
         """The windows of this step, from shuffled passes over all of them.
