@@ -10,7 +10,7 @@ from harness.core.errors import UserError
 
 @dataclass(frozen=True)
 class Resources:
-    """The CPUs and GPUs of each trial; with shares below 1 several trials use one."""
+    """CPUs and GPUs of a machine or of each trial; with shares below 1 several trials use one."""
 
     cpus: float
     gpus: float
@@ -41,42 +41,34 @@ def available_gpus() -> int:
     return torch.cuda.device_count()
 
 
-def check_resources(cpus: float, gpus: float, *, what: str = "a trial") -> int:
-    """Return how many times (cpus, gpus) fit into this machine; UserError when not once."""
-    have_cpus, have_gpus = available_cpus(), available_gpus()
-    return slots(cpus, gpus, have_cpus, have_gpus, what=what, where="this machine")
+def slots(asked: Resources, have: Resources | None = None, where: str = "this machine") -> int:
+    """Return how many trials fit into what there is, else this machine; UserError when none does.
+
+    where: a name for it.
+    """
+    have = have or Resources(available_cpus(), available_gpus())
+    for name, number, there in (("CPUs", asked.cpus, have.cpus), ("GPUs", asked.gpus, have.gpus)):
+        missing = name == "CPUs" and not number
+        if missing or not 0 <= number < math.inf or (number > 1 and number % 1):
+            rule = f"the {name} of a trial must be a whole number or a share below 1"
+            raise UserError(f"{rule}, given {number:g}")
+        if number > there:
+            rule = f"a trial must fit into the {there:g} {name} of {where}"
+            raise UserError(f"{rule}, given {number:g}")
+    return _fit(asked, have)
 
 
-def slots(
-    cpus: float, gpus: float, have_cpus: float, have_gpus: float, *, what: str, where: str
-) -> int:
-    """Return how many times (cpus, gpus) fit into the available ones; UserError when not once."""
-    if not (cpus > 0 and math.isfinite(cpus)) or (cpus > 1 and cpus != int(cpus)):
-        raise UserError(
-            f"the CPUs of {what} must be a whole number or a share below 1, given {cpus:g}"
-        )
-    if not (gpus >= 0 and math.isfinite(gpus)) or (gpus > 1 and gpus != int(gpus)):
-        raise UserError(
-            f"the GPUs of {what} must be a whole number or a share below 1, given {gpus:g}"
-        )
-    if cpus > have_cpus:
-        raise UserError(f"{what} must fit into the {have_cpus:g} CPUs of {where}, given {cpus:g}")
-    if gpus > have_gpus:
-        raise UserError(f"{what} must fit into the {have_gpus:g} GPUs of {where}, given {gpus:g}")
-    return _fit(cpus, gpus, have_cpus, have_gpus)
-
-
-def _fit(cpus: float, gpus: float, have_cpus: float, have_gpus: float) -> int:
-    fit = math.floor(have_cpus / cpus + 1e-9)
-    if not gpus:
+def _fit(asked: Resources, have: Resources) -> int:
+    fit = math.floor(have.cpus / asked.cpus + 1e-9)
+    if not asked.gpus:
         return fit
-    if gpus > 1:
-        return min(fit, math.floor(have_gpus / gpus))
+    if asked.gpus > 1:
+        return min(fit, math.floor(have.gpus / asked.gpus))
     # A share is of one GPU: the rests of several GPUs do not add up.
-    return min(fit, math.floor(1 / gpus + 1e-9) * math.floor(have_gpus))
+    return min(fit, math.floor(1 / asked.gpus + 1e-9) * math.floor(have.gpus))
 
 
-def cluster_slots(resources: Resources) -> int:
+def cluster_slots(asked: Resources) -> int:
     """Return how many trials fit into the connected Ray; UserError when none does.
 
     A trial runs on one node: two nodes of one CPU each cannot run a trial of two CPUs.
@@ -85,27 +77,27 @@ def cluster_slots(resources: Resources) -> int:
     if not nodes:
         raise UserError("the cluster must have a living node, it has none")
     # The error names the node that comes closest.
-    largest = max(nodes, key=lambda node: (min(node[0], resources.cpus), node[1], node[0]))
+    largest = max(nodes, key=lambda node: (min(node.cpus, asked.cpus), node.gpus, node.cpus))
     where = f"the cluster's largest node ({len(nodes)} in all)" if len(nodes) > 1 else "the cluster"
-    slots(resources.cpus, resources.gpus, *largest, what="a trial", where=where)
-    return cluster_room(resources)
+    slots(asked, largest, where)
+    return cluster_room(asked)
 
 
-def cluster_room(resources: Resources) -> int:
+def cluster_room(asked: Resources) -> int:
     """Return how many trials fit into the nodes of the connected Ray, possibly 0."""
     return sum(
-        _fit(resources.cpus, resources.gpus, *node)
+        _fit(asked, node)
         for node in _nodes()
-        if resources.cpus <= node[0] and resources.gpus <= node[1]
+        if asked.cpus <= node.cpus and asked.gpus <= node.gpus
     )
 
 
-def _nodes() -> list[tuple[float, float]]:
+def _nodes() -> list[Resources]:
     """Return the CPUs and GPUs of each living node of the cluster."""
     import ray
 
     return [
-        (node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
+        Resources(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
         for node in ray.nodes()  # type: ignore[no-untyped-call]
         if node["Alive"]
     ]

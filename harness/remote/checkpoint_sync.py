@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.core import files, paths
 from harness.remote.object_store import Objects, RemoteError
-from harness.storage.checkpoints import WEIGHTS, describe, find, put
+from harness.storage.checkpoints import describe, find, put
 
 MAX_POINTER_BYTES = 2**24
 
@@ -29,7 +29,7 @@ class RemoteCheckpoints:
         """Write the store's description of a checkpoint into its local folder, without weights."""
         pointer = self._pointer(checkpoints, name)
         target = checkpoints / name
-        if pointer and pointer["version"] != _version(target):
+        if pointer and pointer["version"] != _version(_digests(target)):
             if target.exists():
                 shutil.rmtree(target)
             files.write_json(pointer["described"], target / "config.json")
@@ -47,9 +47,9 @@ class RemoteCheckpoints:
             }
         except FileNotFoundError:
             return None
+        except RemoteError:
+            raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            if isinstance(error, RemoteError):
-                raise
             raise RemoteError(f"{self.objects.uri}/{key} must name a checkpoint's files") from error
 
     def pull(self, checkpoints: Path, name: str) -> None:
@@ -57,8 +57,13 @@ class RemoteCheckpoints:
         for _ in range(5):
             pointer = self._pointer(checkpoints, name)
             here = find(checkpoints, name)
-            if pointer is None or (here is not None and self._is_current(here, pointer)):
+            if pointer is None:
                 return
+            if here is not None:
+                same = _version(_digests(here)) == pointer["version"]
+                step = pointer["described"].get("step") or 0
+                if same or describe(here).get("step", 0) > step:
+                    return
             try:
                 self._copy_checkpoint(checkpoints, name, pointer)
             except FileNotFoundError:
@@ -67,13 +72,6 @@ class RemoteCheckpoints:
         raise RemoteError(
             f"{self.objects.uri}/{self._key(checkpoints / name)} lacks files it names"
         )
-
-    def _is_current(self, here: Path, pointer: Mapping[str, Any]) -> bool:
-        """Return whether the mirror's checkpoint is the store's, or of a later step."""
-        if _version(here) == pointer["version"]:
-            return True
-        step = pointer["described"].get("step") or 0
-        return bool(describe(here).get("step", 0) > step)
 
     def _copy_checkpoint(self, checkpoints: Path, name: str, pointer: Mapping[str, Any]) -> None:
         checkpoints.mkdir(parents=True, exist_ok=True)
@@ -100,21 +98,15 @@ class RemoteCheckpoints:
         here = find(checkpoints, name)
         if here is None:
             return
-        key, version = self._key(checkpoints / name), _version(here)
-        if version is None or self._versions.get(key) == version:
+        key, digests = self._key(checkpoints / name), _digests(here)
+        version = _version(digests)
+        if self._versions.get(key) == version:
             return
         before = self._pointer(checkpoints, name)
         if before is None or before["version"] != version:
-            digests = {}
-            for path in sorted(path for path in here.iterdir() if path.is_file()):
-                content = path.read_bytes()
-                digests[path.name] = hashlib.sha256(content).hexdigest()
-                self.objects.write(f"{key}-{version}/{path.name}", content)
-            pointer = {
-                "version": version,
-                "described": describe(here),
-                "files": digests,
-            }
+            for file in digests:
+                self.objects.write(f"{key}-{version}/{file}", (here / file).read_bytes())
+            pointer = {"version": version, "described": describe(here), "files": digests}
             self.objects.write(f"{key}.json", json.dumps(pointer, indent=1).encode())
         # Earlier versions, and files of a killed push, are unused now.
         for old in self.objects.list(self._key(checkpoints)):
@@ -126,14 +118,15 @@ class RemoteCheckpoints:
         return path.relative_to(self.mirror).as_posix()
 
 
-def _version(folder: Path) -> str | None:
-    """Return the hash of a whole checkpoint's files, None for one without weights."""
-    if not (folder / WEIGHTS).is_file():
-        return None
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        with path.open("rb") as file:
-            digest.update(
-                f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
-            )
-    return digest.hexdigest()[:16]
+def _digests(folder: Path) -> dict[str, str]:
+    """Return the hashes of a checkpoint's files by name, {} without the folder."""
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.glob("*"))
+        if path.is_file()
+    }
+
+
+def _version(digests: Mapping[str, str]) -> str:
+    lines = "".join(f"{name} {digest}\n" for name, digest in digests.items())
+    return hashlib.sha256(lines.encode()).hexdigest()[:16]

@@ -14,70 +14,57 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness.core import files
 from harness.core.errors import UserError
-from harness.core.paths import cache_folder, check_name
+from harness.core.paths import cache_folder, check_name, is_uri
+from harness.core.throttle import Throttle
 from harness.remote.checkpoint_sync import RemoteCheckpoints
-from harness.remote.lock import held as hold_sweep
 from harness.remote.object_store import Entry, Objects, RemoteError
-from harness.storage import checkpoints
 from harness.storage.trial_folder import TrialFolder
 
 AT_ONCE = 16
+# The share of a trial's time for copying to the store, as for saving checkpoints.
+PUSHING_SHARE = 0.02
 MAX_SMALL_BYTES = 256 * 2**20
 _CHECKPOINTS = ("last", "best")
-_OF_TRIAL = ("config.json", "status.json", "health.json", "error.txt", "curves.parquet")
+_OF_TRIAL = ("config.json", "health.json", "error.txt", "curves.parquet")
 _ORDER = ("pending", "running", "stopped", "failed", "finished")
-_DERIVED = ("tables", "pictures", "videos")
+_DERIVED = ("*.json", "*.md", "*.html", "tables/**/*", "pictures/**/*", "videos/**/*")
 _EVALUATIONS = "evaluations"
 
 
 class Mirror:
     """A results folder on a store; `path` is its local copy, shared by all processes here."""
 
-    def __init__(self, uri: str, *, path: Path | None = None, objects: Objects | None = None):
+    def __init__(self, uri: str, *, path: Path | None = None) -> None:
         self.uri = uri.rstrip("/")
-        self.objects = Objects(uri) if objects is None else objects
+        self.objects = Objects(uri)
         if path is None:
             name = re.sub(r"[^A-Za-z0-9.-]+", "-", self.objects.root).strip("-.")[-40:]
             digest = hashlib.sha256(self.uri.encode()).hexdigest()[:12]
             path = cache_folder() / "remote" / f"{name}-{digest}"
         self.path = path
-        self._known: dict[
-            str, tuple[int, int]
-        ] = {}  # sizes and times of the mirror's files that the store has
+        self._known: dict[str, tuple[int, int]] = {}  # stamps of files that the store has
         self.checkpoints = RemoteCheckpoints(self.objects, path)
 
     def check(self) -> None:
         """RemoteError when the store cannot be reached or written."""
         key = f".probe-{os.getpid()}-{time.time_ns():x}"
-        with self._without_retries():
+        with self.objects.without_retries():
             self.objects.write(key, b"")
             self.objects.delete(key)
 
     @contextmanager
     def once(self) -> Iterator[None]:
         """Best effort: try each item once, ignore an unreachable store."""
-        with self._without_retries(), suppress(RemoteError):
+        with self.objects.without_retries(), suppress(RemoteError):
             yield
-
-    @contextmanager
-    def _without_retries(self) -> Iterator[None]:
-        waits, self.objects.waits = self.objects.waits, ()
-        try:
-            yield
-        finally:
-            self.objects.waits = waits
-
-    def lock(self, sweep: str) -> AbstractContextManager[None]:
-        """Hold the sweep's lock on the store, see harness/remote/lock.py."""
-        return hold_sweep(self.objects, sweep)
 
     def pull(self, sweep: str | None = None, *, held: bool = False) -> None:
         """Copy the small files of a sweep, or of all sweeps, into the mirror; no weights.
@@ -114,6 +101,34 @@ class Mirror:
             for name in _CHECKPOINTS:
                 self.checkpoints.pull(trial_dir / "checkpoints", name)
 
+    @contextmanager
+    def carried(self, trial_dir: Path) -> Iterator[Callable[[], None]]:
+        """Run a trial whose results lie on the store.
+
+        First the trial is copied from the store, to continue from there. The yielded callable
+        copies changes to the store, at most for a share of the time; a store that cannot be reached
+        is tried again later. At the end everything is copied; RemoteError when that fails, and the
+        local files stay.
+        """
+        self.pull_trial(trial_dir, whole=True)
+        pushing = Throttle()
+
+        def push() -> None:
+            if pushing.due(PUSHING_SHARE):
+                with pushing.timed(), self.once():
+                    self.push_trial(trial_dir)
+
+        try:
+            yield push
+        finally:
+            try:
+                self.push_trial(trial_dir)
+            except RemoteError as error:
+                folder = TrialFolder(trial_dir)
+                folder.state = folder.read_status()
+                folder.write_failure(error)
+                raise
+
     def fetch(self, trial_dir: Path) -> None:
         """Copy the weights of a trial's best checkpoint into the mirror, if they are not there."""
         self.checkpoints.pull(trial_dir / "checkpoints", "best")
@@ -141,15 +156,13 @@ class Mirror:
 
     def push_plan(self, sweep: str) -> None:
         """Copy the driver's own files to the store: plan.json and the order of a search."""
-        for path in sorted((self.path / sweep).glob("*.json")):
-            if not path.name.startswith("."):
-                self._push(path)
+        self._push_shown((self.path / sweep).glob("*.json"))
 
     def push_derived(self, sweep: str) -> None:
         """Copy derived files to the store: tables, figures, videos, answers, the page."""
-        folder = self.path / sweep
-        paths = [path for path in folder.glob("*") if path.suffix in (".json", ".md", ".html")]
-        paths += [path for name in _DERIVED for path in (folder / name).rglob("*")]
+        self._push_shown(p for name in _DERIVED for p in (self.path / sweep).glob(name))
+
+    def _push_shown(self, paths: Iterable[Path]) -> None:
         for path in sorted(paths):
             if path.is_file() and not path.name.startswith("."):
                 self._push(path)
@@ -160,7 +173,8 @@ class Mirror:
         folder = self.path / sweep
         with files.lock(folder / ".lock") as free:
             if free or held:  # otherwise a sweep runs here, and its local files are newer
-                self._bring(pool, [e for name, e in found.items() if _is_top(name)])
+                top = [e for name, e in found.items() if re.fullmatch(r"[^./][^/]*\.json", name)]
+                self._bring(pool, top)
         trials: dict[str, dict[str, Entry]] = {}
         for name, entry in found.items():
             parts = PurePosixPath(name).parts
@@ -186,21 +200,18 @@ class Mirror:
             content, status = b"", local
         else:
             content, status = self._read_status(status_key)
-        newer = rank(status) > rank(local)
+        newer, best = rank(status) > rank(local), trial_dir / "checkpoints" / "best"
         with files.lock(trial_dir / ".lock") as free:
             for key, each in entries.items():
                 name = key.removeprefix(f"{prefix}/")
-                path = self.path / key
+                missing = not (self.path / key).exists()
                 if name.startswith("episodes/") and name.endswith(".parquet"):
-                    if not path.exists() or (newer and free and not self._is_same(each)):
+                    if missing or (newer and free and not self._is_same(each)):
                         self._bring_one(each)
-                elif name in _OF_TRIAL and name != "status.json":
-                    if free and (newer or not path.exists()):
-                        self._bring_one(each)
-                elif name == "checkpoints/best.json" and free:
-                    weights = trial_dir / "checkpoints" / "best" / checkpoints.WEIGHTS
-                    if newer or not weights.parent.exists():
-                        self.checkpoints.describe(trial_dir / "checkpoints", "best")
+                elif name in _OF_TRIAL and free and (newer or missing):
+                    self._bring_one(each)
+                elif name == "checkpoints/best.json" and free and (newer or not best.exists()):
+                    self.checkpoints.describe(best.parent, "best")
             if newer and free:
                 for name in ("error.txt", "health.json"):
                     if f"{prefix}/{name}" not in entries:
@@ -214,9 +225,9 @@ class Mirror:
             status = json.loads(content)
         except FileNotFoundError:
             return b"", {}
-        except ValueError as error:
-            if isinstance(error, UserError):
-                raise
+        except UserError:
+            raise
+        except ValueError:
             return b"", {}  # not a whole status: the same as none
         return content, status if isinstance(status, dict) else {}
 
@@ -238,7 +249,7 @@ class Mirror:
         if entry is not None and entry.size == len(content):
             # Sweeps are ordered by their plans' times, and an unchanged file is not copied again.
             os.utime(path, (entry.written, entry.written))
-        self._note(path)
+        self._known[key] = _stamp(path)
 
     def _is_same(self, entry: Entry) -> bool:
         """Return whether the mirror's file certainly has the content of this object."""
@@ -250,20 +261,16 @@ class Mirror:
         return same and entry.settled
 
     def _push(self, path: Path) -> None:
+        key = self._key(path)
         try:
-            now = path.stat()
-            key = self._key(path)
-            if self._known.get(key) == (now.st_size, now.st_mtime_ns):
+            stamp = _stamp(path)
+            if self._known.get(key) == stamp:
                 return
             content = path.read_bytes()
         except FileNotFoundError:
             return
         self.objects.write(key, content)
-        self._known[key] = now.st_size, now.st_mtime_ns
-
-    def _note(self, path: Path) -> None:
-        status = path.stat()
-        self._known[self._key(path)] = status.st_size, status.st_mtime_ns
+        self._known[key] = stamp
 
     def _key(self, path: Path) -> str:
         return path.relative_to(self.path).as_posix()
@@ -274,13 +281,24 @@ class Mirror:
         with files.lock(folder / ".lock") as free:
             if not (free or held):
                 return
-            aside = (
-                self.path.with_name(f"{self.path.name}.gone") / f"{folder.name}-{time.time_ns()}"
-            )
+            gone = self.path.with_name(f"{self.path.name}.gone")
+            aside = gone / f"{folder.name}-{time.time_ns()}"
             aside.mkdir(parents=True)
             for path in folder.iterdir():
                 if path.name != ".lock":  # it is locked
                     path.rename(aside / path.name)
+
+
+def readable_results(results: Path | str, sweep: str | None = None) -> Path:
+    """Return the local folder of results, into which small files of a store are copied first.
+
+    sweep: of this sweep only. UserError when the store cannot be read.
+    """
+    if not is_uri(results):
+        return Path(results).expanduser()
+    mirror = Mirror(str(results))
+    mirror.pull(sweep)
+    return mirror.path
 
 
 def rank(status: Mapping[str, Any]) -> tuple[int, int, int]:
@@ -294,5 +312,6 @@ def rank(status: Mapping[str, Any]) -> tuple[int, int, int]:
     return number("attempts"), number("step"), _ORDER.index(name) if name in _ORDER else -1
 
 
-def _is_top(name: str) -> bool:
-    return "/" not in name and name.endswith(".json") and not name.startswith(".")
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns

@@ -2,7 +2,8 @@
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -14,25 +15,15 @@ from harness.core.errors import UserError
 from harness.core.text import one_line
 
 MAX_OBJECT_BYTES = 4 * 2**30
-
-
 # Seconds between attempts; with the client's own retries half a minute in total.
 WAITS = (0.5, 1.0, 2.0, 4.0)
 SETTLING_NS = 2 * 10**9
-
-
 # Keys become local paths, and others may write to the bucket.
 _SAFE = re.compile(r"[A-Za-z0-9._-]{1,200}")
-_REFUSED = (
-    "ACCESS_DENIED",
-    "INVALID_ACCESS_KEY_ID",
-    "INVALID_CLIENT_TOKEN_ID",
-    "SIGNATURE",
-    "EXPIRED_TOKEN",
-    "HTTP STATUS 401",
-    "HTTP STATUS 403",
+_REFUSED = re.compile(
+    "ACCESS_DENIED|INVALID_ACCESS_KEY_ID|INVALID_CLIENT_TOKEN_ID|SIGNATURE|EXPIRED_TOKEN|"
+    "HTTP STATUS 40[13]"
 )
-_NO_BUCKET = ("NO_SUCH_BUCKET",)
 _FLAT = ("s3", "gcs")  # without folders
 T = TypeVar("T")
 
@@ -61,8 +52,8 @@ class Objects:
     FileNotFoundError is passed on.
     """
 
-    def __init__(self, uri: str, *, waits: Sequence[float] = WAITS) -> None:
-        self.uri, self.waits = uri.rstrip("/"), tuple(waits)
+    def __init__(self, uri: str) -> None:
+        self.uri, self.waits = uri.rstrip("/"), tuple(WAITS)
         parts = urlsplit(uri)
         if parts.username is not None or parts.password is not None:
             raise UserError(
@@ -80,6 +71,15 @@ class Objects:
                 f"{one_line(error)[:200]}"
             ) from error
         self.root = self.root.rstrip("/")
+
+    @contextmanager
+    def without_retries(self) -> Iterator[None]:
+        """Try everything in the body only once."""
+        waits, self.waits = self.waits, tuple[float, ...]()
+        try:
+            yield
+        finally:
+            self.waits = waits
 
     def read(self, key: str, limit: int = MAX_OBJECT_BYTES) -> bytes:
         """Return an object's bytes; FileNotFoundError, or RemoteError when it is too big."""
@@ -166,8 +166,8 @@ def is_safe(key: str) -> bool:
 def explain(error: Any) -> str | None:
     """Return the meaning of a store's error, None for one that may be temporary."""
     text = str(error).upper()
-    if any(word in text for word in _NO_BUCKET):
+    if "NO_SUCH_BUCKET" in text:
         return "there is no such bucket"
-    if any(word in text for word in _REFUSED):
+    if _REFUSED.search(text):
         return "the store refuses it; look at the credentials (AWS_ACCESS_KEY_ID, ...) and rights"
     return None

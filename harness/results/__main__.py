@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _folder(given: argparse.Namespace) -> Path:
     if given.uri is not None:
-        readable = imports.load("harness.remote.trial_sync:readable_results")
+        readable = imports.load("harness.remote.mirror:readable_results")
         return Path(readable(given.uri, getattr(given, "sweep", None)))
     folder = Path(given.results).expanduser()
     if not folder.is_dir():

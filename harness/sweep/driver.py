@@ -105,7 +105,7 @@ def _open(options: Options, console: Console) -> Run:
     listener.check(options.tracker)
     slots = 1
     if options.address is None:
-        slots = cluster_resources.check_resources(resources.cpus, resources.gpus)
+        slots = cluster_resources.slots(resources)
     source = demos_source.resolve_source(options.data)
     folder = SweepFolder.at(options.results, name)
     demos = demos_source.open_demos(source, ())

@@ -14,6 +14,7 @@ from harness.config.trial_config import to_dict
 from harness.core import files, paths, provenance
 from harness.core.errors import UserError
 from harness.demos.source import Source
+from harness.remote import lock as remote_lock
 from harness.remote.mirror import Mirror
 from harness.scheduling.jobs import Job
 from harness.storage import json_schemas
@@ -122,7 +123,7 @@ class SweepFolder:
                 )
             path.write_text(f"process {os.getpid()} on {platform.node()}\n")
             if self.mirror is not None:
-                stack.enter_context(self.mirror.lock(name))
+                stack.enter_context(remote_lock.held(self.mirror.objects, name))
                 self.mirror.pull(name, held=True)
             yield
             path.write_text("")

@@ -10,7 +10,8 @@ from harness.core.imports import importing
 with importing():  # every worker of a sweep imports it
     import torch
 
-from harness.remote import object_store, trial_sync
+from harness.remote.mirror import Mirror
+from harness.remote.object_store import RemoteError
 from harness.scheduling.jobs import Job
 from harness.storage.trial_folder import TrialFolder
 from harness.sweep.folder import TrialSettings
@@ -38,9 +39,11 @@ def run_job(
         report(metrics)
 
     try:
-        with trial_sync.job(settings.uri, Path(settings.folder).name, id_) as (path, push):
-            _run_here(TrialFolder(path), text, settings, report_and_push)
-    except object_store.RemoteError as error:
+        mirror = Mirror(settings.uri)
+        trial_dir = mirror.path / Path(settings.folder).name / "trials" / id_
+        with mirror.carried(trial_dir) as push:
+            _run_here(TrialFolder(trial_dir), text, settings, report_and_push)
+    except RemoteError as error:
         raise OSError(str(error)) from error
 
 

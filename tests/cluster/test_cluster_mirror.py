@@ -12,7 +12,7 @@ from pyarrow import fs
 
 from harness.core.errors import UserError
 from harness.core.files import write_json
-from harness.remote import lock, trial_sync
+from harness.remote import lock
 from harness.remote.mirror import Mirror, rank
 from harness.remote.object_store import Objects, RemoteError, is_safe
 from harness.storage import checkpoints, tables
@@ -280,7 +280,7 @@ def test_what_passes_is_tried_again_and_what_lasts_fails_the_trial_alone(pair):
     assert TrialFolder(there.path / "sweep/trials/abc-s0").read_status()["step"] == 20
 
     def train() -> None:
-        with trial_sync.carried(here, trial) as push:
+        with here.carried(trial) as push:
             handler.failures = float("inf")
             push()  # in the middle it is borne
             write_trial(trial, 30, status="finished")
@@ -320,37 +320,42 @@ def test_evaluations_go_up_and_come_down(pair):
     assert (there.path / "evaluations/policy/episodes" / elsewhere.name).exists()
 
 
-def test_a_sweep_on_a_store_is_one_drivers_at_a_time(pair):
+def test_a_sweep_on_a_store_is_one_drivers_at_a_time(pair, monkeypatch):
+    monkeypatch.setattr(lock, "SETTLE_SECONDS", 0)
     here, there = pair
-    with lock.held(here.objects, "sweep", settle=0):
+    with lock.held(here.objects, "sweep"):
         with (
             pytest.raises(UserError, match=r"by process \d+ on .*, last heartbeat \d+ s"),
-            lock.held(there.objects, "sweep", settle=0),
+            lock.held(there.objects, "sweep"),
         ):
             pass
-        with lock.held(there.objects, "other", settle=0):
+        with lock.held(there.objects, "other"):
             pass
-    with lock.held(there.objects, "sweep", settle=0):
+    with lock.held(there.objects, "sweep"):
         pass
     assert not here.objects.list("sweep")
 
 
 @pytest.mark.parametrize("change", [{"pid": 2**22 + 1}, {"machine": "elsewhere"}])
-def test_a_silent_lock_is_taken_over(pair, change):
+def test_a_silent_lock_is_taken_over(pair, change, monkeypatch):
+    monkeypatch.setattr(lock, "SETTLE_SECONDS", 0)
     here, there = pair
     left = {"holder": "process 1 on elsewhere", "token": "x", **lock._place(), **change}
     here.objects.write("sweep/.lock.json", json.dumps(left).encode())
     if "machine" in change:  # nobody here knows whether it lives, but that it is silent
         with (
             pytest.raises(UserError, match="last heartbeat"),
-            lock.held(there.objects, "sweep", settle=0),
+            lock.held(there.objects, "sweep"),
         ):
             pass
-    with lock.held(there.objects, "sweep", settle=0, stale=-1.0):
+    monkeypatch.setattr(lock, "STALE_SECONDS", -1.0)
+    with lock.held(there.objects, "sweep"):
         pass
 
 
-def test_a_driver_that_has_lost_its_lock_ends(pair):
+def test_a_driver_that_has_lost_its_lock_ends(pair, monkeypatch):
+    monkeypatch.setattr(lock, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.05)
     here, there = pair
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as errors.run does
 
@@ -358,7 +363,7 @@ def test_a_driver_that_has_lost_its_lock_ends(pair):
         there.objects.write("sweep/.lock.json", b'{"token": "x", "holder": "somebody"}')
 
     def drive() -> None:
-        with lock.held(here.objects, "sweep", settle=0, heartbeat=0.05):
+        with lock.held(here.objects, "sweep"):
             take_over()
             threading.Event().wait(30)
 

@@ -15,7 +15,7 @@ from harness.core.errors import UserError
 
 
 def nodes(monkeypatch, *found):
-    monkeypatch.setattr(resources, "_nodes", lambda: list(found))
+    monkeypatch.setattr(resources, "_nodes", lambda: [Resources(*each) for each in found])
 
 
 @pytest.mark.parametrize(
