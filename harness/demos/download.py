@@ -93,7 +93,11 @@ def download(
             _fetch(url, archive, progress, timeout)
             store = _unpack(archive, work / "unpacked")
             _verify(store, expected)
-            return _install(store, folder / DOWNLOADED, work / "replaced")
+            os.sync()  # file contents before names: a power cut cannot leave empty files
+            target = folder / DOWNLOADED
+            if target.exists():
+                target.rename(work / "replaced")
+            return store.rename(target)
     except OSError as error:
         raise UserError(
             f"{folder} must be writable, with free space, it is not: {error}"
@@ -117,34 +121,27 @@ def _workplace(folder: Path) -> Iterator[Path]:
 
 def _fetch(url: str, file: Path, progress: Progress, timeout: float) -> None:
     try:
-        with _response(url, timeout) as response, file.open("xb") as out:
-            length = response.headers.get("Content-Length", "")
-            total = int(length) if length.isdecimal() else None
-            done = 0
-            while block := _block(response, url):
-                done += len(block)
-                if max(done, total or 0) > MAX_ZIP_BYTES:
-                    raise DownloadError(f"{url}: more than {MAX_ZIP_BYTES} bytes, refused")
-                out.write(block)
-                progress(done, total)
+        response = urllib.request.urlopen(url, timeout=timeout)
     except urllib.error.HTTPError as error:
         error.close()
         raise DownloadError(f"{url}: the server answered {error.code} {error.reason}") from error
-    if total is not None and done != total:
-        raise DownloadError(f"{url}: the connection ended after {done} of {total} bytes; try again")
-
-
-def _response(url: str, timeout: float) -> http.client.HTTPResponse:
-    try:
-        response = urllib.request.urlopen(url, timeout=timeout)
-    except urllib.error.HTTPError:
-        raise
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise DownloadError(f"{url}: cannot be reached: {reason}") from error
     if not isinstance(response, http.client.HTTPResponse):
         raise DownloadError(f"{url}: leads to {response.url}, which is not HTTP")
-    return response
+    done = 0
+    with response, file.open("xb") as out:
+        length = response.headers.get("Content-Length", "")
+        total = int(length) if length.isdecimal() else None
+        while block := _block(response, url):
+            done += len(block)
+            if max(done, total or 0) > MAX_ZIP_BYTES:
+                raise DownloadError(f"{url}: more than {MAX_ZIP_BYTES} bytes, refused")
+            out.write(block)
+            progress(done, total)
+    if total is not None and done != total:
+        raise DownloadError(f"{url}: the connection ended after {done} of {total} bytes; try again")
 
 
 def _block(response: http.client.HTTPResponse, url: str) -> bytes:
@@ -167,12 +164,10 @@ def _unpack(archive: Path, folder: Path) -> Path:
                 )
             for entry in entries:
                 target = folder / _safe(entry)
-                if entry.is_dir():
-                    target.mkdir(parents=True, exist_ok=True)
-                    continue
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with zipped.open(entry) as source, target.open("xb") as out:
-                    shutil.copyfileobj(source, out, _BLOCK)
+                if not entry.is_dir():
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with zipped.open(entry) as source, target.open("xb") as out:
+                        shutil.copyfileobj(source, out, _BLOCK)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
         raise DownloadError(f"the file is not a whole zip: {error}") from error
     except (FileExistsError, NotADirectoryError) as error:
@@ -203,11 +198,3 @@ def _verify(store: Path, expected: str) -> None:
         raise DownloadError(
             f"the file is another data set: its fingerprint must be {expected}, it is {found}"
         )
-
-
-def _install(store: Path, target: Path, replaced: Path) -> Path:
-    os.sync()  # file contents before names: a power cut cannot leave empty files
-    if target.exists():
-        target.rename(replaced)
-    store.rename(target)
-    return target

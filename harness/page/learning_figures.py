@@ -10,7 +10,7 @@ from harness.page.elements import Element, Node, el, short
 from harness.page.labels import plural
 from harness.page.page_data import PageData
 from harness.page.svg_plots import SHARE, Axis, Line, figure, fitted, group, lines
-from harness.stats import comparisons, intervals
+from harness.stats import intervals
 from harness.stats.intervals import Estimate
 
 SCORES = np.arange(0.0, 1.0, 0.025)
@@ -113,10 +113,9 @@ def success(arms: Sequence[Arm], styles: Styles) -> list[Node]:
         counts.append(coverage.size)
         rates = [intervals.share_interval((coverage > t) * 1.0) for t in COVERAGES]
         by_threshold.append(Line(arm.arm, style, COVERAGES, *arrays(rates)))
-        found = comparisons.score_distribution(
-            arm.group.grid("score", seeds).values, thresholds=SCORES
-        )
-        profiles.append(Line(arm.arm, style, found.thresholds, found.share, found.low, found.high))
+        score = arm.group.grid("score", seeds).values
+        above = [intervals.share_interval((score > t) * 1.0) for t in SCORES]
+        profiles.append(Line(arm.arm, style, SCORES, *arrays(above)))
     if not by_threshold:
         return []
     rate = _share_axis("success rate", ".0%")

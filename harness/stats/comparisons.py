@@ -15,7 +15,6 @@ from harness.stats.intervals import (
     Estimate,
     as_grid,
     bounded,
-    group_mean,
     share_interval,
     student_quantile,
 )
@@ -35,15 +34,15 @@ def shared_level(comparisons: int, level: float = LEVEL) -> float:
 
 
 def interquartile_mean(values: ArrayLike, level: float = LEVEL) -> Estimate:
-    """Return the mean of the middle half of values (S, E), with a bootstrap interval.
+    """Return the mean of the middle half of values (S, E) in [0, 1], with its interval.
 
     More robust to a few failed episodes than the mean, and of less variance than the median
     (Agarwal et al. 2021, "Deep RL at the edge of the statistical precipice", section 4.3, there
     over runs and tasks; here environment seeds replace tasks). Resampling two or three training
-    seeds makes intervals far too narrow. So the influence of each value on this mean is resampled
-    as in `group_mean`: the values with their outer quarters clipped to the quartiles (winsorised:
-    Yuen 1974, Biometrika 61(1)). NaN without values, no interval with fewer than three
-    environment seeds.
+    seeds makes intervals far too narrow. So the interval is that of `intervals.share_interval`
+    for the influence of each value on this mean: the values with their outer quarters clipped to
+    the quartiles (winsorised: Yuen 1974, Biometrika 61(1)). NaN without values, no interval with
+    fewer than three environment seeds.
     """
     grid = as_grid(values)
     S, E = grid.shape
@@ -55,9 +54,6 @@ def interquartile_mean(values: ArrayLike, level: float = LEVEL) -> Estimate:
     clipped = np.clip(grid, *np.quantile(grid, (0.25, 0.75)))
     # Twice the deviation, as half of the values count; the factor is Yuen's for small n.
     influence = 2 * (clipped - clipped.mean()) * math.sqrt((S * E - 1) / max(1, S * E - 2))
-    if grid.min() < 0 or grid.max() > 1:
-        moved = group_mean(influence, level)
-        return Estimate(value, value + moved.low, value + moved.high, E)
     low, high = _widen_ties(
         grid, bounded(value, value + influence.mean(0), [influence], level), level
     )
@@ -115,40 +111,6 @@ def probability_of_improvement(a: ArrayLike, b: ArrayLike, level: float = LEVEL)
 
 
 @dataclass(frozen=True)
-class Distribution:
-    """The share of episodes with a score above each threshold, with its interval; arrays (T,).
-
-    n: environment seeds. low and high are NaN where there is no interval.
-    """
-
-    thresholds: NDArray[np.float64]
-    share: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-    n: int
-
-
-THRESHOLDS = tuple(i / 100 for i in range(100))
-
-
-def score_distribution(
-    values: ArrayLike, level: float = LEVEL, thresholds: ArrayLike = THRESHOLDS
-) -> Distribution:
-    """Return the share of values (S, E) above each threshold (T,): a performance profile.
-
-    Agarwal et al. 2021, section 4.2 (there "score distribution"). The intervals are pointwise,
-    those of `intervals.share_interval`.
-    """
-    grid, over = as_grid(values), np.asarray(thresholds, np.float64)
-    found = [share_interval((grid > threshold) * 1.0, level) for threshold in over]
-    share, low, high = (
-        np.array([getattr(estimate, name) for estimate in found])
-        for name in ("value", "low", "high")
-    )
-    return Distribution(over, share, low, high, grid.shape[1])
-
-
-@dataclass(frozen=True)
 class Spread:
     """The sources of a paired difference's uncertainty, as variances of single values.
 
@@ -198,13 +160,8 @@ class Spread:
 def spread(a: ArrayLike, b: ArrayLike) -> Spread:
     """Return the variances of mean(a) - mean(b) for grids (S_a, E) and (S_b, E)."""
     grids = as_grid(a), as_grid(b)
-    columns = grids[0].mean(0) - grids[1].mean(0)
-
-    def between(grid: NDArray[np.float64]) -> float:
-        return float(grid.mean(1).var(ddof=1)) if len(grid) > 1 else 0.0
-
-    starts = float(columns.var(ddof=1)) if len(columns) > 1 else 0.0
-    return Spread(starts, between(grids[0]), between(grids[1]))
+    means = grids[0].mean(0) - grids[1].mean(0), grids[0].mean(1), grids[1].mean(1)
+    return Spread(*(float(each.var(ddof=1)) if len(each) > 1 else 0.0 for each in means))
 
 
 @dataclass(frozen=True)
@@ -223,27 +180,23 @@ class Pair:
 
     def columns(self) -> dict[str, float | None]:
         """Return plain values for JSON and CSV."""
-        found: dict[str, float | None] = {}
+        found = {}
         for name, estimate in (
             ("middle_half_a", self.middle_a),
             ("middle_half_b", self.middle_b),
             ("probability_a_better", self.better),
         ):
-            for end, value in (
-                ("", estimate.value),
-                ("_low", estimate.low),
-                ("_high", estimate.high),
-            ):
-                found[f"{name}{end}"] = None if math.isnan(value) else value
-        found["detectable"] = None if math.isnan(self.detectable) else self.detectable
-        return found
+            found[name] = estimate.value
+            found[f"{name}_low"], found[f"{name}_high"] = estimate.low, estimate.high
+        found["detectable"] = self.detectable
+        return {name: None if math.isnan(value) else value for name, value in found.items()}
 
 
 def pair(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Pair:
     """Return the statistics of grids (S_a, E) and (S_b, E) besides their mean difference."""
     grids = as_grid(a), as_grid(b)
-    detectable, E = math.nan, grids[0].shape[1]
-    if E > 1 and min(map(len, grids)) > 0:
-        detectable = spread(*grids).detectable(min(map(len, grids)), E, level=level)
+    detectable, S, E = math.nan, min(map(len, grids)), grids[0].shape[1]
+    if E > 1 and S > 0:
+        detectable = spread(*grids).detectable(S, E, level=level)
     better = probability_of_improvement(*grids, level)
-    return Pair(interquartile_mean(grids[0]), interquartile_mean(grids[1]), better, detectable)
+    return Pair(interquartile_mean(a), interquartile_mean(b), better, detectable)

@@ -101,17 +101,15 @@ def crossed(train_seeds: ArrayLike, env_seeds: ArrayLike, values: ArrayLike) -> 
     train = np.asarray(train_seeds, np.int64)
     env = np.asarray(env_seeds, np.int64)
     value = np.asarray(values, np.float64)
-    seen = np.unique(env)
     finite = np.isfinite(value)
     names, rows = np.unique(train, return_inverse=True)
+    seen, columns = np.unique(env, return_inverse=True)
     grid = np.full((len(names), len(seen)), np.nan)
-    columns = np.searchsorted(seen, env)
     if len(np.unique(rows * max(1, len(seen)) + columns)) != len(value):
         raise ValueError("each pair of training seed and environment seed may come once only")
     grid[rows[finite], columns[finite]] = value[finite]
     whole = np.isfinite(grid).all(0)
-    seeds = tuple(int(name) for name in names)
-    return Crossed(seeds, seen[whole], grid[:, whole], int((~whole).sum()))
+    return Crossed(tuple(names.tolist()), seen[whole], grid[:, whole], int((~whole).sum()))
 
 
 def common(a: Crossed, b: Crossed) -> tuple[Crossed, Crossed]:

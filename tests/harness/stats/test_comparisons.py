@@ -39,7 +39,7 @@ def test_the_middle_mean_is_scipys_where_quarters_are_whole(n: int) -> None:
 
 def test_the_interquartile_mean_is_robust_and_its_interval_covers() -> None:
     rng = np.random.default_rng(2)
-    values = rng.normal(0.8, 0.05, (3, 60))
+    values = np.minimum(rng.normal(0.8, 0.05, (3, 60)), 1)
     lost = values.copy()
     lost[:, :3] = 0.0
     moved = abs(
@@ -48,8 +48,8 @@ def test_the_interquartile_mean_is_robust_and_its_interval_covers() -> None:
     assert moved < 0.01 < abs(lost.mean() - values.mean())
     held = []
     for _ in range(200):
-        found = comparisons.interquartile_mean(rng.normal(size=(3, 50)))
-        held.append(found.low <= 0 <= found.high)
+        found = comparisons.interquartile_mean(np.clip(rng.normal(0.5, 0.1, (3, 50)), 0, 1))
+        held.append(found.low <= 0.5 <= found.high)
     assert np.mean(held) >= 0.93
     assert math.isnan(comparisons.interquartile_mean(np.zeros((2, 1))).low)
 
@@ -136,20 +136,6 @@ def test_shares_stay_where_they_can_be() -> None:
     assert math.isnan(intervals.share_interval([0.5]).low)
     with pytest.raises(ValueError, match=r"shares lie in \[0, 1\], given 0.5 to 1.5"):
         intervals.share_interval([0.5, 1.5])
-
-
-def test_a_score_distribution_is_the_share_above_each_threshold() -> None:
-    values = np.random.default_rng(7).beta(4, 1, (3, 40))
-    found = comparisons.score_distribution(values, thresholds=[0.0, 0.5, 0.9, 1.0])
-    expected = [(values > threshold).mean() for threshold in (0.0, 0.5, 0.9, 1.0)]
-    assert found.share == pytest.approx(expected)
-    assert (found.low <= found.share).all()
-    assert (found.share <= found.high).all()
-    assert found.n == 40
-    assert len(comparisons.score_distribution(values).share) == len(comparisons.THRESHOLDS)
-    # The area below it is the mean (Agarwal et al. 2021, section 4.2).
-    area = comparisons.score_distribution(values, thresholds=np.linspace(0, 1, 2001)).share.mean()
-    assert area == pytest.approx(values.mean(), abs=1e-3)
 
 
 def test_a_middle_half_near_its_end_is_bounded_by_how_many_tie() -> None:
