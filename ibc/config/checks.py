@@ -1,6 +1,7 @@
 """Checks of config values; each raises ValueError with the rule first, then what was given."""
 
 import functools
+import json
 import math
 import typing
 
@@ -20,6 +21,13 @@ def check_options(section: str, config: typing.Any) -> None:
             check(value in choices, rule, value)
         else:
             check(type(value) is bool, f"{section}.{name} must be true or false", value)
+
+
+def check_retired(section: str, config: object, **only: object) -> None:
+    """Refuse other values of settings whose fields stay only for the hashes of old configs."""
+    for name, value in only.items():
+        given = getattr(config, name)
+        check(given == value, f"{section}.{name} is retired and must be {json.dumps(value)}", given)
 
 
 @functools.cache

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ibc.config.checks import check, check_float, check_int, check_options
+from ibc.config.checks import check, check_float, check_int, check_options, check_retired
 
 SMALLEST_IMAGE = 96  # px, of an observation that is not cropped
 
@@ -18,11 +18,10 @@ class EncoderConfig:
     channels: widths of the stages of a conv or residual backbone.
     downsample: how each stage halves the maps: by its "stride", by "max_pool", or "none".
     norm: "group" after every convolution, or "none".
-    coordinates: maps of x and y in [-1, 1] over the crop beside the colours (CoordConv).
     reduce_maps: maps after a 1x1 convolution, None to pool the backbone's own maps.
     reduce_relu: a ReLU between that convolution and the pooling.
     pooling: "softargmax" (expected x, y of every map), "average" or "max".
-    temperature, learn_temperature: of the softargmax, not read by other poolings.
+    temperature: of the softargmax, not read by other poolings.
     crop: side in px of the random crop in training and centre crop at evaluation; None for none.
     features: width of an image's feature vector.
 
@@ -36,6 +35,7 @@ class EncoderConfig:
     stacking: "features" encodes every frame and concatenates; "channels" stacks images before the
     first convolution; "recurrent" and "attention" encode every frame and fuse the sequence
     (ibc/encoders/temporal.py). One frame is encoded alike by all of them.
+    learn_temperature, coordinates: retired; the fields stay for the hashes of configs.
     """
 
     trunk: Literal["conv", "residual", "resnet18"] = "conv"
@@ -57,6 +57,7 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         check_options("encoder", self)
+        check_retired("encoder", self, learn_temperature=False, coordinates=False)
         widths = self.channels
         check(1 <= len(widths) <= 5, "encoder.channels must hold 1 to 5 widths", widths)
         for width in widths:

@@ -1,12 +1,9 @@
 """The settings of the explicit baselines: mixture density and diffusion."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from ibc.config.checks import check, check_float, check_int, check_options
-
-MDNReadout = Literal["mode", "component", "sample", "mean"]
-MDN_READOUTS = get_args(MDNReadout)
+from ibc.config.checks import check, check_float, check_int, check_options, check_retired
 
 
 @dataclass(frozen=True)
@@ -17,14 +14,13 @@ class MDNConfig:
     min_std: floor of their deviations, in normalised action units (bounds +-1), without which the
     likelihood of repeated actions is unbounded: 3 px of a window of 100. A floor of 0.01 makes
     held-out actions likelier, and the policy no better at pushing.
-    readout: the mean of the weightiest component ("mode"), the mean of a "component" drawn by
-    weight (the low-noise sampling with which LSTM-GMM is evaluated, Mandlekar et al. 2021), a full
-    "sample", or the "mean" of the mixture.
+    readout: the mean of a "component" drawn by weight (the low-noise sampling with which LSTM-GMM
+    is evaluated, Mandlekar et al. 2021), or a full "sample".
     """
 
     components: int = 5
     min_std: float = 0.03
-    readout: MDNReadout = "component"
+    readout: Literal["component", "sample"] = "component"
 
     def __post_init__(self) -> None:
         check_options("mdn", self)
@@ -37,15 +33,10 @@ class DiffusionConfig:
     """Denoising of the whole chunk; read for policies of kind "diffusion" alone.
 
     train_steps: noise levels L. inference_steps: how many of them denoising passes.
-    schedule: "cosine" (Nichol and Dhariwal, eq. 17) or "linear" (Ho et al., for any L).
-    prediction: what the network predicts of a noised chunk: its noise ("epsilon") or the "sample",
-    which needs less training and fewer steps back.
-    eta: 0 draws only the start (DDIM; few steps then end a little closer to the mean); 1 with all
-    steps is the ancestral sampler of Ho et al.
     spread: the assumed standard deviation of normalised actions; they are divided by it before they
     are noised, because the noise levels are meant for data of deviation 1.
-    network: "conv" is a residual 1-D convolution over the chunk's steps, "mlp" one over the chunk
-    as a whole; width of each of `depth` blocks, kernel in steps, for "conv".
+    width, depth, kernel: channels, blocks and steps of the convolutions over the chunk's steps.
+    schedule, prediction, eta, network: retired; the fields stay for the hashes of configs.
 
     For an action_horizon above 2 take action.bounds "steps": later actions lie farther from the
     agent than a window of 100 px.
@@ -53,22 +44,23 @@ class DiffusionConfig:
 
     train_steps: int = 100
     inference_steps: int = 10
-    schedule: Literal["cosine", "linear"] = "cosine"
-    prediction: Literal["epsilon", "sample"] = "sample"
+    schedule: str = "cosine"
+    prediction: str = "sample"
     eta: float = 0.0
     spread: float = 0.2
-    network: Literal["conv", "mlp"] = "conv"
+    network: str = "conv"
     width: int = 64
     depth: int = 2
     kernel: int = 5
 
     def __post_init__(self) -> None:
-        check_options("diffusion", self)
+        check_retired(
+            "diffusion", self, schedule="cosine", prediction="sample", eta=0.0, network="conv"
+        )
         check_int("diffusion.train_steps", self.train_steps, 2, 10_000)
         check_int("diffusion.inference_steps", self.inference_steps, 1)
         rule = f"diffusion.inference_steps must not exceed diffusion.train_steps {self.train_steps}"
         check(self.inference_steps <= self.train_steps, rule, self.inference_steps)
-        check_float("diffusion.eta", self.eta, 0.0, 1.0)
         check_float("diffusion.spread", self.spread, 0.0, 10.0, open_low=True)
         check_int("diffusion.width", self.width, 2, 8192)
         check_int("diffusion.depth", self.depth, 1, 32)

@@ -1,4 +1,4 @@
-"""Images to features: backbone, 1x1 reduction, spatial pooling, fusion over frames.
+"""Images to features: crop, backbone, 1x1 reduction, spatial pooling, fusion over frames.
 
 Legend: B batch, T obs horizon (newest frame last), C channels, M maps, F features.
 """
@@ -6,10 +6,10 @@ Legend: B batch, T obs horizon (newest frame last), C channels, M maps, F featur
 import torch
 from torch import Tensor, nn
 
+from ibc.config.checks import check
 from ibc.config.encoder import EncoderConfig
 from ibc.data.normalizer import normalize_positions
 from ibc.encoders.backbones import build_backbone
-from ibc.encoders.pooling import SoftArgmax, add_coordinates, crop_frames
 from ibc.encoders.state import PER_MOVE, StateEncoder
 from ibc.encoders.temporal import build_fusion
 from ibc.layers import Memo
@@ -24,23 +24,17 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, config: EncoderConfig, obs_horizon: int) -> None:
         super().__init__()
+        self.config = config
         self.memo: Memo | None = None
-        self.crop, self.stacked = config.crop, config.stacking == "channels"
-        self.coordinates, self.reduce_relu = config.coordinates, config.reduce_relu
-        inputs = 3 * obs_horizon if self.stacked else 3
-        maps = config.reduce_maps or config.maps
-        self.trunk = build_backbone(config, inputs + 2 * config.coordinates)
+        stacked = config.stacking == "channels"
+        maps, F = config.reduce_maps or config.maps, config.features
+        softargmax = config.pooling == "softargmax"
+        self.trunk = build_backbone(config, 3 * obs_horizon if stacked else 3)
         self.reduce = nn.Conv2d(config.maps, maps, 1) if config.reduce_maps else None
-        self.pool = (
-            SoftArgmax(config.temperature, config.learn_temperature)
-            if config.pooling == "softargmax"
-            else None
-        )
-        self.pooling = config.pooling
-        self.project = nn.Linear(maps * (2 if self.pool is not None else 1), config.features)
-        F = config.features
+        self.pool = SoftArgmax(config.temperature) if softargmax else None
+        self.project = nn.Linear(2 * maps if softargmax else maps, F)
         self.fusion = build_fusion(config.stacking, F, F, obs_horizon)
-        vectors = 1 if self.stacked or self.fusion is not None else obs_horizon
+        vectors = 1 if stacked or self.fusion is not None else obs_horizon
         self.out_features = F * vectors + 2 * obs_horizon
 
     def forward(self, obs: dict[str, Tensor], augment: torch.Generator | None = None) -> Tensor:
@@ -48,22 +42,17 @@ class ImageEncoder(nn.Module):
 
         The crop is at random places with `augment`, in the centre without.
         """
-        frames_BTHWC = crop_frames(obs["image"], self.crop, augment)
-        B, T, H, W, C = frames_BTHWC.shape
-        if self.stacked:
-            frames = frames_BTHWC.permute(0, 2, 3, 1, 4).reshape(B, H, W, T * C)
-        else:
-            frames = frames_BTHWC.reshape(B * T, H, W, C)
+        frames = crop_frames(obs["image"], self.config.crop, augment)
+        B = len(frames)
+        stacked = self.config.stacking == "channels"
+        frames = frames.permute(0, 2, 3, 1, 4).flatten(3) if stacked else frames.flatten(0, 1)
         memo = self.memo if augment is None and frames.device.type == "cpu" else None
         if memo is None or torch.is_grad_enabled():
             pooled = self._pooled(frames)
         else:  # an older frame was the newest one of the step before
             pooled = memo.rows(frames, self._pooled)
-        features = self.project(pooled)
-        if self.fusion is not None:
-            features_BF = self.fusion(features.unflatten(0, (B, T)))
-        else:
-            features_BF = features.reshape(B, -1)
+        features_BTF = self.project(pooled).unflatten(0, (B, -1))
+        features_BF = features_BTF.flatten(1) if self.fusion is None else self.fusion(features_BTF)
         agent_BTA = normalize_positions(obs["agent_pos"])
         moves_BX = (agent_BTA[:, 1:] - agent_BTA[:, :-1]).flatten(1) * PER_MOVE
         return torch.cat([features_BF, agent_BTA[:, -1], moves_BX], 1)
@@ -71,16 +60,56 @@ class ImageEncoder(nn.Module):
     def _pooled(self, frames: Tensor) -> Tensor:
         """Frames uint8 (N, H, W, C) to (N, M), or (N, 2 M) for positions."""
         # Still uint8 up to here; the permuted view is channels-last without another copy.
-        x = frames.permute(0, 3, 1, 2).float().mul_(2.0 / 255.0).sub_(1.0)
-        maps: Tensor = self.trunk(add_coordinates(x) if self.coordinates else x)
+        maps: Tensor = self.trunk(frames.permute(0, 3, 1, 2).float().mul_(2.0 / 255.0).sub_(1.0))
         if self.reduce is not None:
             maps = self.reduce(maps)
-        if self.reduce_relu:
+        if self.config.reduce_relu:
             maps = maps.relu_()
         if self.pool is not None:
             pooled: Tensor = self.pool(maps)
             return pooled
-        return maps.amax((2, 3)) if self.pooling == "max" else maps.mean((2, 3))
+        return maps.amax((2, 3)) if self.config.pooling == "max" else maps.mean((2, 3))
+
+
+class SoftArgmax(nn.Module):
+    """The expected position under the softmax over each map, in [-1, 1] (Finn et al. 2016)."""
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        log_temperature = torch.tensor(float(temperature)).log()
+        self.log_temperature = nn.Parameter(log_temperature, requires_grad=False)
+
+    def forward(self, maps_BMHW: Tensor) -> Tensor:
+        """(B, M, H, W) to (B, 2 M): every map's x, then every map's y."""
+        H, W = maps_BMHW.shape[2:]
+        logits = maps_BMHW.flatten(2).float() * torch.exp(-self.log_temperature)
+        weights_BMHW = torch.softmax(logits, -1).view_as(maps_BMHW)
+        x_W = torch.linspace(-1.0, 1.0, W, device=maps_BMHW.device)
+        y_H = torch.linspace(-1.0, 1.0, H, device=maps_BMHW.device)
+        x_BM = (weights_BMHW.sum(2) * x_W).sum(-1)
+        y_BM = (weights_BMHW.sum(3) * y_H).sum(-1)
+        return torch.cat([x_BM, y_BM], 1)
+
+
+def crop_frames(frames: Tensor, size: int | None, generator: torch.Generator | None) -> Tensor:
+    """Square crops (B, T, size, size, C) of (B, T, H, W, C); one offset a sample for its frames."""
+    B, T, H, W = frames.shape[:4]
+    if size is None:
+        return frames
+    check(size <= min(H, W), f"encoder.crop must fit into {H} x {W} images", size)
+    if generator is None:
+        top, left = (H - size) // 2, (W - size) // 2
+        return frames[:, :, top : top + size, left : left + size]
+    device = frames.device
+    top_B = torch.randint(H - size + 1, (B,), generator=generator, device=device)
+    left_B = torch.randint(W - size + 1, (B,), generator=generator, device=device)
+    # One index an image row and a copy of whole pixels: gathered on the device, still uint8.
+    span = torch.arange(size, device=device)
+    rows_B1S1 = (top_B[:, None] + span)[:, None, :, None]
+    columns_B11S = (left_B[:, None] + span)[:, None, None, :]
+    b = torch.arange(B, device=device)[:, None, None, None]
+    t = torch.arange(T, device=device)[None, :, None, None]
+    return frames[b, t, rows_B1S1, columns_B11S]
 
 
 def build_encoder(

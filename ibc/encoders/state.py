@@ -27,7 +27,8 @@ class StateEncoder(nn.Module):
     In pushing, small differences matter: where the block is from the agent, and what moved since
     the last frame. So the inputs are the positions of the newest frame, offsets from the agent in
     units of 100 px, and movements in units of 20 px. Where frames are fused, each has its own
-    positions, offsets and movement, which is 0 for the oldest.
+    positions, offsets and movement, which is 0 for the oldest. "plain" inputs are all numbers in
+    [-1, 1]; the angle stays one number, with a jump at 2 pi.
     """
 
     def __init__(self, config: EncoderConfig, obs_mode: str, obs_horizon: int) -> None:
@@ -46,33 +47,24 @@ class StateEncoder(nn.Module):
 
     def forward(self, obs: dict[str, Tensor], augment: torch.Generator | None = None) -> Tensor:
         """(B, T, 5 or 20) in px and rad to (B, F); `augment` is for images."""
-        frames_BTX = obs[self.obs_mode]
-        if self.plain:
-            x = self._plain(frames_BTX)
-            x = x.flatten(1) if self.fusion is None else x
-        else:
-            x = self._pushing(frames_BTX)
+        x = self._inputs(obs[self.obs_mode])
         for layer in self.layers:
             x = layer(x).relu_()
         return x if self.fusion is None else self.fusion(x)
 
-    def _plain(self, frames_BTX: Tensor) -> Tensor:
-        """All numbers to [-1, 1]; the angle stays one number, with a jump at 2 pi."""
-        if self.obs_mode == "keypoints":
-            return normalize_positions(frames_BTX)
-        angle_BT1 = frames_BTX[..., 4:] / math.pi - 1.0
-        return torch.cat([normalize_positions(frames_BTX[..., :4]), angle_BT1], -1)
-
-    def _pushing(self, frames_BTX: Tensor) -> Tensor:
+    def _inputs(self, frames_BTX: Tensor) -> Tensor:
         """(B, X) of all frames together, or (B, T, X) where they are to be fused."""
-        if self.obs_mode == "state":
-            x_BTX = normalize_positions(frames_BTX[..., :4])
-            angle_BT1 = frames_BTX[..., 4:]
-            agent_BTA, block_BTX = x_BTX[..., :2], x_BTX[..., 2:]
-            x_BTX = torch.cat([x_BTX, angle_BT1.sin(), angle_BT1.cos()], -1)
-        else:
+        if self.obs_mode == "keypoints":
             x_BTX = normalize_positions(frames_BTX)
             agent_BTA, block_BTX = x_BTX[..., 18:], x_BTX[..., :18]
+        else:
+            places_BTX, angle_BT1 = normalize_positions(frames_BTX[..., :4]), frames_BTX[..., 4:]
+            agent_BTA, block_BTX = places_BTX[..., :2], places_BTX[..., 2:]
+            circle = [angle_BT1.sin(), angle_BT1.cos()]
+            turned = [angle_BT1 / math.pi - 1.0] if self.plain else circle
+            x_BTX = torch.cat([places_BTX, *turned], -1)
+        if self.plain:
+            return x_BTX.flatten(1) if self.fusion is None else x_BTX
         moves_BTX = (x_BTX[:, 1:] - x_BTX[:, :-1]) * PER_MOVE
         if self.fusion is not None:
             moves_BTX = functional.pad(moves_BTX, (0, 0, 1, 0))
@@ -83,5 +75,5 @@ class StateEncoder(nn.Module):
 
 def offsets(agent: Tensor, block: Tensor) -> Tensor:
     """Positions (..., X) on the block from the agent (..., 2), in units of 100 px."""
-    places = block.reshape(*block.shape[:-1], -1, 2) - agent.unsqueeze(-2)
+    places = block.unflatten(-1, (-1, 2)) - agent.unsqueeze(-2)
     return places.flatten(-2) * PER_OFFSET

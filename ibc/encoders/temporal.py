@@ -78,21 +78,16 @@ class Attention(nn.Module):
         """The newest frame's features (B, W) in the light of the others."""
         tokens_BTW = self.embed(frames_BTX)
         normed_BTW = self.norm(tokens_BTW)
-        query_B1ND = self._split(self.query(normed_BTW[:, -1:]))
-        key_BTND, value_BTND = (
-            self._split(self.key(normed_BTW)),
-            self._split(self.value(normed_BTW)),
-        )
+        heads = (self.heads, -1)
+        query_B1ND = self.query(normed_BTW[:, -1:]).unflatten(2, heads)
+        key_BTND = self.key(normed_BTW).unflatten(2, heads)
+        value_BTND = self.value(normed_BTW).unflatten(2, heads)
         logits_BTN = (query_B1ND * key_BTND).sum(3) / math.sqrt(query_B1ND.shape[3])
         weights_BTN = torch.softmax(logits_BTN.float() + self.preference_NT.T, 1)
         seen_BW = (weights_BTN.unsqueeze(3) * value_BTND).sum(1).flatten(1)
         newest_BW = tokens_BTW[:, -1] + self.join(seen_BW)
         out: Tensor = self.norm_out(newest_BW + self.dense(self.dense_norm(newest_BW)))
         return out
-
-    def _split(self, x_BTW: Tensor) -> Tensor:
-        B, T, W = x_BTW.shape
-        return x_BTW.view(B, T, self.heads, W // self.heads)
 
 
 def build_fusion(stacking: str, inputs: int, width: int, horizon: int) -> nn.Module | None:
@@ -101,8 +96,5 @@ def build_fusion(stacking: str, inputs: int, width: int, horizon: int) -> nn.Mod
     None for stackings that fuse nothing, and for a single frame: the weights of its memory or
     attention would never get a gradient.
     """
-    if horizon == 1 or stacking not in ("recurrent", "attention"):
-        return None
-    if stacking == "recurrent":
-        return Recurrence(inputs, width, horizon)
-    return Attention(inputs, width, horizon)
+    made = {"recurrent": Recurrence, "attention": Attention}.get(stacking) if horizon > 1 else None
+    return None if made is None else made(inputs, width, horizon)

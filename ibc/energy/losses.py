@@ -26,16 +26,13 @@ def info_nce(energies_BK: Tensor, correction_BK: Tensor | None = None) -> Tensor
 def gradient_penalty(
     energy: Callable[[Tensor], Tensor], actions_BND: Tensor, config: LossConfig
 ) -> tuple[Tensor, Tensor]:
-    """Mean squared excess of the energy's slope over its margin, and the mean slope.
+    """Mean squared excess of the slope along the steepest axis over its margin, and mean slope.
 
     `energy` maps (B, N, D) to (B, N). The gradient reaches the weights and the observation, not the
     actions. Under no_grad no graph is kept.
     """
     _, slope_BND = slope(energy, actions_BND, graph=torch.is_grad_enabled())
-    if config.penalty_norm == "inf":
-        length_BN = slope_BND.abs().amax(-1)
-    else:
-        length_BN = torch.linalg.vector_norm(slope_BND, dim=-1)
+    length_BN = slope_BND.abs().amax(-1)
     excess_BN = (length_BN - config.penalty_margin).clamp(min=0.0)
     return excess_BN.square().mean(), length_BN.detach().mean()
 

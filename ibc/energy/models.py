@@ -5,13 +5,12 @@ Legend: B batch, N actions scored per observation, D action dimensions, F featur
 
 import math
 from collections.abc import Callable
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from ibc.config.implicit import EnergyConfig
-from ibc.layers import MLP, Memo, advance, dense, drop
+from ibc.layers import MLP, Memo, drop
 
 Energy = Callable[[Tensor], Tensor]
 BLOCK = 2**18  # hidden units of one layer computed at once where that is free: 1 MiB
@@ -29,7 +28,7 @@ class ConcatEnergy(nn.Module):
         super().__init__()
         self.config, self.dropout = config, config.dropout
         self.by_window = config.dropout_masks == "window"
-        width, normed = config.width, config.spectral_norm
+        width = config.width
         self.observation = nn.Linear(features, width)
         self.action = nn.Linear(action_dim, width, bias=False)
         # Initialised as one layer over the concatenation: the default for the action's half alone,
@@ -37,20 +36,15 @@ class ConcatEnergy(nn.Module):
         bound = 1.0 / math.sqrt(features + action_dim)
         for half in (self.observation.weight, self.observation.bias, self.action.weight):
             nn.init.uniform_(half, -bound, bound)
-        self.hidden: nn.ModuleList = (
-            nn.ModuleList(ResidualDense(width, normed) for _ in range(config.depth // 2))
+        self.hidden = nn.ModuleList(
+            [ResidualDense(width) for _ in range(config.depth // 2)]
             if config.head == "resnet"
-            else nn.ModuleList(dense(width, width, normed) for _ in range(config.depth - 1))
+            else [nn.Linear(width, width) for _ in range(config.depth - 1)]
         )
         self.out = nn.Linear(width, 1)
 
     def observe(self, features_BF: Tensor, dropout: torch.Generator | None = None) -> Tensor:
-        """The observation's part of the first layer, (B, W).
-
-        `dropout`, given in training only, also updates spectral norms.
-        """
-        if self.config.spectral_norm and dropout is not None:
-            advance(self)
+        """The observation's part of the first layer, (B, W)."""
         context_BW: Tensor = self.observation(features_BF)
         return context_BW
 
@@ -63,19 +57,19 @@ class ConcatEnergy(nn.Module):
         stay in float32 under autocast: bf16 would round actions and energies to one part in 256.
         On a CPU, without gradients and dropout, candidates are scored in blocks that fit the cache.
         """
+        (B, W), N = context_BW.shape, actions_BND.shape[1]
         blocks = (
             dropout is None and actions_BND.device.type == "cpu" and not torch.is_grad_enabled()
         )
-        if not blocks or len(context_BW) * actions_BND.shape[1] * self.out.in_features <= BLOCK:
+        if not blocks or B * N * W <= BLOCK:
             return self._score(context_BW, actions_BND, dropout)
-        columns = min(actions_BND.shape[1], max(1, BLOCK // self.out.in_features))
-        rows = max(1, BLOCK // (columns * self.out.in_features))
-        actions_BND = actions_BND.expand(len(context_BW), -1, -1)
-        parts = zip(torch.split(context_BW, rows), torch.split(actions_BND, rows), strict=True)
+        columns = min(N, max(1, BLOCK // W))
+        rows = max(1, BLOCK // (columns * W))
+        parts = zip(context_BW.split(rows), actions_BND.expand(B, -1, -1).split(rows), strict=True)
         return torch.cat(
             [
-                torch.cat([self._score(c, a, None) for a in torch.split(actions, columns, 1)], 1)
-                for c, actions in parts
+                torch.cat([self._score(c, a, None) for a in acts.split(columns, 1)], 1)
+                for c, acts in parts
             ]
         )
 
@@ -103,12 +97,12 @@ class ConcatEnergy(nn.Module):
 class ResidualDense(nn.Module):
     """Two dense layers, each after a ReLU, and a shortcut (He et al. 2016b)."""
 
-    def __init__(self, width: int, spectral: bool) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.first, self.second = dense(width, width, spectral), dense(width, width, spectral)
+        self.first, self.second = nn.Linear(width, width), nn.Linear(width, width)
 
     def forward(
-        self, x: Tensor, share: float, dropout: torch.Generator | None, by_window: bool = False
+        self, x: Tensor, share: float, dropout: torch.Generator | None, by_window: bool
     ) -> Tensor:
         """(B, N, W) to (B, N, W), with dropout of `share` as in `drop`."""
         h = self.first(drop(x.relu(), share, dropout, by_window)).relu_()
@@ -128,18 +122,14 @@ class ProductEnergy(nn.Module):
     def __init__(self, features: int, action_dim: int, config: EnergyConfig) -> None:
         super().__init__()
         self.memo: Memo | None = None
-        width, normed = config.width, config.spectral_norm
-        hidden = [width] * config.depth
-        self.spectral = normed
-        self.observation = MLP([features, *hidden, width], config.dropout, normed)
+        width, depth = config.width, config.depth
+        self.observation = MLP([features, *[width] * (depth + 1)], config.dropout)
         self.action = nn.Linear(action_dim, width)
-        self.hidden = nn.ModuleList(dense(a, b, normed) for a, b in pairwise(hidden))
-        self.scale = 1.0 / math.sqrt(config.width)
+        self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(depth - 1))
+        self.scale = 1.0 / math.sqrt(width)
 
     def observe(self, features_BF: Tensor, dropout: torch.Generator | None = None) -> Tensor:
-        """u(x), (B, W); `dropout`, given in training only, also updates spectral norms."""
-        if self.spectral and dropout is not None:
-            advance(self)
+        """u(x), (B, W)."""
         context_BW: Tensor = self.observation(features_BF, dropout)
         return context_BW
 

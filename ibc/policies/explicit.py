@@ -4,6 +4,7 @@ Legend: B batch, H action horizon, A = 2, D = H * A, W width, L noise levels.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,6 @@ from ibc.data.normalizer import BOUND, Normalizer
 from ibc.layers import MLP, drop
 from ibc.policies import diffusion, mixture
 from ibc.policies.base import Batch, Policy
-from ibc.policies.denoiser import Denoiser
 
 
 class MSEPolicy(Policy):
@@ -106,26 +106,24 @@ class MDNPolicy(Policy):
 
 
 class DiffusionPolicy(Policy):
-    """A compact Diffusion Policy: the chunk is denoised, given the observation (Chi et al. 2023).
-
-    The networks and the levels are in ibc/policies/denoiser.py and ibc/policies/diffusion.py.
-    """
-
-    signal: Tensor
+    """A compact Diffusion Policy (Chi et al. 2023): the chunk is denoised by a small network."""
 
     kind = "diffusion"
+    signal: Tensor
 
     def __init__(self, config: PolicyConfig, normalizer: Normalizer) -> None:
         super().__init__(config, normalizer)
-        self.denoiser = Denoiser(self.encoder.out_features, config.action_horizon, config.diffusion)
+        self.denoiser = diffusion.Denoiser(
+            self.encoder.out_features, config.action_horizon, config.diffusion
+        )
         self.register_buffer("signal", diffusion.signal_shares(config.diffusion))
 
     def compute_loss(
         self, batch: Batch, generator: torch.Generator, augment: torch.Generator | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean squared error of the prediction at a noise level drawn for each window.
+        """Mean squared error of the chunks predicted at a noise level drawn for each window.
 
-        loss_ratio is its share of the target's variance: 1 for noise, or that of the chunks.
+        loss_ratio is its share of the chunks' variance.
         """
         config, obs = self.config.diffusion, self.prepare(batch)
         targets_BD, clipped = self.encode_targets(batch, obs)
@@ -136,10 +134,8 @@ class DiffusionPolicy(Policy):
         noised_BD = diffusion.add_noise(chunks_BD, noise_BD, self.signal[level_B])
         context_BW = self.denoiser.observe(self.encoder(obs, augment))
         predicted_BD = self.denoiser(context_BW, noised_BD, level_B)
-        epsilon = config.prediction == "epsilon"
-        loss = (predicted_BD - (noise_BD if epsilon else chunks_BD)).square().mean()
-        chance = torch.ones_like(loss) if epsilon else _variance(chunks_BD)
-        return loss, {"loss_ratio": loss.detach() / chance, "clipped_share": clipped}
+        loss = (predicted_BD - chunks_BD).square().mean()
+        return loss, {"loss_ratio": loss.detach() / _variance(chunks_BD), "clipped_share": clipped}
 
     def predictions(
         self, obs: Mapping[str, Tensor], generators: Sequence[torch.Generator]
@@ -148,13 +144,7 @@ class DiffusionPolicy(Policy):
         context_BW = self.denoiser.observe(self.encoder(dict(obs)))
         rows = len(context_BW)
         check(len(generators) == rows, f"there must be {rows} generators", len(generators))
-
-        def predict(noised_BD: Tensor, level: int) -> Tensor:
-            level_B = torch.full((rows,), level, device=noised_BD.device)
-            predicted_BD: Tensor = self.denoiser(context_BW, noised_BD, level_B)
-            return predicted_BD
-
-        dimensions = 2 * self.action_horizon
+        predict, dimensions = partial(self.denoiser, context_BW), 2 * self.action_horizon
         actions_BD = diffusion.denoise(
             predict, dimensions, self.config.diffusion, self.signal, generators
         )

@@ -63,10 +63,6 @@ def read_mixture(given: Mixture, readout: str, generators: Sequence[torch.Genera
     device = given.means.device
     units = [torch.rand(1, generator=g, device=g.device) for g in generators]
     normals = [torch.randn(D, generator=g, device=g.device) for g in generators]
-    if readout == "mean":
-        return torch.einsum("bm,bmd->bd", given.log_weights.exp(), given.means)
-    if readout == "mode":
-        return mode(given)
     cumulative_BM = given.log_weights.double().exp().cumsum(1)
     unit_B1 = torch.stack(units).to(device).double() * cumulative_BM[:, -1:]
     picks_B = torch.searchsorted(cumulative_BM, unit_B1, right=True).clamp_(max=M - 1).squeeze(1)

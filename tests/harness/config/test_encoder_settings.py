@@ -15,13 +15,11 @@ SETTINGS = {
     "policy.encoder.reduce_relu": True,
     "policy.encoder.downsample": "none",
     "policy.encoder.norm": "none",
-    "policy.encoder.coordinates": True,
     "policy.encoder.stacking": "recurrent",
     "policy.encoder.low_dim": "plain",
     "policy.energy.fusion": "concat",
     "policy.energy.head": "resnet",
     "policy.energy.depth": 8,
-    "policy.energy.spectral_norm": True,
 }
 
 
@@ -37,7 +35,8 @@ def test_every_setting_is_read_strictly_and_comes_back():
 @pytest.mark.parametrize(
     ("changes", "rule"),
     [
-        ({"policy.encoder.coordinates": "yes"}, "must be a valid boolean, given 'yes'"),
+        ({"policy.encoder.reduce_relu": "yes"}, "must be a valid boolean, given 'yes'"),
+        ({"policy.encoder.coordinates": True}, "is retired and must be false, got True"),
         ({"policy.encoder.stacking": "mean"}, "'attention'"),
         ({"policy.encoder.trunk": "resnet18"}, 'needs encoder.trunk "conv" or "residual"'),
         ({"policy.obs_mode": "state", "policy.encoder.stacking": "channels"}, "needs policy.obs"),

@@ -52,6 +52,7 @@ from ibc.config.training import TrainConfig
         (lambda: InferenceConfig(clip=1), "inference.clip must be true or false, got 1"),
         (lambda: InferenceConfig(part_sampler="grid"), "inference.part_sampler must be one of"),
         (lambda: LossConfig(gradient_share=0.125), "retired and must be 1.0, got 0.125"),
+        (lambda: LossConfig(penalty_norm="2"), "retired and must be \"inf\", got '2'"),
         (lambda: PolicyConfig(kind="gan"), "policy.kind must be one of"),
         (lambda: TrainConfig(learning_rate=math.inf), "train.learning_rate must be a finite"),
         (lambda: TrainConfig(betas=(0.9, 1.0)), "train.betas must be below 1"),

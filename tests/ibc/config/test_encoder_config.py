@@ -15,7 +15,7 @@ OLD_ENCODER = {
     "reduce_maps": None,
     "pooling": "average",
     "temperature": 0.5,
-    "learn_temperature": True,
+    "learn_temperature": False,
     "crop": None,
     "stacking": "channels",
     "features": 32,
@@ -34,6 +34,8 @@ OLD_ENERGY = {"fusion": "concat", "width": 64, "depth": 3, "dropout": 0.1}
         (lambda: EncoderConfig(norm="batch"), "norm must be one of group, none"),
         (lambda: EncoderConfig(low_dim="raw"), "low_dim must be one of pushing, plain"),
         (lambda: EncoderConfig(coordinates=1), "coordinates must be true or false, got 1"),
+        (lambda: EncoderConfig(coordinates=True), "retired and must be false, got True"),
+        (lambda: EncoderConfig(learn_temperature=True), "retired and must be false, got True"),
         (lambda: EncoderConfig(reduce_relu="yes"), "reduce_relu must be true or false"),
         (
             lambda: EncoderConfig(reduce_maps=None, reduce_relu=True),
@@ -62,7 +64,7 @@ OLD_ENERGY = {"fusion": "concat", "width": 64, "depth": 3, "dropout": 0.1}
         (lambda: EnergyConfig(head="resnet"), '"resnet" needs energy.fusion "concat"'),
         (lambda: EnergyConfig("concat", head="resnet", depth=3), "even energy.depth .* got 3"),
         (lambda: EnergyConfig(spectral_norm=None), "spectral_norm must be true or false"),
-        (lambda: EnergyConfig(spectral_norm=True, depth=1), "needs energy.depth 2 or more"),
+        (lambda: EnergyConfig(spectral_norm=True), "retired and must be false, got True"),
         (lambda: EnergyConfig(conditionals="all"), "must be one of joint, steps, dimensions"),
     ],
 )
@@ -79,15 +81,15 @@ def test_every_new_setting_survives_json():
         stacking="attention",
         downsample="max_pool",
         norm="none",
-        coordinates=True,
         reduce_relu=True,
         low_dim="plain",
     )
-    energy = EnergyConfig("concat", head="resnet", depth=8, spectral_norm=True, dropout=0.1)
+    energy = EnergyConfig("concat", head="resnet", depth=8, dropout=0.1)
     for part, given in ((EncoderConfig(), encoder), (EnergyConfig(), energy)):
         new = {f.name for f in dataclasses.fields(part)} - set(OLD_ENCODER) - set(OLD_ENERGY)
         same = {name for name in new if getattr(part, name) == getattr(given, name)}
-        assert same <= {"conditionals", "dropout_masks"}, "a setting that this does not change"
+        retired = {"coordinates", "spectral_norm"}
+        assert same <= {"conditionals", "dropout_masks"} | retired, "settings that stay the same"
     config = PolicyConfig(obs_mode="image", encoder=encoder, energy=energy)
     plain = json.loads(json.dumps(dataclasses.asdict(config)))
     assert config_from_plain(PolicyConfig, plain) == config

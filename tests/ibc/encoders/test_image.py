@@ -5,8 +5,7 @@ import torch
 
 from ibc.config.encoder import EncoderConfig
 from ibc.encoders.backbones import ConvBackbone, ResidualBlock, ResNet18, build_backbone, group_norm
-from ibc.encoders.image import ImageEncoder, build_encoder
-from ibc.encoders.pooling import SoftArgmax, add_coordinates, crop_frames
+from ibc.encoders.image import ImageEncoder, SoftArgmax, build_encoder, crop_frames
 
 
 def images(n=2, frames=2, side=96, seed=0):
@@ -23,20 +22,15 @@ def test_softargmax_points_at_the_peak_x_then_y():
     maps = torch.zeros(1, 2, 5, 9)
     maps[0, 0, 1, 8] = 50.0  # second row of five: y = -0.5; last column: x = 1
     maps[0, 1, 2, 4] = 50.0  # the middle
-    assert SoftArgmax(1.0, False)(maps)[0].tolist() == pytest.approx([1.0, 0.0, -0.5, 0.0])
+    assert SoftArgmax(1.0)(maps)[0].tolist() == pytest.approx([1.0, 0.0, -0.5, 0.0])
 
 
-def test_softargmax_temperature_flattens_and_can_be_learned():
+def test_softargmax_temperature_flattens():
     maps = torch.zeros(1, 1, 1, 3)
     maps[..., 2] = 1.0
-    sharp, flat = (SoftArgmax(t, False)(maps)[0, 0].item() for t in (0.1, 10.0))
+    sharp, flat = (SoftArgmax(t)(maps)[0, 0].item() for t in (0.1, 10.0))
     assert sharp > 0.99
     assert 0.0 < flat < 0.1
-    learned = SoftArgmax(1.0, True)
-    learned(maps).sum().backward()
-    assert learned.log_temperature.grad is not None
-    assert learned.log_temperature.grad.abs() > 0
-    assert not SoftArgmax(1.0, False).log_temperature.requires_grad
 
 
 def test_centre_crop_without_a_generator():
@@ -76,15 +70,14 @@ IMAGE_ENCODERS = [
         for maps in (None, 8)
     ],
     {"trunk": "resnet18"},
-    {"trunk": "resnet18", "pooling": "average", "reduce_maps": None, "coordinates": True},
+    {"trunk": "resnet18", "pooling": "average", "reduce_maps": None},
     {"trunk": "residual"},
-    {"trunk": "residual", "norm": "none", "downsample": "max_pool", "learn_temperature": True},
+    {"trunk": "residual", "norm": "none", "downsample": "max_pool"},
     {"downsample": "max_pool", "pooling": "average"},
     {"downsample": "none", "norm": "none", "reduce_relu": True, "crop": 32},
-    {"coordinates": True},
     {"stacking": "recurrent"},
-    {"stacking": "attention", "coordinates": True},
-    {"stacking": "channels", "coordinates": True, "trunk": "residual"},
+    {"stacking": "attention"},
+    {"stacking": "channels", "trunk": "residual"},
 ]
 
 
@@ -108,8 +101,7 @@ def test_every_image_encoder_has_the_features_it_says_and_gradients_everywhere(c
 def test_the_width_of_the_last_map_is_known_beforehand(changes):
     config = EncoderConfig(**{**SMALL, **changes})
     for side in (84, 63, 32):
-        channels = 3 + 2 * config.coordinates
-        maps = build_backbone(config, channels)(torch.zeros(1, channels, side, side))
+        maps = build_backbone(config, 3)(torch.zeros(1, 3, side, side))
         assert maps.shape == (1, config.maps, *[config.map_side(side)] * 2)
 
 
@@ -143,28 +135,6 @@ def test_image_scale_is_the_encoders_own():
     encoder(obs)
     assert seen[0][0].unique().tolist() == [1.0]
     assert seen[0][1].unique().tolist() == [-1.0]
-
-
-def test_coordinates_are_those_of_the_crop():
-    """They come in after the crop: a corner of it is a corner of the coordinates."""
-    encoder = ImageEncoder(EncoderConfig(**SMALL, crop=32, coordinates=True), 1)
-    seen = []
-    encoder.trunk.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    encoder(images(frames=1), torch.Generator().manual_seed(0))
-    maps = seen[0][:, 3:]
-    assert maps.shape == (2, 2, 32, 32)
-    assert maps[1, :, 0, 0].tolist() == [-1.0, -1.0]
-    assert maps[1, :, 0, -1].tolist() == [1.0, -1.0], "x, then y"
-    assert maps[0, 1, :, 5].tolist() == pytest.approx(torch.linspace(-1, 1, 32).tolist())
-    assert seen[0].is_contiguous(memory_format=torch.channels_last)
-
-
-def test_coordinates_leave_the_colours_as_they_are():
-    x = torch.randn(2, 3, 4, 5)
-    both = add_coordinates(x)
-    assert torch.equal(both[:, :3], x)
-    assert both[0, 3].unique().numel() == 5
-    assert both[0, 4].unique().numel() == 4
 
 
 def test_relu_behind_the_reduction():

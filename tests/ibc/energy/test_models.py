@@ -183,20 +183,19 @@ def test_every_layer_of_a_resnet_head_has_a_gradient_and_matters():
 
 
 def test_shared_actions_score_as_if_repeated_by_a_resnet_head():
-    model = resnet(spectral_norm=True)
+    model = resnet()
     features, actions = inputs()
     context = model.observe(features)
     shared = model.score(context, actions[:1])
     torch.testing.assert_close(shared, model.score(context, actions[:1].expand(3, -1, -1)))
 
 
-@pytest.mark.parametrize("spectral_norm", [False, True])
 @pytest.mark.parametrize(
     ("fusion", "head"), [("concat", "mlp"), ("concat", "resnet"), ("product", "mlp")]
 )
-def test_half_precision_rounds_the_hidden_layers_only(fusion, head, spectral_norm):
+def test_half_precision_rounds_the_hidden_layers_only(fusion, head):
     torch.manual_seed(0)
-    config = EnergyConfig(fusion, width=64, depth=4, head=head, spectral_norm=spectral_norm)
+    config = EnergyConfig(fusion, width=64, depth=4, head=head)
     model = build_energy(6, 4, config)
     features, actions = inputs()
     with torch.autocast("cpu", torch.bfloat16):
@@ -211,7 +210,7 @@ def test_half_precision_rounds_the_hidden_layers_only(fusion, head, spectral_nor
 def test_energies_have_second_derivatives(head):
     """As gradient penalties need: of the action's gradient, with respect to the weights."""
     torch.manual_seed(0)
-    config = EnergyConfig("concat", width=16, depth=4, head=head, spectral_norm=True)
+    config = EnergyConfig("concat", width=16, depth=4, head=head)
     model = build_energy(6, 4, config)
     features, actions = inputs()
     actions.requires_grad_(True)

@@ -47,14 +47,14 @@ def configs():
             (1, 2, 8),
             READOUTS,
             ("product", "concat"),
-            ((0.0, "inf"), (1.0, "inf"), (0.5, "2")),
+            (0.0, 1.0, 0.5),
             (0.0, 0.5),
         )
     )
     # A stride that shares no factor with any of the lists steps through all of them at once.
     turns = itertools.islice(rest, 0, None, 67)
     for (conditionals, search), negatives in itertools.product(SEARCHES, NEGATIVES):
-        horizon, readout, fusion, (weight, norm), warm = next(turns)
+        horizon, readout, fusion, weight, warm = next(turns)
         if conditionals == "joint" and search == "lattice":
             horizon = 1
         inference = InferenceConfig(
@@ -72,7 +72,7 @@ def configs():
             encoder=EncoderConfig(state_width=4),
             energy=EnergyConfig(fusion, width=4, conditionals=conditionals),
             negatives=NEGATIVES[negatives],
-            loss=LossConfig(weight, penalty_norm=norm),
+            loss=LossConfig(weight),
             inference=inference,
         )
         yield pytest.param(config, id=f"{conditionals}-{search}-{negatives}-{horizon}")

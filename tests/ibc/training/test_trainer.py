@@ -151,18 +151,6 @@ def test_exponential_schedule_steps_down_after_the_warm_up(toy_demos):
             TrainConfig(**wrong)
 
 
-def test_the_average_takes_over_buffers(toy_demos):
-    policy = dataclasses.replace(
-        POLICY, energy=EnergyConfig("concat", width=32, depth=3, spectral_norm=True)
-    )
-    run = trainer(toy_demos, policy, dataclasses.replace(TRAIN, epoch_steps=3))
-    before = run.policy_for_inference().energy.hidden[0].u.clone()
-    run.run_epoch()
-    after = run.policy_for_inference().energy.hidden[0].u
-    assert torch.equal(after, run.policy.energy.hidden[0].u)
-    assert not torch.equal(after, before)
-
-
 def test_every_window_is_seen_once_a_pass(toy_demos):
     run = trainer(toy_demos)
     seen = []
