@@ -31,7 +31,7 @@ from harness.config.protocol import Protocol, blocks
 from harness.config.trial_config import resolve
 from harness.core.seeds import REPORT_SEEDS
 from harness.evaluation.policy_source import Source, Task
-from harness.evaluation.pool import Pool
+from harness.evaluation.pool import open_pool
 from harness.stats import intervals
 from harness.trials.runner import run_trial
 from ibc.policies.base import read_config
@@ -209,7 +209,7 @@ def here(checkpoint: Path, seeds: list[int], protocol: Protocol) -> Side:
     """Evaluate as `run_eval.py` does, on two workers."""
     source = Source(checkpoint=checkpoint)
     began = time.perf_counter()
-    with Pool(protocol, WORKERS) as pool:
+    with open_pool(protocol, WORKERS) as pool:
         # Workers start and load the policy with their first block, so each runs one episode first.
         list(pool.run([Task(source, (seeds[0],)), Task(source, (seeds[-1],))]))
         start = time.perf_counter() - began

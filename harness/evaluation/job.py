@@ -16,7 +16,7 @@ from harness.config.protocol import Protocol, blocks, caution, parse_seeds, span
 from harness.core import files, paths, provenance
 from harness.core.errors import OK, SOME_FAILED, UserError
 from harness.evaluation.policy_source import Outcome, Task
-from harness.evaluation.pool import Pool
+from harness.evaluation.pool import open_pool
 from harness.evaluation.progress import EvalProgress
 from harness.evaluation.targets import Target, find_targets
 from harness.evaluation.videos import Videos, record
@@ -61,8 +61,9 @@ def evaluate(options: Options, console: Console) -> int:
     fetch = None if mirror is None else mirror.fetch
     targets = find_targets(ckpts, options.policy, results, options.sweep, fetch)
     runs = {target.source: _Run(target, protocol, seeds, redo=options.redo) for target in targets}
-    for run in runs.values():
-        run.check()
+    for target in targets:
+        target.source.load()
+        _check_writable(target.folder)
     tasks = [task for run in runs.values() for task in run.tasks]
     workers = None if workers is None else max(1, min(workers, len(tasks)))
     place = "all CPUs" if workers is None else f"{workers} worker(s)"
@@ -72,7 +73,7 @@ def evaluate(options: Options, console: Console) -> int:
 
     with (
         EvalProgress(sum(len(task.block) for task in tasks)) as progress,
-        Pool(protocol, workers, progress.tick, address=address) as pool,
+        open_pool(protocol, workers, progress.tick, address=address) as pool,
     ):
         for task, outcome in pool.run(tasks):
             run = runs[task.source]
@@ -82,7 +83,8 @@ def evaluate(options: Options, console: Console) -> int:
                     mirror.push_episodes(run.target.folder)
         took = time.perf_counter() - began
         for run in runs.values():
-            run.record(videos, pool)
+            folder = run.target.folder.parent / "videos"
+            run.videos += record(videos, run.target.source, run.episodes, folder, pool)
     spent = evaluation_tables.TimeSpent(took, pool.workers, sum(len(task.block) for task in tasks))
     found = [(run.target.title, run.episodes) for run in runs.values()]
     shown = evaluation_tables.evaluation(found[0][1], spent, console.width)
@@ -108,8 +110,8 @@ class _Run:
         self, target: Target, protocol: Protocol, seeds: tuple[int, ...], *, redo: bool
     ) -> None:
         self.target, self.protocol, self.seeds = target, protocol, seeds
-        self.known = None if redo else _known(target, protocol)
-        stored = set() if self.known is None else set(self.known["env_seed"].to_pylist())
+        self.known = table_schemas.table("episodes", []) if redo else _known(target, protocol)
+        stored = set(self.known["env_seed"].to_pylist())
         self.missing = [seed for seed in seeds if seed not in stored]
         every = blocks(self.missing, protocol.block_size)
         self.tasks = [Task(target.source, block) for block in every]
@@ -118,11 +120,6 @@ class _Run:
         self.path: Path | None = None
         self.parts: list[Path] = []
         self.stem = self._stem()
-
-    def check(self) -> None:
-        """UserError or ValueError when the policy cannot be loaded or its folder written."""
-        self.target.source.load()
-        _check_writable(self.target.folder)
 
     def add(self, outcome: Outcome) -> list[dict[str, Any]]:
         """Write a block's rows; after the last block, merge the parts into one file."""
@@ -157,17 +154,9 @@ class _Run:
     @property
     def episodes(self) -> pa.Table:
         """One row for each of the seeds, in their order."""
-        rows = table_schemas.table("episodes", self.fresh)
-        if self.known is not None:
-            rows = pa.concat_tables([self.known, rows])
+        rows = pa.concat_tables([self.known, table_schemas.table("episodes", self.fresh)])
         place = {seed: i for i, seed in enumerate(rows["env_seed"].to_pylist())}
         return rows.take([place[seed] for seed in self.seeds])
-
-    def record(self, videos: Videos, pool: Pool) -> None:
-        """Make the videos."""
-        folder = self.target.folder.parent / "videos"
-        made = record(videos, self.target.source, self.episodes, folder, pool, self.protocol)
-        self.videos.extend(made)
 
     def print_paths(self, console: Console) -> None:
         """Print the paths of rows and videos, each on one line, so that it can be copied."""
@@ -207,23 +196,21 @@ def _check_writable(folder: Path) -> None:
         raise UserError(f"results must be writable before anything starts: {error}") from error
 
 
-def _known(target: Target, protocol: Protocol) -> pa.Table | None:
-    """Return the episodes stored for the same weights and protocol, None where there are none."""
-    if not target.reusable:
-        return None
-    tables = []
-    for path in sorted(target.folder.glob("*.parquet")):
-        # A torn file is set aside by whoever reads the sweep; here its seeds are run again.
-        found = files.read_or(None, table_schemas.read_file, path, "episodes")
-        tables += [] if found is None else [found]
-    if not tables:
-        return None
-    rows = pa.concat_tables(tables)
-    same = pc.and_(
-        pc.equal(rows["policy_hash"], target.columns["policy_hash"]),
-        pc.equal(rows["protocol_hash"], protocol.hash),
+def _known(target: Target, protocol: Protocol) -> pa.Table:
+    """Return the episodes stored for the same weights and protocol; code has no hash of weights."""
+    rows = table_schemas.table("episodes", [])
+    if target.columns["policy_hash"] is None:
+        return rows
+    # A torn file is set aside by whoever reads the sweep; here its seeds are run again.
+    stored = sorted(target.folder.glob("*.parquet"))
+    rows = pa.concat_tables(
+        [rows, *(files.read_or(rows, table_schemas.read_file, path, "episodes") for path in stored)]
     )
-    return rows.filter(pc.and_(pc.fill_null(same, False), pc.is_null(rows["error"])))
+    return rows.filter(
+        (pc.field("policy_hash") == target.columns["policy_hash"])
+        & (pc.field("protocol_hash") == protocol.hash)
+        & pc.field("error").is_null()
+    )
 
 
 def _announce(
@@ -235,7 +222,7 @@ def _announce(
 ) -> None:
     missing = sum(len(run.missing) for run in runs)
     total = len(runs) * len(seeds)
-    count = str(len(seeds)) if len(runs) == 1 else f"{total}: {len(seeds)} of each"
+    count = str(total) if len(runs) == 1 else f"{total}: {len(seeds)} of each"
     lines = [("evaluating" if i == 0 else " ", run.target.title) for i, run in enumerate(runs)]
     lines += [("chosen as", run.target.note) for run in runs]
     lines += [

@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,10 +33,7 @@ class Source:
         """Return the policy; UserError or ValueError when it is absent or damaged."""
         if self.checkpoint is not None:
             return load_policy(self.checkpoint)
-        assert self.factory is not None
-        return self._made_by_factory(self.factory)
-
-    def _made_by_factory(self, factory: str) -> Predicts:
+        factory = self.factory or ""
         module_name, _, name = factory.partition(":")
         if not module_name or not name.isidentifier():
             raise UserError(f"--policy takes module:factory, given {factory[:120]!r}")
@@ -95,11 +92,20 @@ def failed(seeds: Iterable[int], protocol: Protocol, text: str) -> Outcome:
 
 
 class Worker:
-    """Rolls blocks out; keeps the last policy loaded."""
+    """Rolls blocks out in this process; keeps the last policy loaded."""
+
+    workers = 1
 
     def __init__(self, protocol: Protocol) -> None:
         self.protocol = protocol
         self._loaded: tuple[Source, Predicts] | None = None
+
+    def run(
+        self, tasks: Iterable[Task], record: Iterable[int] = ()
+    ) -> Iterator[tuple[Task, Outcome]]:
+        """Yield each task with its outcome."""
+        for task in tasks:
+            yield task, self.roll(task, record)
 
     def roll(self, task: Task, record: Iterable[int]) -> Outcome:
         """Evaluate a block and record the episodes of the seeds in `record`."""

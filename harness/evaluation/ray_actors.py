@@ -26,7 +26,6 @@ from ibc.policies.factory import load_policy
 MAX_ATTEMPTS = 3
 PATIENCE_SECONDS = 300.0  # to wait for a node
 LOOK_SECONDS = 5.0  # between two checks of the cluster
-Files = dict[str, bytes]
 
 
 class _Block(NamedTuple):
@@ -69,11 +68,14 @@ class RayWorkers:
         self._failed_starts = 0
         self._alive_at = self._looked_at = time.monotonic()
 
-    def run(self, tasks: Sequence[Task], record: frozenset[int]) -> Iterator[tuple[Task, Outcome]]:
+    def run(
+        self, tasks: Iterable[Task], record: Iterable[int] = ()
+    ) -> Iterator[tuple[Task, Outcome]]:
         """Yield each task with its outcome as it is done; each once, in no particular order."""
         import ray
         from ray.exceptions import RayError
 
+        record = set(record)
         waiting = deque((task, 1) for task in tasks)
         running: dict[Any, _Block] = {}
         while waiting or running:
@@ -181,8 +183,7 @@ class _Actor(Worker):
         import ray
 
         with tempfile.TemporaryDirectory(prefix="ibc-harness-checkpoint-") as folder:
-            files: Files = ray.get(self._files[0])
-            for name, content in files.items():
+            for name, content in ray.get(self._files[0]).items():
                 (Path(folder) / name).write_bytes(content)
             return load_policy(Path(folder))
 

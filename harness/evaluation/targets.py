@@ -26,11 +26,6 @@ class Target:
     columns: dict[str, Any]
     note: str = ""
 
-    @property
-    def reusable(self) -> bool:
-        """Whether stored rows can be matched to the policy: weights have a hash, code has none."""
-        return self.columns["policy_hash"] is not None
-
 
 def find_targets(
     ckpts: Sequence[str],

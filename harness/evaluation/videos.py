@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from harness.config.protocol import Protocol, blocks
+from harness.config.protocol import blocks
 from harness.core.errors import UserError
 from harness.evaluation.policy_source import Source, Task
 from harness.evaluation.pool import Pool
@@ -44,19 +44,14 @@ class Videos:
 
 
 def record(
-    videos: Videos,
-    source: Source,
-    episodes: pa.Table,
-    folder: Path,
-    pool: Pool,
-    protocol: Protocol,
+    videos: Videos, source: Source, episodes: pa.Table, folder: Path, pool: Pool
 ) -> Iterator[Path]:
     """Roll the blocks of the chosen episodes out again, and yield each file when it is written.
 
     episodes: one row for each seed of the evaluation. A failed episode has no video.
     """
     labels = choose_episodes(episodes, videos.count) if videos.count else {}
-    every = blocks(episodes["env_seed"].to_pylist(), protocol.block_size)
+    every = blocks(episodes["env_seed"].to_pylist(), pool.protocol.block_size)
     tasks = [Task(source, block) for block in every if not labels.keys().isdisjoint(block)]
     steps: dict[int, list[Step]] = {}
     for _, outcome in pool.run(tasks, labels):

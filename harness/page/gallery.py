@@ -19,11 +19,11 @@ from harness.core import files
 from harness.core.errors import UserError
 from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
 from harness.evaluation.policy_source import Source, Task
-from harness.evaluation.pool import Pool
+from harness.evaluation.pool import Pool, open_pool
 from harness.evaluation.videos import choose_episodes
 from harness.media import overlay
 from harness.media.recorder import Step
-from harness.media.video import best_kind, write_animation
+from harness.media.video import write_animation
 from harness.storage import checkpoints, table_schemas, tables
 from ibc.policies.implicit import IBCPolicy
 
@@ -78,7 +78,7 @@ def make(
     chosen = _chosen(tables.read(sweep_dir, "trials").to_pylist(), trials)
     before = read_index(folder)
     entries: list[Entry] = []
-    with Pool(Protocol(), 1) as pool:
+    with open_pool(Protocol(), 1) as pool:
         for at, trial in enumerate(chosen):
             if at and seconds is not None and time.monotonic() - began > seconds:
                 say(f"pictures of {len(chosen) - at} more trials are left out to save time")
@@ -192,7 +192,7 @@ def _draw(wanted: _Wanted, policy: object, steps: Sequence[Step], folder: Path) 
     seed = wanted.row["env_seed"]
     title = f"seed {seed}, {wanted.label} of {wanted.starts}"
     frames = list(overlay.frames(policy if energy else None, seed, steps, title, size, every))
-    path = folder / f"{wanted.name}.{best_kind()}"
+    path = folder / f"{wanted.name}.webp"
     write_animation(path, frames, every=every, most_bytes=MAX_BYTES)
     reached = max(step.coverage for step in steps)
     arm = wanted.trial.get("arm") or wanted.trial["trial"]

@@ -12,7 +12,7 @@ from harness.config.protocol import Protocol
 from harness.config.trial_config import resolve
 from harness.core.errors import UserError
 from harness.evaluation.policy_source import Source, Task
-from harness.evaluation.pool import Pool
+from harness.evaluation.pool import open_pool
 from harness.storage import checkpoints, tables
 from ibc.config.action import ActionConfig
 from ibc.data.normalizer import Normalizer
@@ -128,7 +128,7 @@ def test_a_checkpoint_travels_to_workers_that_share_no_folder(cluster, tmp_path)
     folder = checkpoints.save(tmp_path, "best", policy, config={}, step=1)
     source, protocol = Source(checkpoint=folder), Protocol(max_episode_steps=12, block_size=4)
     task = Task(source, (300_000, 300_001))
-    with Pool(protocol, 1) as pool:
+    with open_pool(protocol, 1) as pool:
         ((_, here),) = pool.run([task])
 
     from harness.evaluation.ray_actors import RayWorkers

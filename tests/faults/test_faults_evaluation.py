@@ -6,7 +6,7 @@ import pytest
 
 from harness.config.protocol import Protocol, blocks
 from harness.evaluation.policy_source import Source, Task
-from harness.evaluation.pool import Pool
+from harness.evaluation.pool import open_pool
 from harness.storage import lookup
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
@@ -19,7 +19,7 @@ TIMES = {"policy_ms", "env_ms", "render_ms"}
 def table(source, workers, order):
     tasks = [Task(source, block) for block in blocks(SEEDS, SHORT.block_size)]
     random.Random(order).shuffle(tasks)
-    with Pool(SHORT, workers) as pool:
+    with open_pool(SHORT, workers) as pool:
         found = [row for _, outcome in pool.run(tasks) for row in outcome.rows]
     found.sort(key=lambda row: row["env_seed"])
     assert [row["env_seed"] for row in found] == list(SEEDS)

@@ -11,7 +11,7 @@ import torch
 from harness.config.protocol import Protocol, blocks
 from harness.core.errors import UserError
 from harness.evaluation.policy_source import Source, Task, roll
-from harness.evaluation.pool import Pool
+from harness.evaluation.pool import open_pool
 from harness.storage import checkpoints
 from ibc.policies.base import Policy
 
@@ -21,7 +21,7 @@ TIMES = ("policy_ms", "env_ms", "render_ms")
 
 
 def table(source: Source, workers: int) -> list[dict[str, Any]]:
-    with Pool(SHORT, workers) as pool:
+    with open_pool(SHORT, workers) as pool:
         tasks = [Task(source, block) for block in BLOCKS]
         rows = [row for _, outcome in pool.run(tasks) for row in outcome.rows]
     rows.sort(key=lambda row: int(row["env_seed"]))
@@ -127,7 +127,7 @@ def test_one_worker_has_one_thread_and_loads_each_policy_once(
     sources = [Source(factory=f"counting_policies:{name}") for name in ("first", "second")]
     before = torch.get_num_threads()
     tasks = [Task(source, block) for source in sources for block in BLOCKS[:2]]
-    with Pool(SHORT, 1) as pool:
+    with open_pool(SHORT, 1) as pool:
         done = [task for task, _ in pool.run(tasks)]
     counting = importlib.import_module("counting_policies")
     assert done == tasks

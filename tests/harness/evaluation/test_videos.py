@@ -11,7 +11,7 @@ from PIL import Image
 from harness.config.protocol import Protocol
 from harness.core.errors import UserError
 from harness.evaluation.policy_source import Source, Task
-from harness.evaluation.pool import Pool
+from harness.evaluation.pool import open_pool
 from harness.evaluation.videos import GIF_SIZE, Videos, choose_episodes, record
 from harness.media.legend import with_strip
 from harness.media.overlay import describe
@@ -30,11 +30,11 @@ def decoded(path: Path) -> list[Any]:
 def test_a_video_ends_as_its_row_says(tiny_results: Path, tmp_path: Path, overlay: Any) -> None:
     trial = next(path for path in sorted((tiny_results / "tiny" / "trials").iterdir()))
     source = Source(checkpoint=trial / "checkpoints" / "best")
-    with Pool(STEPS, 1) as pool:
+    with open_pool(STEPS, 1) as pool:
         ((_, outcome),) = pool.run([Task(source, tuple(range(300_000, 300_004)))])
         rows = table_schemas.table("episodes", outcome.rows)
         videos = Videos(1, overlay, gif=True)
-        files = list(record(videos, source, rows, tmp_path, pool, STEPS))
+        files = list(record(videos, source, rows, tmp_path, pool))
     labels = choose_episodes(rows, 1)
     assert {path.name.split(".")[0] for path in files} == {
         f"seed{seed}-{label}" for seed, label in labels.items()
