@@ -75,7 +75,7 @@ def measured(device: str = "cpu") -> Rates:
     )
     with tempfile.TemporaryDirectory() as folder:
         done = run_trial(config, Path(folder) / "trial", device=device)
-        rate = MEASURED_STEPS * BATCH / done.train_seconds
+        rate = MEASURED_STEPS * BATCH / done["train_seconds"]
         policy = load_policy(Path(folder) / "trial" / "checkpoints" / "best")
         began = time.perf_counter()
         for block in blocks(range(300_000, 300_000 + MEASURED_EPISODES), 25):

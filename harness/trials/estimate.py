@@ -18,16 +18,13 @@ import torch
 
 from harness.config.protocol import Protocol, blocks
 from harness.config.trial_config import TrialConfig
-from harness.core import seeds
 from harness.evaluation.rollout import evaluate_block
 from harness.scheduling.jobs import Job
+from harness.trials.runner import build_trainer
 from ibc.config.training import SplitConfig
 from ibc.data import demos as ibc_demos
-from ibc.data import windows as data_windows
 from ibc.data.demos import Demos
 from ibc.policies.base import Policy
-from ibc.policies.factory import build_policy, fit_normalizer
-from ibc.training.trainer import Trainer
 
 # The time after which no further config is measured, and no further first one of its kind.
 BUDGET_SECONDS, FIRSTS_SECONDS = 0.5, 4.0
@@ -59,32 +56,25 @@ def measure_some(jobs: Iterable[tuple[Job, bool]]) -> dict[str, float]:
 
 def measure(config: TrialConfig) -> float:
     """Return the approximate seconds of a trial on this machine, from a few steps of it."""
-    policy, train = config.policy, config.train
-    steps = 2
+    train, steps = config.train, 2
     size = min(train.batch_size, _EPISODES * _LENGTH // 2)
     short = dataclasses.replace(
         train, steps=10**9, epoch_steps=steps, batch_size=size, val_windows=64, warmup_steps=0
     )
-    demos = _random_demos(policy.obs_mode == "image")
+    demos = _random_demos(config.policy.obs_mode == "image")
     split = ibc_demos.split(demos, SplitConfig())
-    windows = [
-        data_windows.Windows(
-            demos, episodes, policy.obs_mode, policy.obs_horizon, policy.action_horizon
-        )
-        for episodes in (split.train_episodes, split.val_episodes)
-    ]
-    built = build_policy(policy, fit_normalizer(policy, windows[0]), generator_seed=0)
-    trainer = Trainer(built, windows[0], windows[1], short, seeds.streams(0))
+    trainer = build_trainer(dataclasses.replace(config, train=short), demos, split, 0, "cpu")
     trainer.run_epoch()  # warms up
     metrics = trainer.run_epoch()
     a_step = train.batch_size / metrics["samples_per_second"]
     a_validation = metrics["seconds"] - steps * size / metrics["samples_per_second"]
-    validated = min(len(windows[1]), short.val_windows)
+    validated = len(trainer.validation.rows)
     validations = math.ceil(train.steps / train.epoch_steps) * train.val_windows / validated
     env_seeds = blocks(config.select.env_seeds, Protocol().block_size)
     rollouts = 1 + (train.steps - 1) // config.select.every if config.select.every else 1
-    seconds = train.steps * a_step + validations * a_validation
-    return TRIAL_SECONDS + seconds + rollouts * len(env_seeds) * _rollout(built, env_seeds[0])
+    rollout = _rollout(trainer.policy, env_seeds[0])
+    training = train.steps * a_step + validations * a_validation
+    return TRIAL_SECONDS + training + rollouts * len(env_seeds) * rollout
 
 
 def _rollout(policy: Policy, env_seeds: Sequence[int]) -> float:

@@ -31,31 +31,12 @@ PROTOCOL = Protocol()
 # Of a trial's time, for saving `last` and writing curves: after every epoch, a large model or many
 # epochs would take much more.
 SAVING_SHARE, RECORDING_SHARE = 0.005, 0.0025
-_RESULTS = ("step", "best_step", "select_score", "select_success_rate", "train_seconds", "status")
 
 Report = Callable[[Mapping[str, Any]], None]
 
 
 class RolloutError(RuntimeError):
     """The policy raised an error in a selection episode."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TrialResult:
-    """The result of a trial; scores are those of the best checkpoint on the selection seeds.
-
-    status: "finished", or "stopped" at the requested pause.
-    """
-
-    directory: Path
-    config_hash: str
-    train_seed: int
-    step: int
-    best_step: int
-    select_score: float
-    select_success_rate: float
-    train_seconds: float
-    status: str = "finished"
 
 
 def run_trial(
@@ -69,8 +50,8 @@ def run_trial(
     info: Mapping[str, Any] | None = None,
     until: int | None = None,
     fingerprint: str | None = None,
-) -> TrialResult:
-    """Run the trial in `directory`, or what is left of it, and return its result.
+) -> Mapping[str, Any]:
+    """Run the trial in `directory`, or what is left of it, and return its status.json.
 
     report: called with the metrics of every epoch. demos: opened ones, a data set's path, or None
     for those that a sweep would use. info: further entries of config.json (question, arm, ...).
@@ -97,8 +78,7 @@ def run_trial(
             run.run(before, device, fingerprint)
         else:
             folder.state = before
-    results = {name: folder.state[name] for name in _RESULTS}
-    return TrialResult(folder.path, described["config_hash"], train_seed, **results)
+    return folder.state
 
 
 def _is_left(folder: TrialFolder, before: Mapping[str, Any], pause: float) -> bool:
@@ -153,7 +133,8 @@ class _Run:
     def train(self, device: str) -> bool:
         """Train and select to the end or the pause; return whether it is the end."""
         split = ibc_demos.split(self.demos, self.config.split)
-        trainer = self.trainer(split, device)
+        seed = self.identity["train_seed"]
+        trainer = build_trainer(self.config, self.demos, split, seed, device)
         self.resume(trainer)
         wrong = probes.inspect(trainer, split)
         if wrong:  # to be seen before hours of training
@@ -175,17 +156,6 @@ class _Run:
         ]
         self.folder.write_health(map(dataclasses.asdict, found))
         return True
-
-    def trainer(self, split: ibc_demos.Split, device: str) -> Trainer:
-        policy, seeds = self.config.policy, seeding.streams(self.identity["train_seed"])
-        train, val = (
-            windows.Windows(
-                self.demos, episodes, policy.obs_mode, policy.obs_horizon, policy.action_horizon
-            )
-            for episodes in (split.train_episodes, split.val_episodes)
-        )
-        built = build_policy(policy, fit_normalizer(policy, train), generator_seed=seeds["init"])
-        return Trainer(built, train, val, self.config.train, seeds, device)
 
     def resume(self, trainer: Trainer) -> None:
         last = self.folder.checkpoint("last")
@@ -290,6 +260,19 @@ class _Run:
             training_state=training_state,
             info={**self.identity, **info},
         )
+
+
+def build_trainer(
+    config: TrialConfig, demos: Demos, split: ibc_demos.Split, train_seed: int, device: str
+) -> Trainer:
+    """Return the trainer of a new policy on the windows of a split."""
+    policy, seeds = config.policy, seeding.streams(train_seed)
+    train, val = (
+        windows.Windows(demos, episodes, policy.obs_mode, policy.obs_horizon, policy.action_horizon)
+        for episodes in (split.train_episodes, split.val_episodes)
+    )
+    built = build_policy(policy, fit_normalizer(policy, train), generator_seed=seeds["init"])
+    return Trainer(built, train, val, config.train, seeds, device)
 
 
 def mean_rate(history: Sequence[Mapping[str, float]]) -> float:

@@ -100,7 +100,7 @@ def test_a_trial_that_an_earlier_version_began_is_finished_by_this_one(written):
         train_seed=stored["train_seed"],
     )
     assert [metrics["step"] for metrics in heard] == [6, 8]
-    assert result.step == 8
+    assert result["step"] == 8
     assert table_schemas.read_file(trial / "curves.parquet", "curves")["step"].to_pylist() == [
         2,
         4,

@@ -81,7 +81,7 @@ def test_a_trial_leaves_everything_that_is_promised(tiny, data, tmp_path):
     assert {m["steps"] for m in heard} == {12}
     described = json.loads((tmp_path / "config.json").read_text())
     assert described["config"] == trial_config.to_dict(tiny)
-    assert described["config_hash"] == trial_config.config_hash(tiny) == result.config_hash
+    assert described["config_hash"] == trial_config.config_hash(tiny)
     assert (described["train_seed"], described["question"], described["arm"]) == (3, "q", "a")
     status = json.loads((tmp_path / "status.json").read_text())
     assert (status["status"], status["attempts"], status["step"]) == ("finished", 1, 12)
@@ -93,8 +93,8 @@ def test_a_trial_leaves_everything_that_is_promised(tiny, data, tmp_path):
     assert [row["env_seed"] for row in rows] == [200000, 200001]
     assert {row["checkpoint_step"] for row in rows} == {12}
     assert {row["policy_hash"] for row in rows} == {weights(tmp_path, "best")}
-    assert result.select_score == pytest.approx(sum(row["score"] for row in rows) / 2)
-    assert (result.best_step, result.step, result.train_seed) == (12, 12, 3)
+    assert result["select_score"] == pytest.approx(sum(row["score"] for row in rows) / 2)
+    assert (result["best_step"], result["step"]) == (12, 12)
     assert isinstance(json.loads((tmp_path / "health.json").read_text()), list)
     assert not (tmp_path / "error.txt").exists()
 
@@ -137,14 +137,14 @@ def test_a_trial_that_pauses_goes_on_to_the_bit(data, tmp_path):
     for until, step in ((1, 6), (6, 6), (7, 9)):
         result = run_trial(selecting, paused, heard.append, demos=data, until=until)
         status = json.loads((paused / "status.json").read_text())
-        assert (result.status, result.step) == ("stopped", step)
+        assert (result["status"], result["step"]) == ("stopped", step)
         assert (status["status"], status["step"], status["attempts"]) == ("stopped", step, 1)
-        assert status["select_score"] == result.select_score
+        assert status["select_score"] == result["select_score"]
         assert {row["checkpoint_step"] for row in episodes(paused)} == {6, step}
         assert "finished" not in status
     assert not (paused / "health.json").exists()
     result = run_trial(selecting, paused, heard.append, demos=data, until=99)
-    assert result.status == "finished"
+    assert result["status"] == "finished"
     assert [m["step"] for m in heard] == [3, 6, 9, 12]
     assert json.loads((paused / "status.json").read_text())["attempts"] == 1
     assert curves(paused) == curves(undisturbed)
@@ -168,7 +168,7 @@ def test_rollouts_come_when_asked_and_the_best_is_kept(data, tmp_path, monkeypat
     result = run_trial(often, tmp_path, demos=data)
     # The first epoch's end at or after 4, 8 and 12; the end counts once.
     assert [row["checkpoint_step"] for row in episodes(tmp_path)] == [6, 9, 12]
-    assert (result.best_step, result.select_score) == (9, 0.6)
+    assert (result["best_step"], result["select_score"]) == (9, 0.6)
     assert checkpoints.describe(tmp_path / "checkpoints/best")["step"] == 9
 
 
@@ -339,14 +339,17 @@ def test_what_a_finished_trial_has_lost_is_made_again(data, tmp_path, monkeypatc
     monkeypatch.setattr(runner._Run, "rollouts", rollouts)
     selecting = trial_config.resolve(TINY, {"select.every": 6})
     first = run_trial(selecting, tmp_path, demos=data)
-    assert first.best_step == (6 if early else 12)
+    assert first["best_step"] == (6 if early else 12)
     kept = weights(tmp_path, "best"), curves(tmp_path), episodes(tmp_path)
     folder = TrialFolder(tmp_path)
     assert not folder.has_lost(folder.read_status())
     shutil.rmtree(tmp_path / lost)
     assert folder.has_lost(folder.read_status())
     again = run_trial(selecting, tmp_path, demos=data)
-    assert (again.best_step, again.select_score) == (first.best_step, first.select_score)
+    assert (again["best_step"], again["select_score"]) == (
+        first["best_step"],
+        first["select_score"],
+    )
     if lost != "episodes" or early:
         assert (weights(tmp_path, "best"), curves(tmp_path), episodes(tmp_path)) == kept
     assert not folder.has_lost(folder.read_status())
