@@ -4,15 +4,14 @@ The state is one of a demonstrator's episode: the same for all policies, whateve
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from envs.expert.demonstrator import plan_episode
 from envs.physics.dynamics import BOARD
-from envs.physics.geometry import coverage
 from envs.rendering import frames
 from harness.core import files, seeds
 from harness.core.errors import UserError
@@ -21,7 +20,7 @@ from harness.media import legend, overlay
 from harness.media.legend import FAINT, INK, PAPER, Caption, text_font
 from harness.media.recorder import Floats, Frame, Step
 from harness.media.replay import Decision, decide, observe
-from harness.storage import lookup
+from harness.storage import json_schemas, lookup
 from ibc.policies.base import Policy
 from ibc.policies.factory import load_policy
 
@@ -33,8 +32,7 @@ EXPERT = (0, 130, 70)
 NEAREST = 300.0  # px: the least part of the board that a panel shows
 
 
-@dataclass(frozen=True)
-class Panel:
+class Panel(NamedTuple):
     """One checkpoint's caption, and its decision in the state."""
 
     caption: Caption
@@ -99,15 +97,14 @@ def compose(panels: Sequence[Panel], state: Floats, expert: Floats, title: str) 
     """Return the panels side by side with a legend, uint8 (h, w, 3)."""
     columns = min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
-    width = columns * (PANEL + GAP) + GAP
-    width += width % 2
+    width = max(columns, 2) * (PANEL + GAP) + GAP
     cell = PANEL + HEAD
-    sheet = Image.new(
-        "RGB", (max(width, 2 * PANEL + 3 * GAP), FOOT + rows * cell + 2 * FOOT), PAPER
-    )
+    sheet = Image.new("RGB", (width, FOOT + rows * cell + 2 * FOOT), PAPER)
     pen = ImageDraw.Draw(sheet)
     pen.text((GAP, FOOT // 2), title, INK, text_font(15), anchor="lm")
-    shown = _extent(panels)
+    # The part of the board that is shown: the window of candidate actions with a margin.
+    widest = max(float(np.ptp(each.decision.corners, 0).max()) for each in panels)
+    shown = min(BOARD, max(NEAREST, 1.1 * widest))
     for at, each in enumerate(panels):
         row, column = divmod(at, columns)
         x, y = GAP + column * (PANEL + GAP), FOOT + row * cell
@@ -125,9 +122,14 @@ def compose(panels: Sequence[Panel], state: Floats, expert: Floats, title: str) 
 def _board(decision: Decision, state: Floats, expert: Floats, shown: float) -> Frame:
     """Return `shown` px of the board around the agent, (PANEL, PANEL, 3)."""
     size = 2 * round(PANEL * BOARD / shown / 2)
-    past = [Step(state, decision.plan[0], coverage(*state[2:]))]
-    frame = overlay.draw_board(past, decision, size)
-    _diamond(frame, expert)
+    frame = overlay.draw_board([Step(state, decision.plan[0], 0.0)], decision, size)
+    x, y = expert.tolist()
+    for radius, colour in ((9.0, PAPER), (6.5, EXPERT)):
+
+        def diamond(u: Floats, v: Floats, radius: float = radius) -> Floats:
+            return np.asarray((np.abs(u - x) + np.abs(v - y) - radius) / 2**0.5)
+
+        frames.paint(frame, (x, y), radius, diamond, colour)
     scale = size / BOARD
     left, top = (
         int(np.clip(round(middle * scale - PANEL / 2), 0, size - PANEL)) for middle in state[:2]
@@ -135,44 +137,28 @@ def _board(decision: Decision, state: Floats, expert: Floats, shown: float) -> F
     return frame[top : top + PANEL, left : left + PANEL]
 
 
-def _diamond(frame: Frame, place: Floats) -> None:
-    for size, colour in ((9.0, PAPER), (6.5, EXPERT)):
-        frames.paint(frame, (place[0], place[1]), size, _to_diamond(place, size), colour)
-
-
-def _to_diamond(place: Floats, size: float) -> frames.Distance:
-    x, y = place.tolist()
-    return lambda u, v: np.asarray((np.abs(u - x) + np.abs(v - y) - size) / 2**0.5)
-
-
-def _extent(panels: Sequence[Panel]) -> float:
-    """Return the px of the board to show: the window of candidate actions with a margin."""
-    widest = max(float(np.ptp(each.decision.corners, 0).max()) for each in panels)
-    return min(BOARD, max(NEAREST, 1.1 * widest))
-
-
 def _foot(sheet: Image.Image, y: int) -> None:
-    pen, font = ImageDraw.Draw(sheet), text_font(12)
+    pen = ImageDraw.Draw(sheet)
     legend.put_ramp(sheet, GAP, y + 14)
-    pen.text(
-        (GAP + 92, y + 14),
-        "energy - min of each panel, in nats; one scale for all",
-        INK,
-        font,
-        anchor="lm",
-    )
-    x, y = GAP, y + 42
-    pen.polygon([(x + 6, y - 6), (x + 12, y), (x + 6, y + 6), (x, y)], EXPERT)
-    x = legend.put_sign(sheet, x, y, "demonstrator's action", lambda *place: None) + 14
-    x = legend.put_sign(sheet, x, y, "policy's action", legend.cross_mark) + 14
-    legend.put_sign(sheet, x, y, "candidate, by probability", legend.dot_mark)
+    text = "energy - min of each panel, in nats; one scale for all"
+    pen.text((GAP + 92, y + 14), text, INK, text_font(12), anchor="lm")
+    x = GAP
+    for text, mark in (
+        ("demonstrator's action", _diamond_mark),
+        ("policy's action", legend.cross_mark),
+        ("candidate, by probability", legend.dot_mark),
+    ):
+        x = legend.put_sign(pen, x, y + 42, text, mark) + 14
+
+
+def _diamond_mark(pen: ImageDraw.ImageDraw, x: int, y: int) -> None:
+    pen.polygon([(x, y - 6), (x + 6, y), (x, y + 6), (x - 6, y)], EXPERT)
 
 
 def _title(found: lookup.Checkpoint) -> str:
     if found.trial_dir is None:
         return one_line(found.path.name)
-    described = files.read_json_or(found.trial_dir / "config.json")
-    arm = described.get("arm") if isinstance(described, dict) else None
+    arm = json_schemas.read_or(found.trial_dir / "config.json").get("arm")
     name = found.trial_dir.name
     return one_line(f"{arm}, {name}" if arm else name)
 

@@ -57,19 +57,12 @@ def with_strip(board: Frame, past: Sequence[Step], caption: Caption) -> Frame:
         pen.text((right, y), f"{now:.0%} covered", INK, font, anchor="rm")
         left += round(pen.textlength("step 300", font)) + 8
         right -= round(pen.textlength("100% covered", font)) + 8
-    _bar(pen, (left, y - 5, right, y + 5), now, best)
+    # Coverage as a bar, its maximum so far behind it, and a mark at success.
+    for share, colour in ((1.0, (232, 234, 238)), (best, (190, 232, 190)), (now, (72, 172, 92))):
+        pen.rectangle((left, y - 5, left + round((right - left) * share), y + 5), colour)
+    mark = left + round((right - left) * SUCCESS_COVERAGE)
+    pen.line((mark, y - 7, mark, y + 7), INK)
     return np.concatenate([board, np.asarray(strip)])
-
-
-def _bar(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], now: float, best: float) -> None:
-    """Draw coverage as a bar, its maximum so far behind it, and a mark at success."""
-    left, top, right, bottom = box
-    width = right - left
-    pen.rectangle(box, (232, 234, 238))
-    pen.rectangle((left, top, left + round(width * best), bottom), (190, 232, 190))
-    pen.rectangle((left, top, left + round(width * now), bottom), (72, 172, 92))
-    mark = left + round(width * SUCCESS_COVERAGE)
-    pen.line((mark, top - 2, mark, bottom + 2), INK)
 
 
 @functools.lru_cache(maxsize=8)
@@ -82,27 +75,26 @@ def _legend(caption: Caption, size: int) -> Image.Image:
         pen.text((8, 79), caption.note, FAINT, font, anchor="lm")
     else:
         pen.text((size - 8, 13), caption.note, FAINT, font, anchor="rm")
-    signs = [("chosen action", cross_mark), ("agent's path", path_mark)]
+    signs: list[tuple[str, Mark]] = [("chosen action", cross_mark), ("agent's path", path_mark)]
     if caption.energy is not None:
         put_ramp(strip, 8, 57)
         pen.text((98, 57), caption.energy, INK, font, anchor="lm")
         width = round(pen.textlength("chosen action", font))
-        put_sign(strip, size - width - 24, 57, *signs.pop(0))
+        put_sign(pen, size - width - 24, 57, *signs.pop(0))
     if caption.candidates is not None:
         signs.insert(0, (caption.candidates, dot_mark))
     x = 8
     for text, sign in signs:
-        x = put_sign(strip, x, 79 if caption.energy is not None else 57, text, sign) + 14
+        x = put_sign(pen, x, 79 if caption.energy is not None else 57, text, sign) + 14
     return strip
 
 
-Mark = Callable[[Image.Image, int, int], None]
+Mark = Callable[[ImageDraw.ImageDraw, int, int], None]
 
 
-def put_sign(strip: Image.Image, x: int, y: int, text: str, mark: Mark) -> int:
+def put_sign(pen: ImageDraw.ImageDraw, x: int, y: int, text: str, mark: Mark) -> int:
     """Draw a sign and its meaning from x on; return the x at its end."""
-    pen = ImageDraw.Draw(strip)
-    mark(strip, x + 6, y)
+    mark(pen, x + 6, y)
     pen.text((x + 16, y), text, INK, text_font(12), anchor="lm")
     return x + 16 + round(pen.textlength(text, text_font(12)))
 
@@ -118,23 +110,21 @@ def put_ramp(strip: Image.Image, x: int, y: int) -> None:
     pen.text((x + 73, y), f"{HIGHEST:.0f}", FAINT, text_font(12), anchor="lm")
 
 
-def cross_mark(strip: Image.Image, x: int, y: int) -> None:
+def cross_mark(pen: ImageDraw.ImageDraw, x: int, y: int) -> None:
     """Draw the sign of a chosen action."""
-    pen = ImageDraw.Draw(strip)
     pen.rectangle((x - 5, y - 1, x + 5, y + 1), CHOSEN)
     pen.rectangle((x - 1, y - 5, x + 1, y + 5), CHOSEN)
 
 
-def dot_mark(strip: Image.Image, x: int, y: int) -> None:
+def dot_mark(pen: ImageDraw.ImageDraw, x: int, y: int) -> None:
     """Draw the sign of candidates: an unlikely and a likely one."""
-    pen = ImageDraw.Draw(strip)
     for dx, colour in ((-4, UNLIKELY), (3, LIKELY)):
         pen.ellipse((x + dx - 3, y - 3, x + dx + 3, y + 3), colour, EDGE)
 
 
-def path_mark(strip: Image.Image, x: int, y: int) -> None:
+def path_mark(pen: ImageDraw.ImageDraw, x: int, y: int) -> None:
     """Draw the sign of the agent's path."""
-    ImageDraw.Draw(strip).line((x - 5, y, x + 6, y), PATH, 2)
+    pen.line((x - 5, y, x + 6, y), PATH, 2)
 
 
 @functools.lru_cache(maxsize=8)

@@ -45,9 +45,7 @@ def episode_frames(steps: Iterable[Step], size: int = SIZE) -> Iterator[Frame]:
 
 
 def held(frames: Iterable[Frame]) -> Iterator[Frame]:
-    """Yield the frames, and then the last one for a second more."""
-    frame = None
+    """Yield the frames, at least one, and then the last one for a second more."""
     for frame in frames:
         yield frame
-    if frame is not None:
-        yield from itertools.repeat(frame, CONTROL_HZ)
+    yield from itertools.repeat(frame, CONTROL_HZ)

@@ -97,13 +97,13 @@ def decisions(
         states = [step.state for step in steps]
         generator = seeds.episode_generator(seed)
         previous = torch.full((1, 1, 2), torch.nan)
-        current: Decision | None = None
+        current: Decision
         for at, step in enumerate(steps):
             if step.action is None:
                 yield None
                 continue
             age = at % policy.executed
-            if current is None or age == 0:
+            if age == 0:
                 chunk = range(at, min(at + policy.executed, len(steps)))
                 obs = observe(states, at, policy.obs_horizon, policy.obs_mode)
                 given = previous if policy.uses_previous else None

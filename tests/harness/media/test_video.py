@@ -12,7 +12,7 @@ from envs.rendering.frames import video_frame
 from harness.config.protocol import Protocol
 from harness.evaluation.rollout import evaluate_block
 from harness.media.recorder import Recorder, Step, episode_frames, held
-from harness.media.video import HOLD_MS, best_kind, free_path, write_animation, write_video
+from harness.media.video import HOLD_MS, free_path, write_animation, write_video
 
 
 class Centre:
@@ -50,22 +50,6 @@ def test_the_action_is_marked(tmp_path: Path) -> None:
     assert np.abs(changed.mean(0) - (50, 128)).max() < 2
 
 
-@pytest.mark.parametrize(
-    ("frames", "message"),
-    [
-        ([], "at least one frame"),
-        ([np.zeros((31, 32, 3), np.uint8)], "even sizes, given uint8 \\(31, 32, 3\\)"),
-        ([np.zeros((32, 32, 3))], "given float64"),
-        ([np.zeros((32, 32), np.uint8)], "given uint8"),
-        ([np.zeros((32, 32, 3), np.uint8), np.zeros((34, 32, 3), np.uint8)], "one size"),
-    ],
-)
-def test_frames_that_make_no_video(tmp_path: Path, frames: list[Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        write_video(tmp_path / "video.mp4", frames)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_taken_name_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "seed1-best.mp4"
     assert free_path(path) == path
@@ -98,8 +82,7 @@ def read(path: Path) -> tuple[list[Any], list[int]]:
 def test_a_loop_shows_what_was_drawn(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"loop.{kind}"
     frames = moving(5)
-    count = write_animation(path, frames, every=2)
-    assert path.stat().st_size == count
+    write_animation(path, frames, every=2)
     found, durations = read(path)
     assert len(found) == 5
     assert durations[-1] == HOLD_MS
@@ -107,7 +90,6 @@ def test_a_loop_shows_what_was_drawn(tmp_path: Path, kind: str) -> None:
     for a, b in zip(found, frames, strict=True):
         assert np.abs(a - b).mean() < 4
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
-    assert best_kind() == "webp"
 
 
 @pytest.mark.parametrize("kind", ["gif", "webp"])
@@ -116,25 +98,12 @@ def test_a_loop_too_large_loses_frames_but_not_its_end(tmp_path: Path, kind: str
     frames = [rng.integers(0, 255, (32, 32, 3), np.uint8) for _ in range(16)]
     frames.append(np.full((32, 32, 3), 7, np.uint8))
     path = tmp_path / f"loop.{kind}"
-    assert write_animation(path, frames, most_bytes=5_000) <= 5_000
+    write_animation(path, frames, most_bytes=5_000)
+    assert path.stat().st_size <= 5_000
     found, durations = read(path)
     assert 1 < len(found) < 17
     assert durations[0] in (200, 400, 800, 1600)
     assert np.abs(found[-1] - 7).mean() < 40
-
-
-@pytest.mark.parametrize(
-    ("frames", "name", "message"),
-    [
-        ([], "a.gif", "at least one frame"),
-        (moving(2), "a.png", "a .gif or a .webp file, given a.png"),
-        ([*moving(1), *moving(1, 32)], "a.gif", "have one size"),
-    ],
-)
-def test_what_is_no_loop(tmp_path: Path, frames: Any, name: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        write_animation(tmp_path / name, frames)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_cannot_be_made_small_enough(tmp_path: Path) -> None:
