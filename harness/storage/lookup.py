@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from harness.core.errors import UserError
@@ -19,14 +19,17 @@ class Checkpoint:
     """A checkpoint on the disk; sweep and trial are None for one outside a results folder."""
 
     path: Path
-    kind: str  # "trial" or "elsewhere"
-    sweep: str | None
     trial_dir: Path | None
     config_hash: str | None
     train_seed: int | None
     step: int | None
     policy_hash: str
     note: str = ""  # how it was chosen, to be shown
+
+    @property
+    def sweep(self) -> str | None:
+        """The name of its sweep."""
+        return None if self.trial_dir is None else self.trial_dir.parent.parent.name
 
 
 def resolve(
@@ -41,13 +44,30 @@ def resolve(
     `fetch` is called with a trial's folder before its checkpoint is opened. UserError when there is
     no such checkpoint.
     """
+    note = ""
     if spec == "best":
-        return _best(sweep_dir(results, sweep), fetch)
-    if not spec.strip():
+        folder = sweep_dir(results, sweep)
+        row, note = _best(folder)
+    elif not spec.strip():
         raise UserError("--ckpt takes `best`, a trial or a checkpoint's folder, given nothing")
-    if os.sep not in spec and not Path(spec).is_dir():
-        return _trial(spec, results, sweep, fetch)
-    return _path(Path(spec))
+    elif os.sep in spec or Path(spec).is_dir():
+        return _path(Path(spec))
+    else:
+        folder, row = _trial(spec, results, sweep)
+    trial_dir = folder / "trials" / row["trial"]
+    # A folder of unknown origin may contain links; a trial's files lie inside its sweep.
+    if not trial_dir.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{trial_dir} links to a place outside its sweep, and is not followed")
+    if fetch is not None:
+        fetch(trial_dir)
+    path = find(trial_dir / "checkpoints", "best")
+    if path is None:
+        raise UserError(
+            f"trial {trial_dir.name} ({row['status']}) has no checkpoint at {trial_dir} yet"
+        )
+    if not path.resolve().is_relative_to(trial_dir.resolve()):
+        raise UserError(f"{path} links to a place outside its trial, and is not followed")
+    return _checkpoint(path, trial_dir, note)
 
 
 def sweeps(results: Path) -> list[Path]:
@@ -72,36 +92,31 @@ def sweep_dir(results: Path, sweep: str | None = None) -> Path:
     return found[-1]
 
 
-def _best(folder: Path, fetch: Callable[[Path], None] | None) -> Checkpoint:
+def _best(folder: Path) -> tuple[dict[str, Any], str]:
+    """Return the row of the best finished trial and how it was chosen."""
     trials = tables.read(folder, "trials")
     scored = pc.and_(pc.equal(trials["status"], "finished"), pc.is_finite(trials["select_score"]))
-    finished = trials.filter(scored).sort_by(
-        [("select_score", "descending"), ("trial", "ascending")]
-    )
-    if finished.num_rows == 0:
+    finished = trials.filter(scored).select(["trial", "status", "select_score"]).to_pylist()
+    if not finished:
         raise UserError(
             f"`best` needs a finished trial with a validation score, and none of the "
             f"{trials.num_rows} trials of sweep {folder.name} is one"
         )
-    top = finished["select_score"][0].as_py()
-    tied = pc.sum(pc.equal(finished["select_score"], top)).as_py()
-    note = f"the highest validation score ({top:.3f}) of {finished.num_rows} finished trials"
-    if tied > 1:
-        note += f"; {tied} tie, the first by id is taken"
-    return _of_trial(folder, finished.slice(0, 1), note, fetch)
+    best = min(finished, key=lambda row: (-row["select_score"], row["trial"]))
+    top = best["select_score"]
+    tied = sum(row["select_score"] == top for row in finished)
+    note = f"the highest validation score ({top:.3f}) of {len(finished)} finished trials"
+    return best, note + (f"; {tied} tie, the first by id is taken" if tied > 1 else "")
 
 
-def _trial(
-    spec: str, results: Path, sweep: str | None, fetch: Callable[[Path], None] | None
-) -> Checkpoint:
-    folders = [sweep_dir(results, sweep)] if sweep is not None else sweeps(results)
+def _trial(spec: str, results: Path, sweep: str | None) -> tuple[Path, dict[str, Any]]:
+    """Return the sweep's folder and the row of the only trial of this id or start of an id."""
     matches = []
-    for folder in folders:
-        trials = tables.read(folder, "trials")
-        chosen = trials.filter(pc.starts_with(trials["trial"], spec))
-        exact = chosen.filter(pc.equal(chosen["trial"], spec))
-        chosen = exact if exact.num_rows else chosen
-        matches += [(folder, chosen.slice(i, 1)) for i in range(chosen.num_rows)]
+    for folder in sweeps(results) if sweep is None else [sweep_dir(results, sweep)]:
+        rows = tables.read(folder, "trials").select(["trial", "status"]).to_pylist()
+        begun = [row for row in rows if row["trial"].startswith(spec)]
+        exact = [row for row in begun if row["trial"] == spec]
+        matches += [(folder, row) for row in exact or begun]
     if not matches:
         where = f"sweep {sweep}" if sweep is not None else f"any sweep under {results}"
         raise UserError(
@@ -109,27 +124,9 @@ def _trial(
             f"and no trial of {where}"
         )
     if len(matches) > 1:
-        some = ", ".join(f"{f.name}/{row['trial'][0].as_py()}" for f, row in matches[:4])
+        some = ", ".join(f"{folder.name}/{row['trial']}" for folder, row in matches[:4])
         raise UserError(f"{spec!r} could be {len(matches)} trials ({some}, ...); give more of it")
-    return _of_trial(*matches[0], note="", fetch=fetch)
-
-
-def _of_trial(
-    folder: Path, row: pa.Table, note: str, fetch: Callable[[Path], None] | None
-) -> Checkpoint:
-    trial_dir = folder / "trials" / row["trial"][0].as_py()
-    # A folder of unknown origin may contain links; a trial's files lie inside its sweep.
-    if not trial_dir.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"{trial_dir} links to a place outside its sweep, and is not followed")
-    if fetch is not None:
-        fetch(trial_dir)
-    path = find(trial_dir / "checkpoints", "best")
-    if path is None:
-        status = row["status"][0].as_py()
-        raise UserError(f"trial {trial_dir.name} ({status}) has no checkpoint at {trial_dir} yet")
-    if not path.resolve().is_relative_to(trial_dir.resolve()):
-        raise UserError(f"{path} links to a place outside its trial, and is not followed")
-    return _checkpoint(path, "trial", folder.name, trial_dir, note)
+    return matches[0]
 
 
 def _path(path: Path) -> Checkpoint:
@@ -145,15 +142,12 @@ def _path(path: Path) -> Checkpoint:
     if not (path / WEIGHTS).is_file():
         raise UserError(f"a checkpoint is a folder with {WEIGHTS} in it, and {path} has none")
     # .../<sweep>/trials/<trial>/checkpoints/<name>: a trial of a sweep
-    trial_dir = path.resolve().parent.parent
-    if path.resolve().parent.name == "checkpoints" and trial_dir.parent.name == "trials":
-        return _checkpoint(path, "trial", trial_dir.parent.parent.name, trial_dir, "")
-    return _checkpoint(path, "elsewhere", None, None, "")
+    checkpoints = path.resolve().parent
+    of_sweep = checkpoints.name == "checkpoints" and checkpoints.parent.parent.name == "trials"
+    return _checkpoint(path, checkpoints.parent if of_sweep else None)
 
 
-def _checkpoint(
-    path: Path, kind: str, sweep: str | None, trial_dir: Path | None, note: str
-) -> Checkpoint:
+def _checkpoint(path: Path, trial_dir: Path | None, note: str = "") -> Checkpoint:
     described = describe(path) if (path / CONFIG).is_file() else {}
     policy_hash = weights_hash(path)
     if described.get("policy_hash", policy_hash) != policy_hash:
@@ -162,13 +156,11 @@ def _checkpoint(
             f"by {CONFIG}; it holds {policy_hash}"
         )
     return Checkpoint(
-        path=path,
-        kind=kind,
-        sweep=sweep,
-        trial_dir=trial_dir,
-        config_hash=described.get("config_hash"),
-        train_seed=described.get("train_seed"),
-        step=described.get("step"),
-        policy_hash=policy_hash,
-        note=note,
+        path,
+        trial_dir,
+        described.get("config_hash"),
+        described.get("train_seed"),
+        described.get("step"),
+        policy_hash,
+        note,
     )

@@ -5,8 +5,10 @@ deleted. Readers take no lock: files are written atomically, and torn ones are s
 """
 
 import hashlib
+import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,7 @@ from harness.config.trial_config import trial_id
 from harness.core import files
 from harness.stats import intervals
 from harness.storage import episode_table, json_schemas
-from harness.storage.episode_table import by_trial as by_trial
-from harness.storage.table_schemas import SCHEMAS as SCHEMAS
-from harness.storage.table_schemas import Kind, leaves
-from harness.storage.table_schemas import read_file as read_file
-from harness.storage.table_schemas import table as table
-from harness.storage.table_schemas import write as write
+from harness.storage.table_schemas import SCHEMAS, Kind, leaves, read_file, table, write
 
 _SOURCES = b"ibc_harness.sources"
 
@@ -82,16 +79,18 @@ def _sources(sweep_dir: Path, kind: Kind) -> Iterator[tuple[str, os.stat_result]
         "curves": ("curves.parquet",),
         "trials": ("config.json", "health.json", "status.json"),
     }[kind]
-    if kind == "trials":
-        yield from _existing(sweep_dir, ["plan.json"])
+    found = ["plan.json"] if kind == "trials" else []
     if kind == "episodes":
-        yield from _existing(sweep_dir, _episode_files(sweep_dir, "episodes"))
+        found = _episode_files(sweep_dir, "episodes")
     for trial in sorted(_entries(sweep_dir / "trials")):
         folder = f"trials/{trial}"
-        found = [f"{folder}/{name}" for name in names]
+        own = [f"{folder}/{name}" for name in names]
         if kind != "curves":
-            found += _episode_files(sweep_dir, f"{folder}/episodes")
-        yield from _existing(sweep_dir, sorted(found))
+            own += _episode_files(sweep_dir, f"{folder}/episodes")
+        found += sorted(own)
+    for name in found:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            yield name, os.stat(f"{sweep_dir}/{name}")  # noqa: PTH116 - called thousands of times
 
 
 def _episode_files(sweep_dir: Path, folder: str) -> list[str]:
@@ -101,42 +100,28 @@ def _episode_files(sweep_dir: Path, folder: str) -> list[str]:
 
 
 def _entries(folder: Path) -> list[str]:
-    try:
-        return os.listdir(folder)  # noqa: PTH208 - faster than pathlib, called thousands of times
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _existing(sweep_dir: Path, names: Sequence[str]) -> Iterator[tuple[str, os.stat_result]]:
-    for name in names:
-        try:
-            yield name, os.stat(f"{sweep_dir}/{name}")  # noqa: PTH116 - as above
-        except (FileNotFoundError, NotADirectoryError):
-            continue
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return os.listdir(folder)  # noqa: PTH208 - as above
+    return []
 
 
 def _fingerprint(sweep_dir: Path, kind: Kind) -> bytes:
     digest = hashlib.sha256()
     for name, status in _sources(sweep_dir, kind):
-        line = b"%s %d %d\n" % (os.fsencode(name), status.st_size, status.st_mtime_ns)
-        digest.update(line)
+        digest.update(b"%s %d %d\n" % (os.fsencode(name), status.st_size, status.st_mtime_ns))
     return digest.hexdigest().encode()
 
 
 def _gather(sweep_dir: Path, kind: Kind) -> pa.Table:
     if kind == "trials":
         return _gather_trials(sweep_dir, lambda: read(sweep_dir, "episodes"))
-    parts = []
-    for name, _ in _sources(sweep_dir, kind):
-        # A file may be merged into another one after it was listed.
-        part = files.read_or(None, read_file, sweep_dir / name, kind, set_aside=True)
-        if part is not None:
-            parts.append(part)
-    if not parts:
-        return table(kind, [])
-    content = pa.concat_tables(parts, promote_options="default").replace_schema_metadata(
-        SCHEMAS[kind].metadata
-    )
+    empty = table(kind, [])  # for a file that was merged into another one after it was listed
+    parts = [
+        files.read_or(empty, read_file, sweep_dir / name, kind, set_aside=True)
+        for name, _ in _sources(sweep_dir, kind)
+    ]
+    content = pa.concat_tables([empty, *parts], promote_options="default")
+    content = content.replace_schema_metadata(SCHEMAS[kind].metadata)
     if kind == "episodes":
         return episode_table.in_order(content)
     order = ("config_hash", "train_seed", "step", "epoch")
@@ -163,8 +148,8 @@ def _gather_trials(sweep_dir: Path, episodes: Callable[[], pa.Table]) -> pa.Tabl
         row["policy_hash"] = weights.get("policy_hash")
         rows[key] = row
     scored = episode_table.that_count(episodes(), list(rows.values()))
-    for key, rows_of in by_trial(scored).items():
-        rows[key].update(_scores(rows_of))
+    for key, of_trial in episode_table.by_trial(scored).items():
+        rows[key].update(_scores(of_trial))
     return table("trials", list(rows.values()))
 
 
@@ -194,7 +179,7 @@ def _health(path: Path) -> str | None:
     findings = json_schemas.read_or(path, None)
     if findings is None:
         return None
-    return ", ".join(str(finding["name"]) for finding in findings) or "ok"
+    return ", ".join(finding["name"] for finding in findings) or "ok"
 
 
 def _scores(episodes: pa.Table) -> dict[str, Any]:
@@ -204,28 +189,19 @@ def _scores(episodes: pa.Table) -> dict[str, Any]:
     whole = pc.and_(pc.is_finite(episodes["score"]), pc.is_valid(episodes["success"]))
     episodes = episodes.filter(whole)
     scores, reported = episodes["score"].to_numpy(), episode_table.reported(episodes)
-    select, report = scores[~reported], scores[reported]
-    if len(select):
-        score = intervals.share_interval(select)
-        found |= {
-            "select_score": score.value,
-            "select_score_low": score.low,
-            "select_score_high": score.high,
-            "select_n": score.n,
-        }
-    if len(report):
-        score = intervals.share_interval(report)
+    for name, rows in (("select", ~reported), ("report", reported)):
+        if rows.any():
+            found |= _columns(f"{name}_score", intervals.share_interval(scores[rows]))
+            found[f"{name}_n"] = int(rows.sum())
+    if reported.any():
         successes = episodes["success"].to_numpy()[reported]
-        rate = intervals.wilson(int(successes.sum()), len(report))
-        protocol = episodes["protocol_hash"][int(reported.argmax())].as_py()
-        found |= {
-            "report_score": score.value,
-            "report_score_low": score.low,
-            "report_score_high": score.high,
-            "report_success_rate": rate.value,
-            "report_success_rate_low": rate.low,
-            "report_success_rate_high": rate.high,
-            "report_n": score.n,
-            "report_protocol_hash": protocol,
-        }
-    return {k: None if isinstance(v, float) and v != v else v for k, v in found.items()}
+        rate = intervals.wilson(int(successes.sum()), len(successes))
+        found |= _columns("report_success_rate", rate)
+        found["report_protocol_hash"] = episodes["protocol_hash"][int(reported.argmax())].as_py()
+    return found
+
+
+def _columns(name: str, estimate: intervals.Estimate) -> dict[str, float | None]:
+    """Return an estimate and its interval as columns; None where unknown."""
+    columns = {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    return {key: None if math.isnan(value) else value for key, value in columns.items()}

@@ -191,7 +191,7 @@ def test_best_is_the_highest_select_score(tiny_results: Path) -> None:
     assert found.trial_dir is not None
     (row,) = [trial for trial in done if trial["trial"] == found.trial_dir.name]
     assert row["select_score"] == top
-    assert (found.sweep, found.step, found.kind) == ("tiny", 500, "trial")
+    assert (found.sweep, found.step) == ("tiny", 500)
     assert found.policy_hash == row["policy_hash"]
     assert "of 3 finished trials" in found.note
 
@@ -213,13 +213,13 @@ def test_trials_and_paths_resolve(tiny_results: Path, tmp_path: Path, tiny_polic
     trial = sorted((tiny_results / "tiny" / "trials").iterdir())[0]
     for spec in (trial.name, str(trial), str(trial / "checkpoints" / "best")):
         found = lookup.resolve(spec, tiny_results)
-        assert (found.trial_dir, found.kind) == (trial, "trial"), spec
+        assert (found.trial_dir, found.sweep) == (trial, "tiny"), spec
     start = trial.name[:6]
     with pytest.raises(UserError, match=f"'{start}' could be 2 trials .*give more of it"):
         lookup.resolve(start, tiny_results)
     elsewhere = save(tmp_path / "mine", tiny_policy(4), step=9)
     found = lookup.resolve(str(elsewhere), tiny_results)
-    assert (found.kind, found.sweep, found.trial_dir, found.step) == ("elsewhere", None, None, 9)
+    assert (found.sweep, found.trial_dir, found.step) == (None, None, 9)
 
 
 def test_an_unambiguous_start_of_a_trial_is_enough(tiny_results: Path) -> None:
