@@ -111,7 +111,7 @@ TINY = {
     "train": {"steps": 8, "epoch_steps": 4, "batch_size": 8, "warmup_steps": 2, "val_windows": 8},
     "policy.energy": {"width": 8, "depth": 1},
     "policy.inference": {"samples": 16, "iterations": 1},
-    "select": {"seeds": 4, "every": 4},
+    "select": {"seeds": 4, "every": 8},
 }
 
 
@@ -126,6 +126,7 @@ def make_tiny(path: Path) -> None:
             question["arms"] = dict(list(question["arms"].items())[:1])
             question["tracks"] = ["keypoints"]
         space["questions"] = questions
+        del space["tracks"]["image"]  # the presets have image policies
     search = space.get("search", {})
     search |= {"trials": 3} if "trials" in search else {}
     search |= {"halving": {"factor": 2, "first": 4}} if "halving" in search else {}

@@ -17,12 +17,14 @@ from harness.core.errors import UserError
 from harness.demos import source as demos_source
 from harness.scheduling.jobs import planned_job
 from harness.storage import checkpoints, table_schemas, tables
+from harness.sweep import driver
 from harness.sweep.driver import sweep
 from harness.sweep.folder import SweepFolder
 from harness.sweep.options import Options
 from harness.trials import runner
 from harness.trials.runner import run_trial
 from ibc.training.trainer import Trainer
+from tests import bare_sweep
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
@@ -178,7 +180,10 @@ def test_an_episode_that_was_rolled_out_twice_counts_once_whatever_the_clock_say
     assert tables.read(golden / "golden", "episodes").num_rows == before
 
 
-def test_a_sweep_whose_data_was_swapped_refuses_and_says_which(commands, write_demos, tmp_path):
+def test_a_sweep_whose_data_was_swapped_refuses_and_says_which(
+    commands, write_demos, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(driver, "estimate", bare_sweep.estimate)
     path = tmp_path / "demos.zarr"
     write_demos(path, lengths=(20, 15, 25))
     source = demos_source.resolve_source(path)

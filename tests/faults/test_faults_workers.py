@@ -223,6 +223,16 @@ def test_a_worker_killed_for_memory_is_tried_once_more_and_called_so(
     assert "fewer trials at once" in row["error"]
 
 
+def test_a_sweep_with_nothing_to_do_still_says_that_trials_failed(misfortunes, commands):
+    before = tables.read(commands.results / "misfortunes", "trials")
+    code, out, err = commands.run_sweep("--name", "misfortunes")
+    assert (code, err) == (1, "")
+    assert "0 to run" in out
+    assert "--retry-failed" in out
+    assert tables.read(commands.results / "misfortunes", "trials") == before
+
+
+@pytest.mark.slow
 def test_the_same_error_in_a_row_stops_the_sweep_with_one_message(misfortunes, commands):
     begun = commands.space.read_text()
     lines = [f"      same {k}: {{train: {{val_windows: 12, steps: {12 + k}}}}}" for k in range(12)]
