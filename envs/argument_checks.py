@@ -32,13 +32,11 @@ def check_vector(name: str, value: npt.ArrayLike, size: int) -> list[float]:
     return numbers
 
 
-def check_obs_mode(obs_mode: str) -> ObsMode:
+def check_obs_mode(obs_mode: ObsMode) -> ObsMode:
     """Return `obs_mode`; ValueError unless it is one of the three."""
-    modes: tuple[ObsMode, ...] = get_args(ObsMode)
-    for mode in modes:
-        if mode == obs_mode:
-            return mode
-    raise ValueError(f"obs_mode must be one of {modes}, got {obs_mode!r}")
+    if obs_mode not in get_args(ObsMode):
+        raise ValueError(f"obs_mode must be one of {get_args(ObsMode)}, got {obs_mode!r}")
+    return obs_mode
 
 
 def check_max_steps(max_episode_steps: object) -> int | None:

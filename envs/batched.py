@@ -114,18 +114,15 @@ class LockstepPushT:
         self.coverage[rows] = shares
         np.maximum(self.max_coverage, self.coverage, out=self.max_coverage)
         self.length[rows] += 1
-        self._end(rows, [share > SUCCESS_COVERAGE for share in shares])
-        self.env_seconds += time.perf_counter() - started
-        return self._observations(rows)
-
-    def _end(self, rows: list[int], succeeded: list[bool]) -> None:
-        """End the episodes of `rows` that succeeded, and all of them at the last step."""
+        succeeded = [share > SUCCESS_COVERAGE for share in shares]
         over = self.length[rows[0]] == self.max_episode_steps
         if over or any(succeeded):
             self.success[rows] = self.terminated[rows] = succeeded
             self.truncated[rows] = over & ~self.success[rows]
             self.active[rows] = ~(self.terminated[rows] | self.truncated[rows])
             self._running = np.flatnonzero(self.active).tolist()
+        self.env_seconds += time.perf_counter() - started
+        return self._observations(rows)
 
     def _observations(self, moved: Sequence[int]) -> Observations:
         if self.obs_mode == "state":

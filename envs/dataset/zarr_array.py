@@ -104,8 +104,9 @@ class Array:
             if first > k * size:
                 chunk[: first - k * size] = self._chunk(k)[: first - k * size]
             chunk[first - k * size : last - k * size] = values[first - start : last - start]
-            codec = self.metadata["compressor"]
-            data = chunk.tobytes() if codec is None else _codec(codec).encode(chunk)
+            data = chunk.tobytes()
+            if (codec := self.metadata["compressor"]) is not None:
+                data = Blosc(codec["cname"], codec["clevel"], codec["shuffle"]).encode(chunk)
             write_file(self._file(k), data)
 
     def resize(self, length: int) -> None:
@@ -165,7 +166,3 @@ def write_file(file: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def _codec(config: dict[str, Any]) -> Blosc:
-    return Blosc(config["cname"], clevel=config["clevel"], shuffle=config["shuffle"])

@@ -93,24 +93,19 @@ class Paths:
         length = np.minimum(direct, (over_nodes + last).min(axis=-1))
         length += np.linalg.norm(self._start - self._agent)
         length += np.linalg.norm(agent_point(face, offset) - before, axis=-1)
-        ahead, aside = self._at_face(face, offset)
-        slides = _slides(ahead, aside)
-        return np.where(slides, np.hypot(ahead - AGENT_RADIUS, aside), length)
+        return np.where(*self._slides(face, offset), length)
 
     def points(self, face: Ints, offset: Floats) -> Floats:
         """Return the corners (P, 2) of the path to one contact, from the agent on."""
         touch, before = agent_point(face, offset), _before(face, offset)
-        if _slides(*self._at_face(face, offset)):
+        if self._slides(face, offset)[0]:
             return np.array([self._agent, touch])
         path = [self._agent]
         if not np.array_equal(self._start, self._agent):
             path.append(self._start)
         if crosses(self._start, before):
-            last = np.where(
-                crosses(NODES, before) | ~self._usable,
-                _FAR,
-                np.linalg.norm(NODES - before, axis=-1),
-            )
+            blocked = crosses(NODES, before) | ~self._usable
+            last = np.where(blocked, _FAR, np.linalg.norm(NODES - before, axis=-1))
             total = self._first[:, None] + self._length + last
             node, goal = (int(i) for i in np.unravel_index(np.argmin(total), total.shape))
             path.append(NODES[node])
@@ -119,20 +114,18 @@ class Paths:
                 path.append(NODES[node])
         return np.array([*path, before, touch])
 
-    def _at_face(self, face: Ints, offset: Floats) -> tuple[Floats, Floats]:
+    def _slides(self, face: Ints, offset: Floats) -> tuple[npt.NDArray[np.bool_], Floats]:
+        """Return which contacts (...) the agent reaches by sliding along the face, and how far."""
         away = contact_point(face, offset) - self._agent
-        return (away * FACE_NORMAL[face]).sum(axis=-1), (away * FACE_ALONG[face]).sum(axis=-1)
+        ahead = (away * FACE_NORMAL[face]).sum(axis=-1)
+        aside = (away * FACE_ALONG[face]).sum(axis=-1)
+        near = (ahead > AGENT_RADIUS - 4) & (ahead < AGENT_RADIUS + GAP + 6)
+        return near & (np.abs(aside) < SLIDE), np.hypot(ahead - AGENT_RADIUS, aside)
 
 
 def _before(face: Ints, offset: Floats) -> Floats:
     """Return the points (..., 2), outside the grown T, from which contacts are approached."""
     return agent_point(face, np.clip(offset, _REACH_LOW[face], _REACH_HIGH[face]), GAP)
-
-
-def _slides(ahead: Floats, aside: Floats) -> npt.NDArray[np.bool_]:
-    near = (ahead > AGENT_RADIUS - 4) & (ahead < AGENT_RADIUS + GAP + 6)
-    slides: npt.NDArray[np.bool_] = near & (np.abs(aside) < SLIDE)
-    return slides
 
 
 def _inside(points: Floats) -> npt.NDArray[np.bool_]:
@@ -150,12 +143,9 @@ def _retreat(agent: Floats) -> Floats:
     x, y = agent
     margin = _GROWN + 0.5
     right, left, low = max(x, 15 + margin), min(x, -15 - margin), max(y, 30 + margin)
-    exits = np.array(
-        [
-            *((x, -margin), (60 + margin, y), (-60 - margin, y), (x, 120 + margin)),
-            *((15 + margin, y), (-15 - margin, y), (x, 30 + margin), (right, low), (left, low)),
-        ]
-    )
+    off_ends = (x, -margin), (60 + margin, y), (-60 - margin, y), (x, 120 + margin)
+    off_sides = (15 + margin, y), (-15 - margin, y), (x, 30 + margin), (right, low), (left, low)
+    exits = np.array([*off_ends, *off_sides])
     exits = exits[~_inside(exits)]
     nearest: Floats = exits[np.argmin(np.linalg.norm(exits - agent, axis=-1))]
     return nearest

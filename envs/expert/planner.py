@@ -12,24 +12,21 @@ remaining distance, so similar states get similar pushes.
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from envs.expert import pushes
 from envs.expert.paths import NODES, Paths
-from envs.expert.plan import (
-    IMPOSSIBLE,
-    Flags,
-    Plan,
-    into_wall,
-    off_board,
-    time_to_push,
-    time_to_reach,
-)
 from envs.expert.pushes import FACE_HIGH, FACE_LOW, TURN_RADIUS, Floats, Ints
+from envs.physics.dynamics import BOARD
 
+Flags = npt.NDArray[np.bool_]
 # Costs are in control steps.
+PUSH_SPEED, TRAVEL_SPEED = 11.0, 15.0  # px of the agent per step
+APPROACH_COST = 4.0  # of a change to another contact
+IMPOSSIBLE = 300.0  # of a push into a wall or from a contact off the board
 KEEP = 4.0  # by which a new plan must be cheaper than the current one
 TURN_FROM, TURN_UNTIL = 0.35, 0.06  # rad: the T's angle at which turning begins and ends
 TURN_ARM = 38.0  # px: the least lever of a turning push
@@ -40,10 +37,25 @@ LENGTHS = np.array([1.5, 3, 5, 8, 12, 17, 23, 30, 38, 48, 60, 75, 95, 120, 150, 
 DISTANCE_COST = 0.8  # of each px of remaining distance
 MISS_COST = 30.0  # of a plan that does not reach the goal
 HIT_DISTANCE = 2.5  # px: the scale on which a distance counts as a miss
+_WALL = 8.0  # px from the board's edge, where the T's corners touch a wall
 _SHORTEST, _LONGEST = 0.3, 220.0  # px of a push
 _DONE = 1.2  # px: a first push with no more than this left is dropped for the second
 _PAIRS, _SINGLES = 12, 6  # how many plans of two and of one push are refined
 _PROBE, _SCALE, _DAMPING = 0.05, 3.0, 2.0  # of the Gauss-Newton steps (px)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """K pushes: faces (K,), offsets (K,) and lengths (K,) in px; their cost in steps.
+
+    `turns`: its one push only turns the T to the goal's angle.
+    """
+
+    face: Ints
+    offset: Floats
+    length: Floats
+    cost: float
+    turns: bool = False
 
 
 class Planner:
@@ -64,7 +76,10 @@ class Planner:
         self._displacement_S3 = pushes.motion(twists_S3 * self._length_S[:, None])
         self._push_time_S = time_to_push(self._face_S, self._offset_S, self._length_S)
         self._second_6S = _features_of_second(self._displacement_S3)
-        self._change_CC = self._time_to_change()
+        # Steps from the end of a push at one contact to another contact.
+        stands, anywhere = pushes.agent_point(self._face, self._offset), np.ones(len(NODES), bool)
+        ways = [Paths(stand, anywhere).lengths(self._face, self._offset) for stand in stands]
+        self._change_CC = time_to_reach(np.stack(ways))
         contact_S = np.repeat(np.arange(len(self._face)), len(LENGTHS))
         second_time_CS = self._change_CC[:, contact_S] + self._push_time_S
         self._second_time_CS = second_time_CS.astype(np.float32)
@@ -156,8 +171,8 @@ class Planner:
         offset, length = values[:, :2], values[:, 2:]
         cost = time_to_reach(paths.lengths(face[:, 0], offset[:, 0]))
         cost += time_to_push(face, offset, length).sum(axis=1)
-        nearest = self._nearest(face, offset)
-        cost += pair * self._change_CC[nearest[:, 0], nearest[:, 1]]
+        apart = np.abs(self._offset - offset[..., None]) + 1e4 * (self._face != face[..., None])
+        cost += pair * self._change_CC[tuple(apart.argmin(axis=-1).T)]
         cost += _distance_cost(pushes.distance(after(values)))
         compared = cost - KEEP * ~is_found
         compared[is_found] += IMPOSSIBLE * blocked
@@ -165,17 +180,31 @@ class Planner:
         count = 2 if pair[k] else 1
         return Plan(face[k, :count], offset[k, :count], length[k, :count], float(cost[k]))
 
-    def _time_to_change(self) -> Floats:
-        """Return the steps (C, C) from the end of a push at one contact to another contact."""
-        stands = pushes.agent_point(self._face, self._offset)
-        everywhere = np.ones(len(NODES), dtype=bool)
-        paths = [Paths(stand, everywhere).lengths(self._face, self._offset) for stand in stands]
-        return time_to_reach(np.stack(paths))
 
-    def _nearest(self, face: Ints, offset: Floats) -> Ints:
-        apart = np.abs(self._offset - offset[..., None]) + 1e4 * (self._face != face[..., None])
-        nearest: Ints = apart.argmin(axis=-1)
-        return nearest
+def time_to_reach(path: Floats) -> Floats:
+    """Return the steps (...) that paths of a length (...) in px take."""
+    return path / TRAVEL_SPEED + APPROACH_COST * (path > 3)
+
+
+def time_to_push(face: Ints, offset: Floats, length: Floats) -> Floats:
+    """Return the steps (...) that pushes of a length (...) in px take."""
+    return length * pushes.agent_speed(face, offset) / PUSH_SPEED
+
+
+def off_board(pose: Floats, face: Ints, offset: Floats) -> Flags:
+    """Return whether (...) the agent cannot stand at contacts (...) because the board ends."""
+    stand = pushes.to_board(pose, pushes.agent_point(face, offset))
+    return np.asarray(((stand < 1) | (stand > BOARD - 1)).any(axis=-1), dtype=np.bool_)
+
+
+def into_wall(pose: Floats, after: Floats) -> Flags:
+    """Return whether (...) the T is farther in a wall at poses `after` (..., 3) than at `pose`."""
+    corners = pushes.to_board(after, pushes.HULL_POINTS)
+    now = pushes.to_board(pose, pushes.HULL_POINTS)
+    depth = np.maximum(_WALL - corners, corners - (511 - _WALL)).max(axis=(-2, -1))
+    allowed = max(float(np.maximum(_WALL - now, now - (511 - _WALL)).max()), 0.0) + 0.1
+    deeper: Flags = depth > allowed
+    return deeper
 
 
 def _must_turn(pose: Floats, current: Plan | None) -> bool:

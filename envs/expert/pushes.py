@@ -41,12 +41,14 @@ MOMENT = 3000.0  # of the block, whose mass is 1
 TURN_RADIUS = 48.0  # px: the weight of one radian in distances
 _CENTRE = np.array(CENTRE_OF_GRAVITY)
 _GOAL_ANGLE = GOAL_POSE[2]
-_GOAL_TURN = np.array(
-    [
-        [math.cos(_GOAL_ANGLE), -math.sin(_GOAL_ANGLE)],
-        [math.sin(_GOAL_ANGLE), math.cos(_GOAL_ANGLE)],
-    ]
-)
+
+
+def _rotation(angle: float) -> Floats:
+    cos, sin = math.cos(angle), math.sin(angle)
+    return np.array([[cos, -sin], [sin, cos]])
+
+
+_GOAL_TURN = _rotation(_GOAL_ANGLE)
 _GOAL_CENTRE = np.array(GOAL_POSE[:2]) + _GOAL_TURN @ _CENTRE
 
 # The corners that can touch a wall.
@@ -55,14 +57,12 @@ HULL_POINTS = OUTLINE[[0, 1, 2, 4, 5, 7]]
 
 def contact_grid(spacing: float) -> tuple[Ints, Floats]:
     """Return faces (C,) and offsets (C,) about `spacing` px apart, each face's middle included."""
-    faces: list[int] = []
-    offsets: list[float] = []
-    for face, (low, high) in enumerate(zip(FACE_LOW, FACE_HIGH, strict=True)):
-        parts = max(2, 2 * round((high - low) / spacing / 2))
-        for offset in np.linspace(low, high, parts + 1):
-            faces.append(face)
-            offsets.append(float(offset))
-    return np.array(faces), np.array(offsets)
+    offsets = [
+        np.linspace(low, high, max(2, 2 * round((high - low) / spacing / 2)) + 1)
+        for low, high in zip(FACE_LOW, FACE_HIGH, strict=True)
+    ]
+    faces = np.repeat(np.arange(len(offsets)), [len(each) for each in offsets])
+    return faces, np.concatenate(offsets)
 
 
 def contact_point(face: Ints, offset: Floats) -> Floats:
@@ -116,14 +116,9 @@ def moved(pose: Floats, displacement: Floats) -> Floats:
     """Return the pose (..., 3) after a displacement (..., 3) in the T's own frame."""
     cos, sin = np.cos(pose[..., 2]), np.sin(pose[..., 2])
     x, y = displacement[..., 0], displacement[..., 1]
-    return np.stack(
-        [
-            pose[..., 0] + cos * x - sin * y,
-            pose[..., 1] + sin * x + cos * y,
-            pose[..., 2] + displacement[..., 2],
-        ],
-        axis=-1,
-    )
+    new_x = pose[..., 0] + cos * x - sin * y
+    new_y = pose[..., 1] + sin * x + cos * y
+    return np.stack([new_x, new_y, pose[..., 2] + displacement[..., 2]], axis=-1)
 
 
 def relative_to(origin: Floats, pose: Floats) -> Floats:
@@ -153,8 +148,7 @@ def distance(pose: Floats) -> Floats:
 
 def observe(state: Floats) -> tuple[Floats, Floats]:
     """Return the pose (3,) of a state (5,), and the agent (2,) in the block's frame."""
-    cos, sin = math.cos(state[4]), math.sin(state[4])
-    turn = np.array([[cos, -sin], [sin, cos]])
+    turn = _rotation(state[4])
     centre = (state[2:4] + turn @ _CENTRE - _GOAL_CENTRE) @ _GOAL_TURN
     angle = (state[4] - _GOAL_ANGLE + math.pi) % (2 * math.pi) - math.pi
     return np.array([centre[0], centre[1], angle]), (state[:2] - state[2:4]) @ turn

@@ -43,7 +43,8 @@ def video_frame(
     draw_block(frame, state)
     draw_agent(frame, state)
     if action is not None:
-        draw_cross(frame, action)
+        x, y = check_vector("action", action, 2)
+        paint(frame, (x, y), 10, _cross(x, y, 9, 2), ACTION_COLOUR)
     return frame
 
 
@@ -70,12 +71,6 @@ def draw_agent(frame: Frame, state: npt.ArrayLike) -> None:
         draw_disc(frame, (x, y), radius, PALETTE[colour])
 
 
-def draw_cross(frame: Frame, place: npt.ArrayLike, colour: Colour = ACTION_COLOUR) -> None:
-    """Mark a place (2,) px with a cross."""
-    x, y = check_vector("action", place, 2)
-    paint(frame, (x, y), 10, _cross(x, y, 9, 2), colour)
-
-
 def draw_target(frame: Frame, place: npt.ArrayLike, colour: Colour) -> None:
     """Mark a place (2,) px with a cross that a white edge sets off."""
     x, y = check_vector("place", place, 2)
@@ -92,11 +87,7 @@ def draw_disc(
 
 
 def draw_line(
-    frame: Frame,
-    ends: npt.ArrayLike,
-    radius: float,
-    colour: Colour,
-    opacity: float = 1.0,
+    frame: Frame, ends: npt.ArrayLike, radius: float, colour: Colour, opacity: float = 1.0
 ) -> None:
     """Draw a line with round ends from place to place, ends (2, 2) px."""
     (x0, y0), (x1, y1) = np.asarray(ends, dtype=np.float64).tolist()

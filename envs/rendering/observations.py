@@ -97,7 +97,7 @@ class Renderer:
     def _draw_block(self, corners: Corners, x: float, y: float, angle: float) -> None:
         """Draw the block's samples, and colour the pixels that change."""
         top, bottom, left, right = self._box
-        background = _background_grid()
+        background = _background()
         self._grid[top:bottom, left:right] = background[top:bottom, left:right]
         changed_top, changed_left, changed_bottom, changed_right = top, left, bottom, right
         self._corners = corners
@@ -175,12 +175,9 @@ def _box(corners: Corners) -> tuple[int, int, int, int]:
     xs, ys = corners
     if not xs:
         return 0, 0, 0, 0
-    return (
-        _BEFORE[min(max(min(ys) - 3, 0), CANVAS)],
-        _BEFORE[min(max(max(ys) + 4, 0), CANVAS)],
-        _BEFORE[min(max(min(xs) - 3, 0), CANVAS)],
-        _BEFORE[min(max(max(xs) + 4, 0), CANVAS)],
-    )
+    edges = min(ys) - 3, max(ys) + 4, min(xs) - 3, max(xs) + 4
+    top, bottom, left, right = (_BEFORE[min(max(edge, 0), CANVAS)] for edge in edges)
+    return top, bottom, left, right
 
 
 def _interiors(
@@ -217,7 +214,7 @@ def _places() -> npt.NDArray[np.uint16]:
 
 @functools.cache
 def _background() -> npt.NDArray[np.uint8]:
-    """Return the samples (192 * 192,) of the board alone: goal and walls."""
+    """Return the samples (192, 192) of the board alone: goal and walls."""
     samples = np.full(_COUNT * _COUNT + 1, WHITE, dtype=np.uint8)
     goal = list(zip(*_corners(*GOAL_POSE), strict=True))
     for part in (goal[:4], goal[4:]):
@@ -225,18 +222,13 @@ def _background() -> npt.NDArray[np.uint8]:
         samples[_places()[(rows + _MARGIN) * _STRIDE + columns + _MARGIN]] = GOAL
     for (x0, y0), (x1, y1) in WALLS:
         samples[_places()[_line(x1 - x0, y1 - y0) + (y0 * _STRIDE + x0)]] = WALL
-    return samples[:-1]
-
-
-@functools.cache
-def _background_grid() -> npt.NDArray[np.uint8]:
-    return _background().reshape(_COUNT, _COUNT)
+    return samples[:-1].reshape(_COUNT, _COUNT)
 
 
 @functools.cache
 def _walls() -> npt.NDArray[np.uint8]:
     """Return the samples (192, 192) of the walls, WHITE elsewhere."""
-    return np.where(_background_grid() == WALL, WALL, WHITE).astype(np.uint8)
+    return np.where(_background() == WALL, WALL, WHITE).astype(np.uint8)
 
 
 @functools.cache

@@ -83,7 +83,8 @@ def thick_line(dx: int, dy: int) -> Pixels:
     fall to the right are thinner than lines that rise.
     """
     major, minor = max(abs(dx), abs(dy)), min(abs(dx), abs(dy))
-    parts = [disc(EDGE_RADIUS), _shifted(disc(EDGE_RADIUS), dx, dy)]
+    end_rows, end_columns = disc(EDGE_RADIUS)
+    parts = [(end_rows, end_columns), (end_rows + dy, end_columns + dx)]
     if major:
         # Drawn from the far end: ties round to its side.
         along = np.arange(major + 1)
@@ -118,7 +119,3 @@ def _spans(
 def _joined(parts: Sequence[Pixels]) -> Pixels:
     rows, columns = zip(*parts, strict=True)
     return np.concatenate(rows), np.concatenate(columns)
-
-
-def _shifted(pixels: Pixels, dx: int, dy: int) -> Pixels:
-    return pixels[0] + dy, pixels[1] + dx

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+import pygame
+
 from envs.argument_checks import check_seed
 from envs.dataset.recording import Recording
 from envs.physics.dynamics import CONTROL_HZ
@@ -55,8 +57,6 @@ class Teleop:
 
         `tick` waits for the next control step and returns the frame rate (default: at `fps`).
         """
-        import pygame
-
         clock, rate = pygame.time.Clock(), 0.0
         while not self.quit:
             for event in pygame.event.get():
@@ -70,19 +70,16 @@ class Teleop:
                 else:
                     rate = tick()
 
-    def handle(self, event: object) -> None:
-        """Handle one pygame event."""
-        import pygame
-
-        kind = getattr(event, "type", None)
-        if kind == pygame.QUIT:
+    def handle(self, event: pygame.event.Event) -> None:
+        """Handle one event."""
+        if event.type == pygame.QUIT:
             self.quit = True
-        elif kind == pygame.MOUSEMOTION:
-            self._pointer = self.screen.board_point(getattr(event, "pos", (0, 0)))
-        elif kind == pygame.WINDOWFOCUSLOST and self.attempt.led:
+        elif event.type == pygame.MOUSEMOTION:
+            self._pointer = self.screen.board_point(event.pos)
+        elif event.type == pygame.WINDOWFOCUSLOST and self.attempt.led:
             self._pause()  # the mouse is in another window
-        elif kind == pygame.KEYDOWN:
-            self._press(getattr(event, "key", None))
+        elif event.type == pygame.KEYDOWN:
+            self._press(event.key)
 
     def advance(self) -> None:
         """Take one control step, and save the episode if that solved it."""
@@ -95,9 +92,7 @@ class Teleop:
         if self.attempt.solved:
             self._save()
 
-    def _press(self, key: object) -> None:
-        import pygame
-
+    def _press(self, key: int) -> None:
         if key in (pygame.K_q, pygame.K_ESCAPE):
             self.quit = True
         elif key in (pygame.K_SPACE, pygame.K_p):

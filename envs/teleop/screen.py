@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pygame
 
 from envs.physics.dynamics import BOARD
 from envs.physics.geometry import GOAL_POSE, SUCCESS_COVERAGE, corners
@@ -29,8 +30,6 @@ class Screen:
     """The window, `size` px wide: the board above, a panel of a fifth of it below."""
 
     def __init__(self, size: int) -> None:
-        import pygame
-
         self.size = size
         self._window = Window("PushT: demonstrate with the mouse")
         self._surface = self._window.open((size, size + size // 5))
@@ -45,8 +44,6 @@ class Screen:
 
     def show(self, attempt: Attempt, message: Message, numbers: str) -> None:
         """Draw the board and the panel; a ring marks the agent while the simulation waits."""
-        import pygame
-
         scale = self.size / BOARD
         frame = video_frame(attempt.state, self.size, attempt.target if attempt.led else None)
         board = pygame.image.frombuffer(frame.tobytes(), (self.size, self.size), "RGB")
@@ -60,17 +57,11 @@ class Screen:
         self._panel(attempt, message, numbers)
         pygame.display.flip()
 
-    def pixels(self) -> Any:
-        """Return the window's pygame surface."""
-        return self._surface
-
     def close(self) -> None:
         """Close the window."""
         self._window.close()
 
     def _panel(self, attempt: Attempt, message: Message, numbers: str) -> None:
-        import pygame
-
         size, margin = self.size, round(self.size * 0.02)
         pygame.draw.rect(self._surface, PAPER, (0, size, size, size // 5))
         pygame.draw.line(self._surface, FAINT, (0, size), (size, size))
@@ -89,5 +80,7 @@ class Screen:
         self._write(self._small, numbers, INK, (margin, top + 2 * line - line // 6))
         self._write(self._small, KEYS, INK, (margin, top + 3 * line - line // 4))
 
-    def _write(self, font: Any, text: str, colour: tuple[int, int, int], at: Any) -> None:
+    def _write(
+        self, font: pygame.font.Font, text: str, colour: tuple[int, int, int], at: Any
+    ) -> None:
         self._surface.blit(font.render(text, True, colour), at)

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from envs.expert import pushes
 from envs.expert.demonstrator import Demonstrator, ExpertPolicy, plan_episode, policy
 from envs.expert.paths import NODES, Paths, crosses
-from envs.expert.plan import PUSH_SPEED, Plan
-from envs.expert.planner import Planner
+from envs.expert.planner import PUSH_SPEED, Plan, Planner
 from envs.physics.dynamics import World
 from envs.physics.geometry import GOAL_POSE, coverage
 

@@ -237,7 +237,7 @@ def test_what_is_shown(opened: Callable[..., Teleop]) -> None:
     shots = []
 
     def tick() -> float:
-        shots.append(pygame.surfarray.array3d(play.screen.pixels()).transpose(1, 0, 2))
+        shots.append(pygame.surfarray.array3d(play.screen._surface).transpose(1, 0, 2))
         return Person.tick(person) if len(shots) < 20 else press(pygame.K_q) or 0.0
 
     person = Person(play, {10: lambda: press(pygame.K_SPACE)})
