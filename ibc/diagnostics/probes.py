@@ -8,6 +8,7 @@ Legend: B windows, T obs horizon (newest frame last), H action horizon, A = 2.
 import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +56,13 @@ def frames(
     policy: Policy, windows: Windows, batch: Mapping[str, Tensor], steps: NDArray[np.int64]
 ) -> Iterable[Finding]:
     """Whether frame T - 1 is the newest, action 0 is its action, and the features depend on it."""
-    demos = windows.demos
-    true_BX = torch.from_numpy(demos.state[steps, :2])
-    obs = policy.prepare(batch)
-    position = {"keypoints": slice(-2, None), "state": slice(0, 2), "image": slice(0, 2)}
+    demos, obs, wrong = windows.demos, policy.prepare(batch), None
     name = "agent_pos" if policy.obs_mode == "image" else policy.obs_mode
-    seen_BTA = batch[name][..., position[policy.obs_mode]]
-    wrong = None
-    if not _same(seen_BTA[:, -1], true_BX):
+    agent = slice(-2, None) if policy.obs_mode == "keypoints" else slice(2)
+    last_BA = batch[name][:, -1, agent]
+    if not _same(last_BA, torch.from_numpy(demos.state[steps, :2])):
         wrong = "the last frame of a window is not that of its step"
-    elif not _same(policy.newest_agent(obs).cpu(), seen_BTA[:, -1]):
+    elif not _same(policy.newest_agent(obs).cpu(), last_BA):
         wrong = "the agent's position is not taken from the newest frame"
     elif policy.obs_horizon > 1:
         newest, oldest = (_influence(policy, obs, frame) for frame in (-1, 0))
@@ -72,7 +70,7 @@ def frames(
             wrong = (
                 f"the oldest frame changes the features by {oldest:.3g}, the newest {newest:.3g}"
             )
-    if wrong is not None:
+    if wrong:
         yield Finding(
             "the oldest frame is used instead of the newest",
             wrong,
@@ -91,17 +89,17 @@ def executed(policy: Policy, batch: Mapping[str, Tensor]) -> Iterable[Finding]:
     """Whether predict_action returns the prediction's first actions, in order."""
     with torch.no_grad():
         predicted = policy.predictions(policy.prepare(batch), _generators(batch))
-    wanted_BHA = predicted["policy"].cpu()
     given_BHA = policy.predict_action(batch, _generators(batch)).cpu()
+    length = given_BHA.shape[1]
+    wanted_BHA = predicted["policy"].cpu()[:, :length]
     if not _same(given_BHA[:, 0], wanted_BHA[:, 0]):
         yield Finding(
             "the action of a past frame is executed",
             "the first action returned is not the first one predicted, that of the newest frame",
             "execute a chunk from its first action (Policy.predict_action)",
         )
-    length = given_BHA.shape[1]
-    still = given_BHA.shape[1] > 1 and _same(given_BHA, given_BHA[:, :1].expand_as(given_BHA))
-    if still and not _same(wanted_BHA[:, :length], wanted_BHA[:, :1].expand(-1, length, -1)):
+    still, wanted_still = (_same(a, a[:, :1].expand_as(a)) for a in (given_BHA, wanted_BHA))
+    if length > 1 and still and not wanted_still:
         yield Finding(
             "one action is repeated over the chunk",
             f"the {length} actions returned are equal, those predicted are not",
@@ -114,9 +112,7 @@ def input_scale(policy: Policy, batch: Mapping[str, Tensor]) -> Iterable[Finding
     generator = torch.Generator(policy.device).manual_seed(0)
     augment = torch.Generator(policy.device).manual_seed(1)
     with torch.no_grad():
-        trained = _first_input(
-            policy, lambda: policy.compute_loss(batch, generator, augment=augment)
-        )
+        trained = _first_input(policy, lambda: policy.compute_loss(batch, generator, augment))
         used = _first_input(policy, lambda: policy.predict_action(batch, _generators(batch)))
     image = policy.obs_mode == "image"
     if image and float(batch["image"].max()) <= 1.0:
@@ -158,16 +154,13 @@ def unread_widths(config: PolicyConfig) -> Iterable[Finding]:
     for section, name in _widths(config):
         part = getattr(config, section)
         value = getattr(part, name)
-        for other in (2, 1, -1):
-            changed = tuple(v + 2 for v in value) if isinstance(value, tuple) else value + other
-            try:
-                part_ = dataclasses.replace(part, **{name: changed})
-                shapes = _shapes(dataclasses.replace(config, **{section: part_}))
-            except ValueError:
-                continue  # two settings that exclude each other: try another value
-            if shapes == usual:
-                unread.append(f"{section}.{name}")
-            break
+        for by in (2, 1, -1):
+            changed = tuple(v + by for v in value) if isinstance(value, tuple) else value + by
+            with suppress(ValueError):  # two settings may exclude each other: try another value
+                other = dataclasses.replace(part, **{name: changed})
+                if _shapes(dataclasses.replace(config, **{section: other})) == usual:
+                    unread.append(f"{section}.{name}")
+                break
     if unread:
         yield Finding(
             "a width that nothing reads",
@@ -196,28 +189,19 @@ def episodes(trainer: Trainer, split: Split) -> Iterable[Finding]:
 
 def saved(policy: Policy, folder: Path | None) -> list[Finding]:
     """Whether the folder holds the policy's weights."""
-    wrong = None
-    if folder is None:
-        wrong = "there is no checkpoint"
-    else:
+    wrong, now = "there is no checkpoint", policy.state_dict()
+    if folder is not None:
         try:
             kept = load_policy(folder).state_dict()
         except (ValueError, OSError) as error:
             wrong = str(error)
         else:
-            now = policy.state_dict()
             other = [n for n in now if n not in kept or not torch.equal(kept[n], now[n].cpu())]
-            if other:
-                wrong = f"{len(other)} of {len(now)} tensors in {folder} differ, such as {other[0]}"
-    if wrong is None:
-        return []
-    return [
-        Finding(
-            "the checkpoint is not what was trained",
-            wrong,
-            "let a failed save end the trial; look for a full disk and swallowed exceptions",
-        )
-    ]
+            if not other:
+                return []
+            wrong = f"{len(other)} of {len(now)} tensors in {folder} differ, such as {other[0]}"
+    mend = "let a failed save end the trial; look for a full disk and swallowed exceptions"
+    return [Finding("the checkpoint is not what was trained", wrong, mend)]
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
@@ -230,23 +214,11 @@ def _generators(batch: Mapping[str, Tensor]) -> list[torch.Generator]:
 
 def _with_short_search(config: PolicyConfig) -> PolicyConfig:
     """The same policy with a short search: the probes do not depend on its quality."""
-    chain, found = config.negatives.langevin, config.inference
-    return dataclasses.replace(
-        config,
-        negatives=dataclasses.replace(
-            config.negatives,
-            count=min(8, config.negatives.count),
-            langevin=dataclasses.replace(chain, steps=min(2, chain.steps), repeats=1),
-        ),
-        inference=dataclasses.replace(
-            found,
-            lattice=min(9, found.lattice),
-            samples=min(16, found.samples),
-            langevin=dataclasses.replace(
-                found.langevin, steps=min(2, found.langevin.steps), repeats=1
-            ),
-        ),
-    )
+    replace, negatives, found = dataclasses.replace, config.negatives, config.inference
+    chains = [replace(part.langevin, steps=2, repeats=1) for part in (negatives, found)]
+    negatives = replace(negatives, count=8, langevin=chains[0])
+    found = replace(found, lattice=9, samples=16, langevin=chains[1])
+    return replace(config, negatives=negatives, inference=found)
 
 
 def _influence(policy: Policy, obs: Mapping[str, Tensor], frame: int) -> float:

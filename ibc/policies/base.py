@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ibc.config.checks import check
-from ibc.config.policy import ObsMode, PolicyConfig, config_from_plain
+from ibc.config.policy import PolicyConfig, config_from_plain
 from ibc.data.normalizer import Normalizer
 from ibc.encoders.image import build_encoder
 from ibc.encoders.state import FRAME_SIZES
@@ -28,40 +28,23 @@ Batch = Mapping[str, Any]
 
 
 class Policy(nn.Module, ABC):
-    """A policy that sees raw observations (px, rad, uint8) and gives actions in px."""
+    """A policy that sees raw observations (px, rad, uint8) and gives actions in px.
+
+    obs_mode and obs_horizon: what is observed, and in how many frames, the newest last.
+    action_horizon: actions that a prediction holds, the first for the newest frame; executed: how
+    many of them `predict_action` returns. uses_previous: whether it reads those executed before.
+    """
 
     kind: ClassVar[str]
 
     def __init__(self, config: PolicyConfig, normalizer: Normalizer) -> None:
         super().__init__()
-        self.config = config
-        self.normalizer = normalizer
+        self.config, self.normalizer = config, normalizer
+        self.obs_mode, self.obs_horizon = config.obs_mode, config.obs_horizon
+        self.action_horizon = config.action_horizon
+        self.executed = config.execute or config.action_horizon
+        self.uses_previous = config.kind == "ibc" and config.inference.warm_start > 0.0
         self.encoder = build_encoder(config.encoder, config.obs_mode, config.obs_horizon)
-
-    @property
-    def obs_mode(self) -> ObsMode:
-        """The observation mode that `predict_action` expects."""
-        return self.config.obs_mode
-
-    @property
-    def obs_horizon(self) -> int:
-        """Frames that an observation holds, the newest last."""
-        return self.config.obs_horizon
-
-    @property
-    def action_horizon(self) -> int:
-        """Actions that a prediction holds, the first for the newest frame."""
-        return self.config.action_horizon
-
-    @property
-    def executed(self) -> int:
-        """Actions that `predict_action` returns."""
-        return self.config.execute or self.config.action_horizon
-
-    @property
-    def uses_previous(self) -> bool:
-        """Whether `predict_action` reads the actions executed before."""
-        return False
 
     @property
     def device(self) -> torch.device:
@@ -97,7 +80,10 @@ class Policy(nn.Module, ABC):
         last prediction, NaN in rows where there was none; read only if `uses_previous`.
         ValueError for observations of other names or shapes.
         """
-        return self.act(self.prepare(obs), generators, previous)[:, : self.executed]
+        prepared = self.prepare(obs)
+        rows = len(self.newest_agent(prepared))
+        check(len(generators) == rows, f"there must be {rows} generators", len(generators))
+        return self.act(prepared, generators, previous)[:, : self.executed]
 
     @contextmanager
     def acting(self) -> Iterator[None]:
@@ -143,17 +129,14 @@ class Policy(nn.Module, ABC):
 
     def newest_agent(self, obs: Mapping[str, Tensor]) -> Tensor:
         """The agent's position (B, 2) px in the newest frame."""
-        if self.obs_mode == "keypoints":
-            return obs["keypoints"][:, -1, -2:]
-        name = "state" if self.obs_mode == "state" else "agent_pos"
-        return obs[name][:, -1, :2]
+        name = "agent_pos" if self.obs_mode == "image" else self.obs_mode
+        return obs[name][:, -1, -2:] if name == "keypoints" else obs[name][:, -1, :2]
 
     def encode_targets(self, batch: Batch, obs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The demonstrated actions (B, D) clipped to the bounds, and the share that was clipped."""
         actions_BHA = torch.as_tensor(batch["action"]).to(self.device, torch.float32)
-        shape = (self.action_horizon, 2)
-        rule = f"actions must have the shape (B, {shape[0]}, 2)"
-        check(tuple(actions_BHA.shape[1:]) == shape, rule, tuple(actions_BHA.shape))
+        shape, H = tuple(actions_BHA.shape), self.action_horizon
+        check(shape[1:] == (H, 2), f"actions must have the shape (B, {H}, 2)", shape)
         raw_BD = self.normalizer.encode(actions_BHA, self.newest_agent(obs))
         inside_BD = raw_BD.clamp(-1.0, 1.0)
         return inside_BD, (inside_BD != raw_BD).any(1).float().mean()

@@ -9,7 +9,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ibc.config.checks import check
 from ibc.config.policy import PolicyConfig
 from ibc.data.normalizer import BOUND, Normalizer
 from ibc.layers import MLP, drop
@@ -73,23 +72,18 @@ class MDNPolicy(Policy):
         dimensions = targets_BD.shape[1]
         loss = -mixture.log_likelihood(given, targets_BD).mean() / dimensions
         chance = -mixture.one_gaussian(targets_BD, self.config.mdn.min_std) / dimensions
-        return loss, {
-            "loss_ratio": (loss.detach() - chance).clamp(max=10.0).exp(),
-            "clipped_share": clipped,
-        }
+        ratio = (loss.detach() - chance).clamp(max=10.0).exp()
+        return loss, {"loss_ratio": ratio, "clipped_share": clipped}
 
     def predictions(
         self, obs: Mapping[str, Tensor], generators: Sequence[torch.Generator]
     ) -> dict[str, Tensor]:
         """The mean of largest weight ("argmax") and the configured readout ("policy")."""
-        given = self.density(obs)
-        rows, agent_BA = len(given.means), self.newest_agent(obs)
-        check(len(generators) == rows, f"there must be {rows} generators", len(generators))
+        given, agent_BA = self.density(obs), self.newest_agent(obs)
         read = mixture.read_mixture(given, self.config.mdn.readout, generators)
-        mode = mixture.mode(given)
         return {
             name: self.normalizer.decode(actions_BD.clamp(-BOUND, BOUND), agent_BA)
-            for name, actions_BD in (("argmax", mode), ("policy", read))
+            for name, actions_BD in (("argmax", mixture.mode(given)), ("policy", read))
         }
 
     def density(self, obs: Mapping[str, Tensor]) -> mixture.Mixture:
@@ -141,13 +135,9 @@ class DiffusionPolicy(Policy):
         self, obs: Mapping[str, Tensor], generators: Sequence[torch.Generator]
     ) -> dict[str, Tensor]:
         """One chunk a row, denoised from noise of its own."""
-        context_BW = self.denoiser.observe(self.encoder(dict(obs)))
-        rows = len(context_BW)
-        check(len(generators) == rows, f"there must be {rows} generators", len(generators))
-        predict, dimensions = partial(self.denoiser, context_BW), 2 * self.action_horizon
-        actions_BD = diffusion.denoise(
-            predict, dimensions, self.config.diffusion, self.signal, generators
-        )
+        predict = partial(self.denoiser, self.denoiser.observe(self.encoder(dict(obs))))
+        D, config = 2 * self.action_horizon, self.config.diffusion
+        actions_BD = diffusion.denoise(predict, D, config, self.signal, generators)
         return {"policy": self.normalizer.decode(actions_BD, self.newest_agent(obs))}
 
 

@@ -51,11 +51,6 @@ class IBCPolicy(Policy):
         """The columns of a chunk (B, D) that are scored together."""
         return autoregressive.parts(self.config.energy.conditionals, self.action_horizon)
 
-    @property
-    def uses_previous(self) -> bool:
-        """Whether samples start around the action executed last."""
-        return self.config.inference.warm_start > 0.0
-
     def compute_loss(
         self, batch: Batch, generator: torch.Generator, augment: torch.Generator | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -65,7 +60,8 @@ class IBCPolicy(Policy):
         """
         obs = self.prepare(batch)
         positives_BD, clipped = self.encode_targets(batch, obs)
-        features_BF, stay_BD = self.encoder(obs, augment), self._stay(obs)
+        features_BF, agent_BA = self.encoder(obs, augment), self.newest_agent(obs)
+        stay_BD = self._held(agent_BA, agent_BA)
         found = []
         for part, model in self.parts:
             given_BF = autoregressive.condition(features_BF, positives_BD[:, : part.start])
@@ -154,7 +150,6 @@ class IBCPolicy(Policy):
                 previous = _mirrored_where(away_B, {"action": previous})["action"]
         conditional, agent_BA = self.conditional(obs), self.newest_agent(obs)
         B, config = len(agent_BA), self.config.inference
-        check(len(generators) == B, f"there must be {B} generators", len(generators))
         bandwidth_D = self._lengths(config.bandwidth)
         warm = self._warm(previous, agent_BA)
         found = {readout: torch.empty(B, 0, device=self.device) for readout in readouts}
@@ -251,17 +246,13 @@ class IBCPolicy(Policy):
         shape = tuple(previous.shape)
         ok = len(shape) == 3 and shape[1] > 0 and shape[::2] == (len(agent_BA), 2)
         check(ok, rule, shape)
-        last_B1A = previous[:, -1:].to(self.device, torch.float32)
-        centre_BD = self.normalizer.encode(
-            last_B1A.expand(-1, self.action_horizon, -1), agent_BA
-        ).clamp(-1.0, 1.0)
-        return Warm(centre_BD, self._lengths(self.config.inference.warm_noise))
+        last_BA = previous[:, -1].to(self.device, torch.float32)
+        return Warm(self._held(last_BA, agent_BA), self._lengths(self.config.inference.warm_noise))
 
-    def _stay(self, obs: Mapping[str, Tensor]) -> Tensor:
-        """The normalised action "stay where you are", (B, D)."""
-        agent_BA = self.newest_agent(obs)
-        stay_BHA = agent_BA[:, None].expand(-1, self.action_horizon, -1)
-        return self.normalizer.encode(stay_BHA, agent_BA).clamp(-1.0, 1.0)
+    def _held(self, target_BA: Tensor, agent_BA: Tensor) -> Tensor:
+        """One target (px) for every step of the chunk, normalised, (B, D)."""
+        chunk_BHA = target_BA[:, None].expand(-1, self.action_horizon, -1)
+        return self.normalizer.encode(chunk_BHA, agent_BA).clamp(-1.0, 1.0)
 
 
 def _mirrored_where(rows_B: Tensor, values: Mapping[str, Tensor]) -> dict[str, Tensor]:

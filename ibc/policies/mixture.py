@@ -59,17 +59,16 @@ def mode(given: Mixture) -> Tensor:
 
 def read_mixture(given: Mixture, readout: str, generators: Sequence[torch.Generator]) -> Tensor:
     """One chunk (B, D) a row; row b draws from generators[b], equally many numbers per readout."""
-    M, D = given.means.shape[1:]
-    device = given.means.device
+    device, (M, D) = given.means.device, given.means.shape[1:]
     units = [torch.rand(1, generator=g, device=g.device) for g in generators]
     normals = [torch.randn(D, generator=g, device=g.device) for g in generators]
     cumulative_BM = given.log_weights.double().exp().cumsum(1)
     unit_B1 = torch.stack(units).to(device).double() * cumulative_BM[:, -1:]
     picks_B = torch.searchsorted(cumulative_BM, unit_B1, right=True).clamp_(max=M - 1).squeeze(1)
+    means_BD = _picked(given.means, picks_B)
     if readout == "component":
-        return _picked(given.means, picks_B)
-    noise_BD = torch.stack(normals).to(device)
-    return _picked(given.means, picks_B) + _picked(given.stds, picks_B) * noise_BD
+        return means_BD
+    return means_BD + _picked(given.stds, picks_B) * torch.stack(normals).to(device)
 
 
 def _picked(of_components_BMD: Tensor, picks_B: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ def chain(
     energies_BS = first_BS = energy(actions_BSD)
     for r in range(units_BRS.shape[1]):
         picks_BS = resample(energies_BS, units_BRS[:, r])
-        actions_BSD = actions_BSD.gather(1, picks_BS.unsqueeze(-1).expand_as(normals_BRSD[:, r]))
+        actions_BSD = actions_BSD.take_along_dim(picks_BS.unsqueeze(2), 1)
         actions_BSD = actions_BSD + noise * normals_BRSD[:, r]
         if clip:
             actions_BSD = actions_BSD.clamp_(-BOUND, BOUND)

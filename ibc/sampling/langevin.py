@@ -48,15 +48,16 @@ def chain(
     of its own (detach the observation). clip: keep the samples inside the bounds after every step.
     """
     actions_BSD = start_BSD.detach()
+    limit = math.inf if config.limit is None else config.limit
     first: tuple[Tensor, Tensor] | None = None
     for step in config.step_sizes():
         energies_BS, gradient_BSD = slope(energy, actions_BSD)
         first = first or (energies_BS, gradient_BSD)
         if config.form == "google":
-            move_BSD = _limited(step * (0.5 * gradient_BSD + config.noise * normal()), config.limit)
-            actions_BSD = actions_BSD - move_BSD
+            move_BSD = step * (0.5 * gradient_BSD + config.noise * normal())
+            actions_BSD = actions_BSD - move_BSD.clamp(-limit, limit)
         else:
-            drift_BSD = _limited(step * gradient_BSD, config.limit)
+            drift_BSD = (step * gradient_BSD).clamp(-limit, limit)
             scatter_BSD = math.sqrt(2.0 * step) * config.noise * normal()
             actions_BSD = actions_BSD - drift_BSD + scatter_BSD
         if clip:
@@ -71,7 +72,3 @@ def chain(
         "chain_at_bounds": (actions_BSD.abs() >= BOUND).any(-1).float().mean(),
     }
     return Chain(actions_BSD, energies_BS, statistics)
-
-
-def _limited(move_BSD: Tensor, limit: float | None) -> Tensor:
-    return move_BSD if limit is None else move_BSD.clamp(-limit, limit)

@@ -33,7 +33,6 @@ def read_out(samples: Samples, readout: str, bandwidth_D: Tensor) -> Tensor:
     heaviest of the neighbourhoods of the least energies instead of a draw.
     """
     energies_BS = torch.zeros_like(samples.energies) if samples.drawn else samples.energies
-    actions_BSD = samples.actions.expand(len(energies_BS), -1, -1)
     if readout == "softmax_mean":
         return _mean(-energies_BS, samples.actions)
     if readout == "mode_mean":
@@ -42,7 +41,7 @@ def read_out(samples: Samples, readout: str, bandwidth_D: Tensor) -> Tensor:
         picks_B1 = samples.energies.argmin(1, keepdim=True)
     else:
         picks_B1 = resample(energies_BS, samples.unit.unsqueeze(1))
-    picked_B1D = actions_BSD.gather(1, picks_B1.unsqueeze(-1).expand(-1, -1, actions_BSD.shape[2]))
+    picked_B1D = samples.actions.take_along_dim(picks_B1.unsqueeze(2), 1)
     if readout == "mean_shift":
         squares_BS = _squares(samples.actions, picked_B1D, bandwidth_D)
         return _mean(squares_BS.mul_(-0.5).sub_(energies_BS), samples.actions)
@@ -54,7 +53,7 @@ def _best_neighbourhood(samples: Samples, log_weights_BS: Tensor, bandwidth_D: T
     count = min(MODES, log_weights_BS.shape[1])
     picks_BM = samples.energies.topk(count, largest=False).indices
     places_BSD = (samples.actions / bandwidth_D).expand(len(picks_BM), -1, -1)
-    modes_BMD = places_BSD.gather(1, picks_BM.unsqueeze(-1).expand(-1, -1, places_BSD.shape[2]))
+    modes_BMD = places_BSD.take_along_dim(picks_BM.unsqueeze(2), 1)
     exact = "donot_use_mm_for_euclid_dist"
     distance_BMS = torch.cdist(modes_BMD, places_BSD.contiguous(), compute_mode=exact)
     near_BMS = log_weights_BS.unsqueeze(1) - 0.5 * distance_BMS.square()
@@ -76,13 +75,12 @@ def resample(energies_BS: Tensor, unit_BX: Tensor) -> Tensor:
 
 def _squares(actions_BSD: Tensor, centre_B1D: Tensor, lengths_D: Tensor) -> Tensor:
     """Squared distances (B, S) in units of the lengths, axis by axis: a sum over two is slow."""
-    total_BS = None
-    for actions_BS, centre_B1, length in zip(
-        actions_BSD.unbind(2), centre_B1D.unbind(2), lengths_D, strict=True
-    ):
-        squares_BS = (actions_BS - centre_B1).div_(length).square_()
-        total_BS = squares_BS if total_BS is None else total_BS.add_(squares_BS)
-    assert total_BS is not None, "an action has dimensions"
+    total_BS, *others = (
+        (actions_BSD[..., d] - centre_B1D[..., d]).div_(length).square_()
+        for d, length in enumerate(lengths_D)
+    )
+    for squares_BS in others:
+        total_BS.add_(squares_BS)
     return total_BS
 
 

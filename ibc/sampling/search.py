@@ -21,7 +21,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ibc.config.checks import check
 from ibc.config.implicit import InferenceConfig
 from ibc.data.normalizer import BOUND
 from ibc.sampling import dfo, langevin
@@ -85,8 +84,7 @@ def lattice(
     device: torch.device,
     action_dim: int = 2,
 ) -> Samples:
-    """The middles of `side` cells along each of one or two axes, the same for every row."""
-    check(action_dim in (1, 2), "a lattice has one or two dimensions", action_dim)
+    """The middles of `side` cells along each axis, the same for every row."""
     actions_1SD = _middles(side, action_dim, device)
     units_B1 = _draws(torch.rand, generators, (1,), device)
     return Samples(actions_1SD, energy(actions_1SD), units_B1.squeeze(1))
@@ -96,9 +94,7 @@ def lattice(
 def _middles(side: int, action_dim: int, device: torch.device) -> Tensor:
     """The lattice (1, S, D); cached, so callers must not change it."""
     line = (torch.arange(side, device=device) + 0.5) * (2 * BOUND / side) - BOUND
-    if action_dim == 1:
-        return line[None, :, None]
-    return torch.cartesian_prod(line, line).unsqueeze(0)
+    return torch.cartesian_prod(*[line] * action_dim).view(1, -1, action_dim)
 
 
 def _warmed(

@@ -153,8 +153,6 @@ def test_lattice_of_one_dimension():
     samples = lattice(lambda a: a.squeeze(-1), 4, generators(0), CPU, action_dim=1)
     assert samples.actions.tolist() == [[[-0.75], [-0.25], [0.25], [0.75]]]
     assert read_out(samples, "argmax").tolist() == [[-0.75]]
-    with pytest.raises(ValueError, match="one or two dimensions, got 3"):
-        lattice(lambda a: a, 4, generators(0), CPU, action_dim=3)
 
 
 def test_diffusion_policys_variants_of_dfo():
