@@ -17,7 +17,13 @@ def main() -> int:
     parser.add_argument("space", type=Path, metavar="SPACE.yaml", help="see search_spaces/")
     parser.add_argument("--budget", default="standard", help="one of the file's (standard)")
     parser.add_argument("--name", help="the sweep's folder (the space's name and the budget)")
-    parser.add_argument("--data", type=Path, metavar="PATH", help="a zarr store of demonstrations")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        action="append",
+        metavar="PATH",
+        help="a zarr store of demonstrations; given several times they are mixed",
+    )
     parser.add_argument("--results", metavar="DIR", help="folder of all sweeps (results/)")
     parser.add_argument("--trials", type=int, metavar="N", help="number of a search's trials")
     parser.add_argument(

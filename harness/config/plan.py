@@ -67,7 +67,7 @@ class PlannedTrial:
 class Plan:
     """The trials of a sweep; `trials` is empty for a search, which makes them as it runs.
 
-    baselines: the config hash of each track's baseline.
+    baselines: the config hash of each track's baseline. data: the data sets that the file names.
     """
 
     name: str
@@ -77,6 +77,7 @@ class Plan:
     baselines: Mapping[str, str]
     trials: tuple[PlannedTrial, ...]
     search: Search | None
+    data: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> list[str]:
@@ -98,7 +99,17 @@ def plan(path: Path, budget: str = DEFAULT_BUDGET, *, trials: int | None = None)
     file, the line and the rule that is broken.
     """
     file = SpaceFile(strict_yaml.read(path))
-    keys = ("version", "name", "train_seeds", "base", "tracks", "questions", "search", "budgets")
+    keys = (
+        "version",
+        "name",
+        "data",
+        "train_seeds",
+        "base",
+        "tracks",
+        "questions",
+        "search",
+        "budgets",
+    )
     root = file.section((), file.document.content, keys)
     file.whole(("version",), root.get("version"), VERSION, VERSION)
     name = file.text(("name",), root.get("name", path.stem))
@@ -106,6 +117,7 @@ def plan(path: Path, budget: str = DEFAULT_BUDGET, *, trials: int | None = None)
         check_name(name, "name")
     except ValueError as error:
         raise file.error(("name",), str(error)) from None
+    data = file.texts(("data",), root.get("data", []))
     budget_at, chosen = _budget(file, root.get("budgets", {}), budget)
     seeds_at = (*budget_at, "train_seeds") if "train_seeds" in chosen else ("train_seeds",)
     seeds = file.seeds(seeds_at, chosen.get("train_seeds", root.get("train_seeds", [0])))
@@ -114,7 +126,7 @@ def plan(path: Path, budget: str = DEFAULT_BUDGET, *, trials: int | None = None)
         if "questions" in root:
             raise file.error(("search",), "a file must hold questions or a search, given both")
         search = read_search(file, root["search"], tracks, (budget_at, chosen), seeds, trials)
-        return Plan(name, budget, seeds, (), {}, (), search)
+        return Plan(name, budget, seeds, (), {}, (), search, data)
     of_search = [key for key in OF_SEARCH if key in chosen]
     if trials is not None or of_search == ["trials"]:
         raise file.error(budget_at, "a number of trials needs a search, and the file has none")
@@ -124,7 +136,7 @@ def plan(path: Path, budget: str = DEFAULT_BUDGET, *, trials: int | None = None)
     builder = _Builder(file, tracks)
     questions = builder.questions(root.get("questions", {}))
     planned = builder.trials(seeds)
-    return Plan(name, budget, seeds, questions, builder.baselines, planned, None)
+    return Plan(name, budget, seeds, questions, builder.baselines, planned, None, data)
 
 
 def _budget(file: SpaceFile, given: object, name: str) -> tuple[Location, dict[str, Any]]:

@@ -67,6 +67,11 @@ class SpaceFile:
             raise self.error(where, f"{where[-1]} must be a text, given {_short(given)}")
         return one_line(given)
 
+    def texts(self, where: Location, given: object) -> tuple[str, ...]:
+        """Return a list of texts, of which one alone may stand without a list."""
+        listed = given if isinstance(given, list) else [given]
+        return tuple(self.text(where, each) for each in listed)
+
     def whole(self, where: Location, given: object, low: int, high: int) -> int:
         """Return a whole number in [low, high]."""
         if type(given) is not int or not low <= given <= high:

@@ -5,6 +5,7 @@ import difflib
 import functools
 import hashlib
 import json
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,9 +50,26 @@ class TrialConfig:
 
     @functools.cached_property  # used for each training seed of a plan
     def _hash(self) -> str:
-        text = json.dumps(to_dict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        content = to_dict(self)
+        for key, before in ADDED.items():
+            *sections, name = key.split(".")
+            section = functools.reduce(operator.getitem, sections, content)
+            if section[name] == before:
+                del section[name]
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
+
+# Settings that stored configs may lack, each with the value that these mean; sections after what
+# they hold. A hash leaves them out at this value, so that stored trials keep their names.
+ADDED: dict[str, Any] = {
+    "policy.inference.mirror": False,
+    "split.shares": [],
+    "train.augment.mirror": 0.0,
+    "train.augment.history_noise": 0.0,
+    "train.augment.frame_dropout": 0.0,
+    "train.augment": {},
+}
 
 _SCALARS = frozenset({bool, int, float, str, type(None)})
 
@@ -91,6 +109,13 @@ def from_dict(content: Mapping[str, Any]) -> TrialConfig:
             raise ConfigError(key, first["msg"].removeprefix("Value error, ")) from None
         rule = first["msg"].replace("Input should be", "must be").replace("Input", "the value")
         raise ConfigError(key, f"{key} {rule}, given {first['input']!r}") from None
+
+
+def from_stored(content: Mapping[str, Any]) -> TrialConfig:
+    """Return the config that a file holds, also one from before some settings were added."""
+    flat = _leaves(content)
+    lacking = {key: v for key, v in ADDED.items() if key not in flat and not isinstance(v, dict)}
+    return resolve(lacking, flat)
 
 
 def leaves(config: TrialConfig) -> dict[str, Any]:

@@ -28,51 +28,73 @@ PROBED_STATES = 64
 
 @dataclass(frozen=True)
 class Source:
-    """A data set and how it was chosen; str() is the line to print."""
+    """A data set, or several to be mixed, and how it was chosen; str() is the line to print."""
 
-    path: Path
+    paths: tuple[Path, ...]
     kind: Literal["given", "downloaded", "built-in"]
 
+    @property
+    def path(self) -> str:
+        """The paths as one text."""
+        return " + ".join(map(str, self.paths))
+
     def __str__(self) -> str:
-        shown = self.path.relative_to(ROOT) if self.path.is_relative_to(ROOT) else self.path
-        return f"demonstrations: {shown} ({self.kind})"
+        shown = [p.relative_to(ROOT) if p.is_relative_to(ROOT) else p for p in self.paths]
+        return f"demonstrations: {' + '.join(map(str, shown))} ({self.kind})"
 
 
-def resolve_source(data: str | Path | None = None, *, folder: Path | None = None) -> Source:
-    """Return the data set at `data`, else the downloaded one, else the built-in one, of `folder`.
+def resolve_source(*data: str | Path | None, folder: Path | None = None) -> Source:
+    """Return the data sets at `data`, else the downloaded one, else the built-in one, of `folder`.
 
-    `data` is relative to the working directory; `folder` is data/ in the repository by default.
-    UserError if `data` is no zarr store, or if it is None and `folder` has no data set.
+    `data` is relative to the working directory, or the word "downloaded" or "built-in"; `folder` is
+    data/ in the repository by default. UserError if one of `data` is no zarr store or is given
+    twice, or if there is none and `folder` has no data set.
     """
-    if data is not None:
-        path = Path(data).expanduser().resolve()
-        if not path.exists():
-            raise UserError(f"--data must be the folder of a zarr store, {path} does not exist")
-        if not zarr_store.is_store(path):
-            inside = sorted(p.parent for n in (".zgroup", "zarr.json") for p in path.glob(f"*/{n}"))
-            hint = f"; did you mean {inside[0]}?" if inside else ""
-            raise UserError(f"--data must be the folder of a zarr store, {path} is not one{hint}")
-        return Source(path, "given")
     folder = paths.DATA if folder is None else folder
+    named = {"downloaded": folder / DOWNLOADED, "built-in": folder / BUILT_IN}
+    given = [named.get(str(each), each) for each in data if each is not None]
+    if given:
+        found = tuple(_store(Path(each)) for each in given)
+        for path in found:
+            if found.count(path) > 1:
+                raise UserError(f"every --data must be another data set, given {path} twice")
+        return Source(found, "given")
     if (folder / DOWNLOADED).exists():
-        return Source(folder / DOWNLOADED, "downloaded")
+        return Source((folder / DOWNLOADED,), "downloaded")
     if (folder / BUILT_IN).exists():
-        return Source(folder / BUILT_IN, "built-in")
+        return Source((folder / BUILT_IN,), "built-in")
     raise UserError(
         f"there are no demonstrations in {folder}; give --data PATH, "
         "or run: python -m harness.demos download"
     )
 
 
+def _store(data: Path) -> Path:
+    path = data.expanduser().resolve()
+    if not path.exists():
+        raise UserError(f"--data must be the folder of a zarr store, {path} does not exist")
+    if not zarr_store.is_store(path):
+        inside = sorted(p.parent for n in (".zgroup", "zarr.json") for p in path.glob(f"*/{n}"))
+        hint = f"; did you mean {inside[0]}?" if inside else ""
+        raise UserError(f"--data must be the folder of a zarr store, {path} is not one{hint}")
+    return path
+
+
 def open_demos(source: Source | str | Path, obs_mode: str | Iterable[str] = "keypoints") -> Demos:
     """Return the checked demonstrations of a source, with images if `obs_mode` asks for "image".
+
+    Several data sets are joined, the first one first.
 
     The first call on a machine decodes all images (seconds), for the fingerprint and for the uint8
     copy in the cache folder; later calls take a fraction of a second. Images are rendered where the
     store has none. ValueError with the data set's faults, UserError for an unwritable cache folder.
     """
-    path = Path(source.path if isinstance(source, Source) else source).absolute()
     modes = {obs_mode} if isinstance(obs_mode, str) else set(obs_mode)
+    each = source.paths if isinstance(source, Source) else (Path(source),)
+    return ibc_demos.join([_open(path.absolute(), modes) for path in each])
+
+
+def _open(path: Path, modes: set[str]) -> Demos:
     folder = cache_folder()
     name = f"{path.stem}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     rendered = "image" in modes and not (path / "data" / "img").exists()

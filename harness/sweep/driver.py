@@ -106,7 +106,7 @@ def _open(options: Options, console: Console) -> Run:
     slots = 1
     if options.address is None:
         slots = cluster_resources.slots(resources)
-    source = demos_source.resolve_source(options.data)
+    source = demos_source.resolve_source(*(options.data or options.plan.data))
     folder = SweepFolder.at(options.results, name)
     demos = demos_source.open_demos(source, ())
     return Run(options, folder, source, demos, resources, slots, console)
@@ -159,7 +159,7 @@ def _execute(run: Run, work: Work, found: Estimate) -> None:
     settings = TrialSettings(
         folder=str(folder.path),
         uri=folder.uri,
-        data=str(run.source.path),
+        data=tuple(map(str, run.source.paths)),
         fingerprint=run.demos.fingerprint,
         threads=options.threads,
         seconds=3600 * options.hours_per_trial,

@@ -29,12 +29,12 @@ class TrialSettings:
     """What all trials of a sweep share, in plain values that can be sent to a worker.
 
     folder: the sweep's; uri: of the store that it is a copy of, None for a folder that every
-    machine shares. data: the path of the demonstrations; fingerprint: what their hash must be.
+    machine shares. data: the paths of the demonstrations; fingerprint: what their hash must be.
     threads: of a trial. seconds: the time limit of a trial.
     """
 
     folder: str
-    data: str
+    data: tuple[str, ...]
     fingerprint: str
     threads: int
     seconds: float
@@ -209,7 +209,7 @@ class SweepFolder:
             "written": time.time(),
             "train_seeds": list(plan.train_seeds),
             "dataset": {
-                "path": str(source.path),
+                "path": source.path,
                 "kind": source.kind,
                 "fingerprint": fingerprint,
             },

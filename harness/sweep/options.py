@@ -20,7 +20,7 @@ class Options:
     space: Path
     budget: str = DEFAULT_BUDGET
     name: str | None = None
-    data: Path | None = None
+    data: Sequence[Path] = ()
     results: Path | str = paths.RESULTS
     trials: int | None = None
     question: Sequence[str] = ()

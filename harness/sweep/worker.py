@@ -10,6 +10,7 @@ from harness.core.imports import importing
 with importing():  # every worker of a sweep imports it
     import torch
 
+from harness.demos.source import Source
 from harness.remote.mirror import Mirror
 from harness.remote.object_store import RemoteError
 from harness.scheduling.jobs import Job
@@ -66,7 +67,7 @@ def _run_here(
                     job.config,
                     folder.path,
                     report,
-                    demos=settings.data,
+                    demos=Source(tuple(map(Path, settings.data)), "given"),
                     train_seed=job.train_seed,
                     info=job.info,
                     until=job.until,

@@ -1,8 +1,8 @@
 """How long trials take on this machine, from a few steps of each; a program for a sweep's driver.
 
-`python -m harness.trials.estimate` reads {"threads": n, "jobs": [{"job": text of Job.dumps,
-"first": whether no job before it is of its kind}, ...]} from stdin, and prints {"seconds":
-{config hash: seconds of a trial}, "spent": seconds} to stdout.
+`python -m harness.trials.estimate` reads {"threads": n, "jobs": [text of Job.dumps, ...], "firsts":
+how many of them are the first of their kind} from stdin, and prints {"seconds": {config hash:
+seconds of a trial}, "spent": seconds} to stdout.
 """
 
 import dataclasses
@@ -38,18 +38,18 @@ def main() -> None:
     asked = json.load(sys.stdin)
     torch.set_num_threads(asked["threads"])
     start = time.perf_counter()
-    seconds = measure_some((Job.loads(each["job"]), each["first"]) for each in asked["jobs"])
+    seconds = measure_some(map(Job.loads, asked["jobs"]), asked["firsts"])
     print(json.dumps({"seconds": seconds, "spent": time.perf_counter() - start}))
 
 
-def measure_some(jobs: Iterable[tuple[Job, bool]]) -> dict[str, float]:
+def measure_some(jobs: Iterable[Job], firsts: int) -> dict[str, float]:
     """Return the seconds of a trial by config hash, of as many jobs as the budget allows.
 
-    jobs: each with whether it is the first of its kind, for which the budget is larger.
+    firsts: for so many jobs the budget is larger.
     """
     start, found = time.perf_counter(), {}
-    for job, first in jobs:
-        if time.perf_counter() - start < (FIRSTS_SECONDS if first else BUDGET_SECONDS):
+    for number, job in enumerate(jobs):
+        if time.perf_counter() - start < (FIRSTS_SECONDS if number < firsts else BUDGET_SECONDS):
             found[job.config_hash] = measure(job.config)
     return found
 
@@ -63,7 +63,9 @@ def measure(config: TrialConfig) -> float:
     )
     demos = _random_demos(config.policy.obs_mode == "image")
     split = ibc_demos.split(demos, SplitConfig())
-    trainer = build_trainer(dataclasses.replace(config, train=short), demos, split, 0, "cpu")
+    trainer = build_trainer(
+        dataclasses.replace(config, train=short, split=SplitConfig()), demos, split, 0, "cpu"
+    )
     trainer.run_epoch()  # warms up
     metrics = trainer.run_epoch()
     a_step = train.batch_size / metrics["samples_per_second"]

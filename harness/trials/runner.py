@@ -16,7 +16,7 @@ from harness.config.trial_config import TrialConfig, config_hash, to_dict
 from harness.core import files, provenance
 from harness.core import seeds as seeding
 from harness.core.throttle import Throttle
-from harness.demos.source import check_fingerprint, open_demos, resolve_source
+from harness.demos.source import Source, check_fingerprint, open_demos, resolve_source
 from harness.evaluation.rollout import evaluate_block
 from harness.storage import checkpoints
 from harness.storage.trial_folder import TrialFolder
@@ -44,7 +44,7 @@ def run_trial(
     directory: Path,
     report: Report | None = None,
     *,
-    demos: Demos | Path | str | None = None,
+    demos: Demos | Source | Path | str | None = None,
     train_seed: int = 0,
     device: str = "auto",
     info: Mapping[str, Any] | None = None,
@@ -70,11 +70,11 @@ def run_trial(
         "train_seed": train_seed,
         "config": to_dict(config),
     }
-    folder = TrialFolder(directory)
+    folder, pause = TrialFolder(directory), math.inf if until is None else until
     with folder.lock():
         before = folder.claim(described, demos.fingerprint)
-        if _is_left(folder, before, math.inf if until is None else until):
-            run = _Run(config, folder, demos, described, report, until)
+        if _is_left(folder, before, pause):
+            run = _Run(config, folder, demos, described, report, pause)
             run.run(before, device, fingerprint)
         else:
             folder.state = before
@@ -93,22 +93,21 @@ def _is_left(folder: TrialFolder, before: Mapping[str, Any], pause: float) -> bo
     return True
 
 
+@dataclasses.dataclass
 class _Run:
-    def __init__(
-        self,
-        config: TrialConfig,
-        folder: TrialFolder,
-        demos: Demos,
-        described: Mapping[str, Any],
-        report: Report | None,
-        until: int | None,
-    ) -> None:
-        self.config, self.folder, self.demos, self.report = config, folder, demos, report
-        self.described = described
-        self.pause = math.inf if until is None else until
-        self.identity = {key: described[key] for key in ("config_hash", "train_seed")}
-        self.history: list[dict[str, float]] = []
-        self.saving, self.recording = Throttle(), Throttle()
+    config: TrialConfig
+    folder: TrialFolder
+    demos: Demos
+    described: Mapping[str, Any]
+    report: Report | None
+    pause: float
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    saving: Throttle = dataclasses.field(default_factory=Throttle)
+    recording: Throttle = dataclasses.field(default_factory=Throttle)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {key: self.described[key] for key in ("config_hash", "train_seed")}
 
     def run(self, before: Mapping[str, Any], device: str, fingerprint: str | None) -> None:
         """Train to the end or the pause; write the status, and the error if there is one."""
@@ -271,8 +270,9 @@ def build_trainer(
         windows.Windows(demos, episodes, policy.obs_mode, policy.obs_horizon, policy.action_horizon)
         for episodes in (split.train_episodes, split.val_episodes)
     )
-    built = build_policy(policy, fit_normalizer(policy, train), generator_seed=seeds["init"])
-    return Trainer(built, train, val, config.train, seeds, device)
+    normalizer = fit_normalizer(policy, train, mirrored=config.train.augment.mirror > 0.0)
+    built = build_policy(policy, normalizer, generator_seed=seeds["init"])
+    return Trainer(built, train, val, config.train, seeds, device, config.split.shares)
 
 
 def mean_rate(history: Sequence[Mapping[str, float]]) -> float:

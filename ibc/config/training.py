@@ -97,11 +97,17 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """Which episodes train and which are held out for validation."""
+    """Which episodes train, which are held out for validation, and how data sets are mixed.
+
+    val_share: of each data set; validation uses those of the first one. train_episodes: of the
+    first data set, None for all that are not held out. shares: of each data set in the training
+    windows, in their order; 0 leaves a set out. () draws every window of all sets equally often.
+    """
 
     val_share: float = 0.1
     split_seed: int = 0
-    train_episodes: int | None = None  # None: all that are not held out
+    train_episodes: int | None = None
+    shares: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_float("val_share", self.val_share, 0.0)
@@ -109,3 +115,7 @@ class SplitConfig:
         check_int("split_seed", self.split_seed, 0)
         if self.train_episodes is not None:
             check_int("train_episodes", self.train_episodes, 1)
+        for share in self.shares:
+            check_float("split.shares", share, 0.0, 1.0)
+        rule = "split.shares must add up to 1"
+        check(not self.shares or abs(sum(self.shares) - 1.0) < 1e-6, rule, self.shares)

@@ -7,7 +7,7 @@ Row t holds what was seen at step t and the action then taken. L steps in all, E
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ibc.config.checks import check as check_rule
 from ibc.config.training import SplitConfig
 from ibc.data import image_cache
 from ibc.data.layout import decode, pixels_of, survey
@@ -41,14 +42,67 @@ class Demos:
     state: NDArray[np.float32]
     keypoints: NDArray[np.float32]
     episode_ends: NDArray[np.int64]
-    images: NDArray[np.uint8] | None
+    images: "NDArray[np.uint8] | JoinedImages | None"
     pixels: str | None = None  # the hash of the stored images as uint8, None where it has none
     seeds: NDArray[np.int64] | None = None  # of the episodes' resets (E,), where they are recorded
+    sets: tuple[int, ...] = ()  # episodes of each data set, where several were joined
 
     @property
     def episode_starts(self) -> NDArray[np.int64]:
         """The first row of each episode, (E,)."""
         return np.concatenate([[0], self.episode_ends[:-1]]).astype(np.int64)
+
+    @property
+    def set_rows(self) -> list[slice]:
+        """The rows of each data set."""
+        ends = self.episode_ends[np.cumsum(self.sets or (len(self.episode_ends),)) - 1].tolist()
+        return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+class JoinedImages:
+    """The images of several data sets behind one index, each still mapped from its own file."""
+
+    def __init__(self, parts: Sequence[NDArray[np.uint8]]) -> None:
+        self.parts = parts
+        self._starts = np.cumsum([0, *(len(part) for part in parts)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The images (..., 96, 96, 3) of an array of rows."""
+        rows = np.asarray(rows)
+        found = np.empty((*rows.shape, *image_cache.IMAGE_SHAPE), np.uint8)
+        owner = np.searchsorted(self._starts, rows, side="right") - 1
+        for k, part in enumerate(self.parts):
+            found[owner == k] = part[rows[owner == k] - self._starts[k]]
+        return found
+
+
+def join(demos: Sequence[Demos]) -> Demos:
+    """Several data sets as one, their episodes one set after the other.
+
+    The fingerprint is a hash over those of the sets. ValueError if only some of them have images.
+    """
+    if len(demos) == 1:
+        return demos[0]
+    images = [each.images for each in demos if each.images is not None]
+    rule = "data sets to be joined must all be read with images, or none"
+    check_rule(len(images) in (0, len(demos)), rule, [each.path for each in demos])
+    lengths = np.cumsum([0, *(len(each.action) for each in demos)])
+    ends = [each.episode_ends + start for each, start in zip(demos, lengths, strict=False)]
+    seeds = [each.seeds for each in demos if each.seeds is not None]
+    return Demos(
+        path=" + ".join(each.path for each in demos),
+        fingerprint=hashlib.sha256(" ".join(d.fingerprint for d in demos).encode()).hexdigest(),
+        action=_frozen(np.concatenate([each.action for each in demos])),
+        state=_frozen(np.concatenate([each.state for each in demos])),
+        keypoints=_frozen(np.concatenate([each.keypoints for each in demos])),
+        episode_ends=_frozen(np.concatenate(ends)),
+        images=JoinedImages(images) if images else None,
+        seeds=_frozen(np.concatenate(seeds)) if len(seeds) == len(demos) else None,
+        sets=tuple(len(each.episode_ends) for each in demos),
+    )
 
 
 @dataclass(frozen=True)
@@ -60,25 +114,34 @@ class Split:
 
 
 def split(demos: Demos, config: SplitConfig) -> Split:
-    """Divides a data set by episode, deterministically for a seed and a number of episodes.
+    """Divides each data set by episode, deterministically for a seed and a number of episodes.
 
     The held-out episodes do not depend on `train_episodes`, and fewer training episodes are a
-    subset of more. ValueError if there are fewer episodes than asked for.
+    subset of more. Validation uses the held-out ones of the first set; sets with a share of 0 are
+    left out. ValueError if there are fewer episodes than asked for.
     """
-    total = len(demos.episode_ends)
-    order = np.random.default_rng(config.split_seed).permutation(total)
-    held_out = round(config.val_share * total)
-    if config.val_share > 0:
-        held_out = max(1, held_out)
-    left = total - held_out
-    wanted = left if config.train_episodes is None else config.train_episodes
-    if not 1 <= wanted <= left:
-        raise ValueError(
-            f"train_episodes must be 1 to {left} ({total} episodes less {held_out} for "
-            f"validation), got {wanted}"
-        )
-    train, val = order[held_out : held_out + wanted], order[:held_out]
-    return Split(tuple(sorted(train.tolist())), tuple(sorted(val.tolist())))
+    sets = demos.sets or (len(demos.episode_ends),)
+    rule = f"split.shares must be empty or one for each of {len(sets)} data sets"
+    check_rule(len(config.shares) in (0, len(sets)), rule, config.shares)
+    train: list[int] = []
+    val: list[int] = []
+    for k, (total, first) in enumerate(zip(sets, np.cumsum([0, *sets]).tolist(), strict=False)):
+        order = np.random.default_rng(config.split_seed).permutation(total) + first
+        held_out = round(config.val_share * total)
+        if config.val_share > 0:
+            held_out = max(1, held_out)
+        left = total - held_out
+        wanted = left if config.train_episodes is None or k > 0 else config.train_episodes
+        if not 1 <= wanted <= left:
+            raise ValueError(
+                f"train_episodes must be 1 to {left} ({total} episodes less {held_out} for "
+                f"validation), got {wanted}"
+            )
+        if not config.shares or config.shares[k] > 0.0:
+            train += order[held_out : held_out + wanted].tolist()
+        if k == 0:
+            val = order[:held_out].tolist()
+    return Split(tuple(sorted(train)), tuple(sorted(val)))
 
 
 def read(

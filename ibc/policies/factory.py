@@ -7,18 +7,26 @@ import torch
 
 from ibc.config.policy import PolicyConfig
 from ibc.data.normalizer import Normalizer
+from ibc.data.symmetry import mirror
 from ibc.data.windows import Windows
 from ibc.policies.base import Policy, read_config
 from ibc.policies.explicit import DiffusionPolicy, MDNPolicy, MSEPolicy
 from ibc.policies.implicit import IBCPolicy
 
 
-def fit_normalizer(config: PolicyConfig, train: Windows) -> Normalizer:
-    """The normaliser of a policy from the training windows (images are not read)."""
+def fit_normalizer(config: PolicyConfig, train: Windows, *, mirrored: bool = False) -> Normalizer:
+    """The normaliser of a policy from the training windows (images are not read).
+
+    mirrored: the bounds hold the mirrored actions, too.
+    """
     light = Windows(train.demos, train.episodes, "state", 1, config.action_horizon)
-    batch = light.batch(np.arange(len(light)))
-    agent_BA = torch.as_tensor(batch["state"])[:, -1, :2]
-    return Normalizer.fit(config.action, torch.as_tensor(batch["action"]), agent_BA)
+    batch = {k: torch.as_tensor(v) for k, v in light.batch(np.arange(len(light))).items()}
+    if mirrored:
+        batch = {
+            k: torch.cat([v, m])
+            for (k, v), m in zip(batch.items(), mirror(batch).values(), strict=True)
+        }
+    return Normalizer.fit(config.action, batch["action"], batch["state"][:, -1, :2])
 
 
 def build_policy(config: PolicyConfig, normalizer: Normalizer, *, generator_seed: int) -> Policy:

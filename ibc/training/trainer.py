@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,8 @@ class Trainer:
     """Trains a policy on windows, an epoch at a time.
 
     seeds: one each for "data", "negatives", "augment" and "validation". ValueError where the data
-    does not fill a batch. The policy moves to the device and is trained in place.
+    does not fill a batch. The policy moves to the device and is trained in place. shares: of each
+    data set in a batch, on average (`SplitConfig.shares`).
     """
 
     def __init__(
@@ -55,12 +56,18 @@ class Trainer:
         config: TrainConfig,
         seeds: Mapping[str, int],
         device: str = "cpu",
+        shares: Sequence[float] = (),
     ) -> None:
         check(set(SEEDS) <= set(seeds), f"seeds must hold {', '.join(SEEDS)}", sorted(seeds))
         rule = f"train.batch_size must not exceed the {len(train)} training windows"
         check(config.batch_size <= len(train), rule, config.batch_size)
         self.device = torch.device(device)
         self.config, self.train, self.seeds = config, train, dict(seeds)
+        self.shares = tuple(shares)
+        self._sets = [
+            np.flatnonzero((rows.start <= train.steps) & (train.steps < rows.stop))
+            for rows in train.demos.set_rows
+        ]
         self.policy = policy.to(self.device)
         self.ema = copy.deepcopy(policy).requires_grad_(False) if config.ema_decay else None
         self.dtype = optim.resolve(config.precision, self.device)
@@ -167,11 +174,16 @@ class Trainer:
         return augment(batch, self.config.augment, rng, self.device)
 
     def _indices(self) -> NDArray[np.int64]:
-        """The windows of this step, from shuffled passes over all of them.
+        """The windows of this step, from shuffled passes over all of them, or mixed by shares.
 
-        The order depends on the seed and the step alone, so a resumed run draws the same windows.
+        They depend on the seed and the step alone, so a resumed run draws the same windows.
         """
         size = self.config.batch_size
+        if self.shares:
+            rng = np.random.default_rng([self.seeds["data"], self.step])
+            counts = rng.multinomial(size, self.shares)
+            drawn = [rng.choice(own, n) for own, n in zip(self._sets, counts, strict=True) if n]
+            return np.concatenate(drawn)
         number, at = divmod(self.step, len(self.train) // size)
         if self._order is None or self._order[0] != number:
             shuffle = np.random.default_rng([self.seeds["data"], number])

@@ -27,11 +27,11 @@ def test_given_then_downloaded_then_built_in(tmp_path, write_demos):
         data.resolve_source(folder=folder)
     write_demos(folder / data.BUILT_IN)
     built_in = data.resolve_source(folder=folder)
-    assert (built_in.kind, built_in.path) == ("built-in", folder / data.BUILT_IN)
+    assert (built_in.kind, built_in.paths) == ("built-in", (folder / data.BUILT_IN,))
     write_demos(folder / data.DOWNLOADED)
     assert data.resolve_source(folder=folder).kind == "downloaded"
     given = data.resolve_source(tmp_path / "mine.zarr", folder=folder)
-    assert (given.kind, given.path) == ("given", tmp_path / "mine.zarr")
+    assert (given.kind, given.paths) == ("given", (tmp_path / "mine.zarr",))
     assert str(given) == f"demonstrations: {tmp_path / 'mine.zarr'} (given)"
 
 
@@ -41,12 +41,34 @@ def test_own_folders_hang_on_the_repository_and_given_ones_on_the_user(
     write_demos(tmp_path / "mine.zarr")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(paths.CACHE_VARIABLE)
-    assert data.resolve_source("mine.zarr").path == tmp_path / "mine.zarr"
+    assert data.resolve_source("mine.zarr").paths == (tmp_path / "mine.zarr",)
     repository = Path(__file__).resolve().parents[3]
     assert repository / "data" == paths.DATA
     assert paths.cache_folder() == repository / "data" / "cache"
-    own = data.Source(paths.DATA / data.BUILT_IN, "built-in")
+    own = data.Source((paths.DATA / data.BUILT_IN,), "built-in")
     assert str(own) == "demonstrations: data/expert.zarr (built-in)"
+
+
+def test_several_data_sets_are_joined_in_their_order(tmp_path, write_demos):
+    for name, seed in (("a", 1), ("b", 2)):
+        write_demos(tmp_path / f"{name}.zarr", seed=seed)
+    first, second = tmp_path / "a.zarr", tmp_path / "b.zarr"
+    both = data.open_demos(data.resolve_source(first, second))
+    one, two = data.open_demos(first), data.open_demos(second)
+    assert np.array_equal(both.action, np.concatenate([one.action, two.action]))
+    assert both.set_rows == [slice(0, len(one.action)), slice(len(one.action), len(both.action))]
+    assert both.sets == (len(one.episode_ends), len(two.episode_ends))
+    turned = data.open_demos(data.resolve_source(second, first))
+    assert len({d.fingerprint for d in (both, turned, one, two)}) == 4
+    with pytest.raises(UserError, match=r"must be another data set, given .*a.zarr twice"):
+        data.resolve_source(first, first)
+
+
+def test_data_sets_have_names(tmp_path, write_demos):
+    write_demos(tmp_path / data.BUILT_IN)
+    write_demos(tmp_path / data.DOWNLOADED)
+    found = data.resolve_source("downloaded", "built-in", folder=tmp_path)
+    assert found.paths == (tmp_path / data.DOWNLOADED, tmp_path / data.BUILT_IN)
 
 
 def test_what_is_no_data_set(tmp_path, write_demos):

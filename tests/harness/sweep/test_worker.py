@@ -41,7 +41,7 @@ def hang(*given, **more):
     given[1].mkdir(parents=True, exist_ok=True)
     ctypes.PyDLL(None).sleep(600)
 worker.run_trial = hang
-settings = folder.TrialSettings(sys.argv[3], "", "", 1, 1.0)
+settings = folder.TrialSettings(sys.argv[3], (), "", 1, 1.0)
 worker.run_job(sys.argv[1], sys.argv[2], settings, print)
 """
 
@@ -56,7 +56,7 @@ def setting(write_demos, tmp_path, monkeypatch):
     monkeypatch.setenv("IBC_HARNESS_CACHE", str(tmp_path / "cache"))
     path = tmp_path / "demos.zarr"
     write_demos(path, lengths=(20, 15, 25))
-    return TrialSettings(str(tmp_path / "sweep"), str(path), source.fingerprint(path), 1, 600.0)
+    return TrialSettings(str(tmp_path / "sweep"), (str(path),), source.fingerprint(path), 1, 600.0)
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_other_data_than_the_sweeps_fails_the_trial_with_a_clear_word(
     setting, job, tmp_path, write_demos
 ):
     write_demos(tmp_path / "other.zarr", lengths=(20, 15, 25), seed=1)
-    elsewhere = TrialSettings(**{**asdict(setting), "data": str(tmp_path / "other.zarr")})
+    elsewhere = TrialSettings(**{**asdict(setting), "data": (str(tmp_path / "other.zarr"),)})
     run_job(job.id, job.dumps(), elsewhere, print)
     status = status_of(setting, job)
     assert status["status"] == "failed"
