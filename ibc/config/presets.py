@@ -26,28 +26,22 @@ class Preset:
 
 def preset(name: object) -> tuple[PolicyConfig, TrainConfig]:
     """The configs of a preset; ValueError with the nearest name for an unknown one."""
-    found = find(name)
+    rule = f"preset must be one of {', '.join(PRESETS)}"
+    near = difflib.get_close_matches(str(name), PRESETS, 1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    check(isinstance(name, str) and name in PRESETS, f"{rule}{hint}", name)
+    found = PRESETS[str(name)]
     return (
         config_from_plain(PolicyConfig, dict(found.policy)),
         config_from_plain(TrainConfig, dict(found.train), "train"),
     )
 
 
-def find(name: object) -> Preset:
-    """The preset of this name; ValueError with the nearest name for an unknown one."""
-    rule = f"preset must be one of {', '.join(PRESETS)}"
-    near = difflib.get_close_matches(str(name), PRESETS, 1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    check(isinstance(name, str) and name in PRESETS, f"{rule}{hint}", name)
-    return PRESETS[str(name)]
-
-
-_DP_HEAD = {"fusion": "concat", "head": "mlp", "width": 1024, "depth": 4, "dropout": 0.1}
 _DP = {
     "obs_horizon": 2,
     "action_horizon": 1,
     "action": {"frame": "board", "bounds": "data", "margin": 0.0},
-    "energy": _DP_HEAD,
+    "energy": {"fusion": "concat", "head": "mlp", "width": 1024, "depth": 4, "dropout": 0.1},
     "negatives": {"sampler": "uniform", "count": 1024, "shared": False},
     "inference": {
         "sampler": "dfo",

@@ -12,28 +12,23 @@ class ConvBackbone(nn.Module):
     """One convolution per width, a norm and ReLU after each, and a residual block if asked.
 
     downsample "stride": stride 2, 5x5 first, then 3x3. "max_pool": 3x3, maps halved after the
-    ReLU. "none": 3x3 at full resolution. norm: "group" or "none".
+    ReLU. "none": 3x3 at full resolution.
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        channels: tuple[int, ...],
-        downsample: str = "stride",
-        norm: str = "group",
-        residual: bool = False,
-    ) -> None:
+    def __init__(self, config: EncoderConfig, inputs: int) -> None:
         super().__init__()
-        self.pooled = downsample == "max_pool"
-        stride, first = (2, 5) if downsample == "stride" else (1, 3)
+        self.pooled, norm = config.downsample == "max_pool", config.norm
+        stride, first = (2, 5) if config.downsample == "stride" else (1, 3)
         kernels = (first, 3, 3, 3, 3)
         self.convolutions = nn.ModuleList(
             nn.Conv2d(a, b, kernel, stride, padding=kernel // 2, bias=norm == "none")
-            for (a, b), kernel in zip(pairwise((inputs, *channels)), kernels, strict=False)
+            for (a, b), kernel in zip(pairwise((inputs, *config.channels)), kernels, strict=False)
         )
-        self.norms = nn.ModuleList(normalisation(norm, width) for width in channels)
+        self.norms = nn.ModuleList(normalisation(norm, width) for width in config.channels)
         self.blocks = nn.ModuleList(
-            ResidualBlock(width, width, 1, norm) for width in channels if residual
+            ResidualBlock(width, width, 1, norm)
+            for width in config.channels
+            if config.trunk == "residual"
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,11 +75,10 @@ class ResNet18(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(inputs, 64, 7, stride=2, padding=3, bias=False)
         self.norm = group_norm(64)
-        widths = (64, 64, 128, 256, 512)
         self.blocks = nn.Sequential()
-        for stage, (inputs_, outputs) in enumerate(pairwise(widths)):
-            self.blocks.append(ResidualBlock(inputs_, outputs, stride=1 if stage == 0 else 2))
-            self.blocks.append(ResidualBlock(outputs, outputs, stride=1))
+        for before, width in pairwise((64, 64, 128, 256, 512)):
+            self.blocks.append(ResidualBlock(before, width, stride=1 if before == width else 2))
+            self.blocks.append(ResidualBlock(width, width, stride=1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, 512, H / 32, W / 32), rounded up."""
@@ -96,10 +90,7 @@ class ResNet18(nn.Module):
 
 def build_backbone(config: EncoderConfig, inputs: int) -> ConvBackbone | ResNet18:
     """The configured backbone for images of so many channels; it gives `config.maps` maps."""
-    if config.trunk == "resnet18":
-        return ResNet18(inputs)
-    residual = config.trunk == "residual"
-    return ConvBackbone(inputs, config.channels, config.downsample, config.norm, residual)
+    return ResNet18(inputs) if config.trunk == "resnet18" else ConvBackbone(config, inputs)
 
 
 def normalisation(norm: str, channels: int) -> nn.Module:

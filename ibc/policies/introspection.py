@@ -80,7 +80,11 @@ def landscape(
     if isinstance(policy, IBCPolicy):
         energies_BN = _energies(policy, prepared, actions_BHA, line, lattice_NA)
     elif isinstance(policy, MDNPolicy):
-        energies_BN = _negative_log_density(policy.density(prepared), lattice_NA)
+        # Of the first action alone: a diagonal Gaussian's marginal is its first two columns.
+        log_weights_BM, *moments = policy.density(prepared)
+        mean_B1MA, std_B1MA = (value_BMD[:, None, :, :2] for value_BMD in moments)
+        of_first = mixture.Mixture(log_weights_BM[:, None], mean_B1MA, std_B1MA)
+        energies_BN = -mixture.log_likelihood(of_first, lattice_NA)
     else:
         return None
     return energies_BN.view(-1, side, side).transpose(1, 2)
@@ -123,17 +127,6 @@ def _energies(
     later_BND = chunk_BD[:, None, 2:].expand(-1, len(lattice_NA), -1)
     first_BNA = lattice_NA.expand(len(chunk_BD), -1, -1)
     return policy.energies(prepared, torch.cat([first_BNA, later_BND], 2))
-
-
-def _negative_log_density(given: mixture.Mixture, lattice_NA: Tensor) -> Tensor:
-    """Of the first action alone: a diagonal Gaussian's marginal is its first two columns."""
-    rows, N = len(given.means), len(lattice_NA)
-    of_first = mixture.Mixture(
-        given.log_weights.repeat_interleave(N, 0),
-        given.means[..., :2].repeat_interleave(N, 0),
-        given.stds[..., :2].repeat_interleave(N, 0),
-    )
-    return -mixture.log_likelihood(of_first, lattice_NA.repeat(rows, 1)).view(rows, N)
 
 
 def _places(policy: Policy, prepared: Mapping[str, Tensor], first_BSA: Tensor) -> Tensor:

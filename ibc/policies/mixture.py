@@ -38,9 +38,9 @@ def mixture(raw_BX: Tensor, components: int, min_std: float) -> Mixture:
 
 def log_likelihood(given: Mixture, actions_BD: Tensor) -> Tensor:
     """The log density (B,) of one chunk a row, finite even far from all components."""
-    z_BMD = (actions_BD.unsqueeze(1) - given.means) / given.stds
+    z_BMD = (actions_BD.unsqueeze(-2) - given.means) / given.stds
     log_BMD = -0.5 * z_BMD.square() - given.stds.log() - 0.5 * math.log(2 * math.pi)
-    return torch.logsumexp(given.log_weights + log_BMD.sum(2), 1)
+    return torch.logsumexp(given.log_weights + log_BMD.sum(-1), -1)
 
 
 def one_gaussian(actions_BD: Tensor, min_std: float) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ibc.config.encoder import EncoderConfig
-from ibc.encoders.backbones import ConvBackbone, ResidualBlock, ResNet18, build_backbone, group_norm
+from ibc.encoders.backbones import ResidualBlock, ResNet18, build_backbone, group_norm
 from ibc.encoders.image import ImageEncoder, SoftArgmax, build_encoder, crop_frames
 
 
@@ -211,7 +211,7 @@ def test_every_convolution_of_a_residual_trunk_matters(norm):
 def test_trunk_sizes():
     assert ResNet18(3)(torch.zeros(1, 3, 84, 84)).shape == (1, 512, 3, 3)
     assert sum(p.numel() for p in ResNet18(3).parameters()) == 11_176_512
-    assert ConvBackbone(3, (32, 64, 128))(torch.zeros(1, 3, 84, 84)).shape == (1, 128, 11, 11)
+    assert build_backbone(EncoderConfig(), 3)(torch.zeros(1, 3, 84, 84)).shape == (1, 128, 11, 11)
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(64, 4), (128, 8), (24, 2), (7, 1), (16, 1)])
