@@ -6,8 +6,9 @@ The measurement needs torch, so it runs in a process of its own (`harness.trials
 import json
 import subprocess
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from harness.core.paths import ROOT
@@ -41,44 +42,51 @@ def estimate(jobs: Sequence[Job], finished: Mapping[str, float], threads: int) -
     long). Of the other configs, the first of each kind (observation mode and policy) is measured,
     then others while the budget lasts; the rest are assumed to take the mean of their kind.
     """
-    unknown = [job for job in jobs if job.config_hash not in finished]
-    known_kinds = {_kind(job) for job in jobs if job.config_hash in finished}
-    measured: dict[str, float] = {}
-    spent = 0.0
+    configs: dict[str, Job] = {}  # the first job of each config
+    for job in jobs:
+        configs.setdefault(job.config_hash, job)
+    known = {hash_: finished[hash_] for hash_ in configs if hash_ in finished}
+    told, timed, spent = len(known), 0, 0.0
+    known_kinds = {_kind(configs[hash_]) for hash_ in known}
+    unknown = [job for hash_, job in configs.items() if hash_ not in known]
+    firsts: dict[tuple[str, str], Job] = {}
+    for job in unknown:
+        if _kind(job) not in known_kinds:
+            firsts.setdefault(_kind(job), job)
     if unknown:
+        others = [job for job in unknown if firsts.get(_kind(job)) is not job]
         try:
-            measured, spent = _measure(_firsts_first(unknown, known_kinds), threads)
+            measured, spent = _measure([*firsts.values(), *others], len(firsts), threads)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             return Estimate({}, f"no estimate: {one_line(error)}")
-    known = {**finished, **measured}
+        known |= measured
+        timed = len(measured)
     kinds: dict[tuple[str, str], list[float]] = {}
     for job in jobs:
         if job.config_hash in known:
             kinds.setdefault(_kind(job), []).append(known[job.config_hash])
     overall = [seconds for some in kinds.values() for seconds in some]
-    seconds = {}
-    for job in jobs:
-        same_kind = kinds.get(_kind(job), overall)
-        seconds[job.id] = known.get(job.config_hash, sum(same_kind) / len(same_kind))
-    configs = {job.config_hash for job in jobs}
-    timed, told = len(measured), len(configs & finished.keys())
-    parts = [f"{told} configs from finished trials"] if told else []
-    parts += [f"{timed} configs timed here in {spent:.0f} s"] if timed else []
-    rest = len(configs) - told - timed
-    parts += [f"{rest} extrapolated"] if rest else []
-    return Estimate(seconds, ", ".join(parts) or "nothing to run")
+    means = {_kind(job): fmean(kinds.get(_kind(job), overall)) for job in jobs}
+    seconds = {job.id: known.get(job.config_hash, means[_kind(job)]) for job in jobs}
+    counts = (
+        (told, "configs from finished trials"),
+        (timed, f"configs timed here in {spent:.0f} s"),
+        (len(configs) - told - timed, "extrapolated"),
+    )
+    how = ", ".join(f"{count} {what}" for count, what in counts if count)
+    return Estimate(seconds, how or "nothing to run")
 
 
-def _measure(jobs: Sequence[tuple[Job, bool]], threads: int) -> tuple[dict[str, float], float]:
+def _measure(jobs: Sequence[Job], firsts: int, threads: int) -> tuple[dict[str, float], float]:
     """Return the seconds of a trial by config hash, and the seconds spent on measuring.
 
-    jobs: in their order, each with whether it is the first of its kind.
+    firsts: how many of the jobs are the first of their kind.
     OSError, ValueError or SubprocessError with the reason when they could not be measured.
     """
-    content = [{"job": job.dumps(), "first": first} for job, first in jobs[:MAX_MEASURED]]
+    texts = [job.dumps() for job in jobs[:MAX_MEASURED]]
     done = subprocess.run(
         [sys.executable, "-m", "harness.trials.estimate"],
-        input=json.dumps({"threads": threads, "jobs": content}),
+        input=json.dumps({"threads": threads, "firsts": firsts, "jobs": texts}),
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -90,21 +98,6 @@ def _measure(jobs: Sequence[tuple[Job, bool]], threads: int) -> tuple[dict[str, 
         raise ValueError(lines[-1])
     found: dict[str, Any] = json.loads((done.stdout.splitlines() or [""])[-1])
     return found["seconds"], found["spent"]
-
-
-def _firsts_first(
-    jobs: Iterable[Job], known: Collection[tuple[str, str]]
-) -> list[tuple[Job, bool]]:
-    """Return one job a config, with the first ones of kinds that are not known (True) in front."""
-    by_config: dict[str, Job] = {}
-    for job in jobs:
-        by_config.setdefault(job.config_hash, job)
-    firsts: dict[tuple[str, str], Job] = {}
-    for job in by_config.values():
-        if _kind(job) not in known:
-            firsts.setdefault(_kind(job), job)
-    others = [job for job in by_config.values() if firsts.get(_kind(job)) is not job]
-    return [(job, True) for job in firsts.values()] + [(job, False) for job in others]
 
 
 def _kind(job: Job) -> tuple[str, str]:

@@ -20,13 +20,14 @@ def test_the_first_of_each_kind_is_measured_first_and_others_are_extrapolated(mo
     ]
     asked = []
 
-    def measure(ordered, threads):
+    def measure(ordered, firsts, threads):
+        assert firsts == 2
         asked.extend(ordered)
-        return {ordered[0][0].config_hash: 10.0, ordered[1][0].config_hash: 90.0}, 1.0
+        return {ordered[0].config_hash: 10.0, ordered[1].config_hash: 90.0}, 1.0
 
     monkeypatch.setattr(estimate, "_measure", measure)
     found = estimate.estimate(jobs, {}, threads=1)
-    assert asked == [(jobs[0], True), (jobs[2], True), (jobs[1], False), (jobs[3], False)]
+    assert asked == [jobs[0], jobs[2], jobs[1], jobs[3]]
     assert found.how == "2 configs timed here in 1 s, 2 extrapolated"
     assert [found.seconds[each.id] for each in jobs] == [10.0, 10.0, 90.0, 90.0]
     # Finished trials tell the time of their kind; nothing is measured where all are known.

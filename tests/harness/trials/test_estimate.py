@@ -15,11 +15,11 @@ def job(**settings):
 
 
 def test_first_ones_have_a_larger_budget(monkeypatch):
-    jobs = [(job(policy__energy__width=width), width < 4) for width in range(1, 7)]
+    jobs = [job(policy__energy__width=width) for width in range(1, 7)]
     clock = iter([0.0, 0.1, 1.0, 3.9, 0.2, 0.3, 0.6])
     monkeypatch.setattr(estimate.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(estimate, "measure", lambda config: float(config.policy.energy.width))
-    assert list(estimate.measure_some(jobs).values()) == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert list(estimate.measure_some(jobs, 3).values()) == [1.0, 2.0, 3.0, 4.0, 5.0]
 
 
 @pytest.mark.parametrize(
