@@ -63,7 +63,11 @@ class TrialConfig:
 # Settings that stored configs may lack, each with the value that these mean; sections after what
 # they hold. A hash leaves them out at this value, so that stored trials keep their names.
 ADDED: dict[str, Any] = {
+    "policy.members": 1,
     "policy.inference.mirror": False,
+    "policy.loss.form": "info_nce",
+    "policy.loss.lattice": 51,
+    "policy.loss.soft_px": 0.0,
     "split.shares": [],
     "train.augment.mirror": 0.0,
     "train.augment.history_noise": 0.0,

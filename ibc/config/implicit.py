@@ -156,8 +156,13 @@ class NegativesConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """What is added to InfoNCE.
+    """What is minimised, and what is added to it.
 
+    form: "info_nce", or "likelihood", which InfoNCE becomes with ever more counter-examples: minus
+    the log density of the demonstrated action, with the density normalised over the middles
+    of `lattice` cells along each axis, and no counter-examples drawn. soft_px: the standard
+    deviation of a Gaussian over these middles that takes the demonstrated action's place, 0 for
+    the action itself.
     gradient_penalty: weight of max(0, |dE/da| - penalty_margin)^2 at the counter-examples, 0 for
     none; a chain that follows the gradient (negatives or inference "langevin") needs slopes that
     its steps can follow. |dE/da| is that of the steepest axis, per normalised action unit. It
@@ -169,8 +174,14 @@ class LossConfig:
     penalty_margin: float = 1.0
     penalty_norm: str = "inf"
     gradient_share: float = 1.0
+    form: Literal["info_nce", "likelihood"] = "info_nce"
+    lattice: int = 51
+    soft_px: float = 0.0
 
     def __post_init__(self) -> None:
+        check_options("loss", self)
+        check_int("loss.lattice", self.lattice, 2, 1000)
+        check_float("loss.soft_px", self.soft_px, 0.0, 512.0)
         check_retired("loss", self, penalty_norm="inf", gradient_share=1.0)
         check_float("loss.gradient_penalty", self.gradient_penalty, 0.0, 1e6)
         check_float("loss.penalty_margin", self.penalty_margin, 0.0)

@@ -24,7 +24,7 @@ class PolicyConfig:
     loss and inference are not read for these.
     obs_horizon: frames seen, the newest last. action_horizon: actions predicted, the first one
     belonging to the newest frame. execute: how many of them are returned, and so executed before
-    the next observation; None for all.
+    the next observation; None for all. members: networks whose energies are averaged, of "ibc".
     """
 
     kind: Literal["ibc", "mse", "mdn", "diffusion"] = "ibc"
@@ -32,6 +32,7 @@ class PolicyConfig:
     obs_horizon: int = 2
     action_horizon: int = 1
     execute: int | None = None
+    members: int = 1
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     action: ActionConfig = field(default_factory=ActionConfig)
     energy: EnergyConfig = field(default_factory=EnergyConfig)
@@ -49,6 +50,9 @@ class PolicyConfig:
             check_int("policy.execute", self.execute, 1, 16)
             rule = f"policy.execute must not exceed policy.action_horizon {self.action_horizon}"
             check(self.execute <= self.action_horizon, rule, self.execute)
+        check_int("policy.members", self.members, 1, 64)
+        rule = 'policy.members above 1 needs policy.kind "ibc"'
+        check(self.members == 1 or self.kind == "ibc", rule, self.kind)
         check(
             self.encoder.stacking != "channels" or self.obs_mode == "image",
             'encoder.stacking "channels" needs policy.obs_mode "image"',
@@ -77,6 +81,12 @@ class PolicyConfig:
             'inference.sampler "autoregressive" belongs to energy.conditionals "steps" or '
             '"dimensions", the other samplers to "joint"',
             f'sampler "{sampler}" with conditionals "{conditionals}"',
+        )
+        check(
+            self.loss.form != "likelihood" or self.action_horizon == 1 or conditionals != "joint",
+            'loss.form "likelihood" needs parts of at most two dimensions: policy.action_horizon 1 '
+            'or energy.conditionals "steps"',
+            f"policy.action_horizon {self.action_horizon}",
         )
         check(
             not self.inference.mirror or conditionals != "dimensions",

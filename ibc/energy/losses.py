@@ -23,6 +23,25 @@ def info_nce(energies_BK: Tensor, correction_BK: Tensor | None = None) -> Tensor
     return -torch.log_softmax(logits_BK, 1)[:, 0]
 
 
+def likelihood(energies_BK: Tensor, target_BS: Tensor | None = None) -> Tensor:
+    """Minus the log density (B,) of column 0, normalised over the other columns, a lattice.
+
+    With `target_BS`, weights over the lattice, it is the cross-entropy to these instead. Equal
+    energies give ln S.
+    """
+    energies_B, cells_BS = energies_BK[:, 0], energies_BK[:, 1:]
+    log_p_BS = torch.log_softmax(-cells_BS, 1)
+    if target_BS is not None:
+        return -(target_BS * log_p_BS).sum(1)
+    return energies_B - cells_BS[:, 0] - log_p_BS[:, 0]
+
+
+def soft_target(cells_1SD: Tensor, positives_BD: Tensor, lengths_D: Tensor) -> Tensor:
+    """Weights (B, S) of a Gaussian around each demonstrated action, with these deviations."""
+    squares_BS = ((cells_1SD - positives_BD.unsqueeze(1)) / lengths_D).square().sum(2)
+    return torch.softmax(-0.5 * squares_BS, 1)
+
+
 def gradient_penalty(
     energy: Callable[[Tensor], Tensor], actions_BND: Tensor, config: LossConfig
 ) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from ibc.data.normalizer import Normalizer
 from ibc.data.symmetry import mirror
 from ibc.data.windows import Windows
 from ibc.policies.base import Policy, read_config
+from ibc.policies.ensemble import EnsemblePolicy
 from ibc.policies.explicit import DiffusionPolicy, MDNPolicy, MSEPolicy
 from ibc.policies.implicit import IBCPolicy
 
@@ -33,7 +34,7 @@ def build_policy(config: PolicyConfig, normalizer: Normalizer, *, generator_seed
     """A policy with initial weights that depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator_seed)
-        return _CLASSES[config.kind](config, normalizer)
+        return _class(config)(config, normalizer)
 
 
 def load_policy(directory: Path | str) -> Policy:
@@ -42,7 +43,11 @@ def load_policy(directory: Path | str) -> Policy:
     ValueError names the file and the first entry that does not fit. Loading runs no code and
     allocates no more memory than the file's tensors.
     """
-    return _CLASSES[read_config(Path(directory)).kind].load(directory)
+    return _class(read_config(Path(directory))).load(directory)
+
+
+def _class(config: PolicyConfig) -> type[Policy]:
+    return EnsemblePolicy if config.members > 1 else _CLASSES[config.kind]
 
 
 _CLASSES: dict[str, type[Policy]] = {

@@ -4,6 +4,7 @@ Legend: B batch, N negatives, K = N + 1 candidates, F features, H action horizon
 (or as many of these columns as a part has), P columns before a part.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import cast
@@ -20,7 +21,7 @@ from ibc.energy.models import Energy, EnergyModel
 from ibc.policies.base import Batch, Policy
 from ibc.sampling import negatives
 from ibc.sampling.readout import Samples, read_out
-from ibc.sampling.search import Warm, search
+from ibc.sampling.search import Warm, cells, search
 
 Conditional = Callable[[int, Tensor], Energy]
 
@@ -68,7 +69,9 @@ class IBCPolicy(Policy):
             context_BW = model.observe(given_BF, augment)
             own_BD = positives_BD[:, part]
             found.append(
-                self._part_loss(model, context_BW, own_BD, stay_BD[:, part], generator, augment)
+                self._part_loss(
+                    model, part, context_BW, own_BD, stay_BD[:, part], generator, augment
+                )
             )
         mean = {name: torch.stack([part[name] for part in found]).mean() for name in found[0]}
         return mean.pop("loss"), {"clipped_share": clipped, **mean}
@@ -76,6 +79,7 @@ class IBCPolicy(Policy):
     def _part_loss(
         self,
         model: EnergyModel,
+        part: slice,
         context_BW: Tensor,
         positives_BD: Tensor,
         stay_BD: Tensor,
@@ -85,7 +89,9 @@ class IBCPolicy(Policy):
         """The loss of one energy model, with numbers to watch."""
         config, correction_BK = self.config, None
         chains: dict[str, Tensor] = {}
-        if config.negatives.moved:
+        if config.loss.form == "likelihood":
+            negatives_BND = cells(config.loss.lattice, positives_BD.shape[1], self.device)
+        elif config.negatives.moved:
             energy = partial(model.score, context_BW.detach())
             negatives_BND, chains = negatives.moved(
                 config.negatives, positives_BD, energy, generator
@@ -97,8 +103,16 @@ class IBCPolicy(Policy):
         energies_BK = losses.score_candidates(
             model, context_BW, positives_BD, negatives_BND, augment
         )
-        loss = losses.info_nce(energies_BK, correction_BK).mean()
-        chance = losses.info_nce(torch.zeros_like(energies_BK), correction_BK).mean()
+        if config.loss.form == "likelihood":
+            target_BS = None
+            if config.loss.soft_px > 0.0:
+                lengths_D = self._lengths(config.loss.soft_px)[part]
+                target_BS = losses.soft_target(negatives_BND, positives_BD, lengths_D)
+            loss = losses.likelihood(energies_BK, target_BS).mean()
+            chance = torch.tensor(math.log(negatives_BND.shape[1]), device=self.device)
+        else:
+            loss = losses.info_nce(energies_BK, correction_BK).mean()
+            chance = losses.info_nce(torch.zeros_like(energies_BK), correction_BK).mean()
         numbers = {
             "loss_ratio": loss.detach() / chance,
             **losses.candidate_statistics(energies_BK, correction_BK),

@@ -85,14 +85,14 @@ def lattice(
     action_dim: int = 2,
 ) -> Samples:
     """The middles of `side` cells along each axis, the same for every row."""
-    actions_1SD = _middles(side, action_dim, device)
+    actions_1SD = cells(side, action_dim, device)
     units_B1 = _draws(torch.rand, generators, (1,), device)
     return Samples(actions_1SD, energy(actions_1SD), units_B1.squeeze(1))
 
 
 @functools.lru_cache(maxsize=8)
-def _middles(side: int, action_dim: int, device: torch.device) -> Tensor:
-    """The lattice (1, S, D); cached, so callers must not change it."""
+def cells(side: int, action_dim: int, device: torch.device) -> Tensor:
+    """The lattice's middles (1, S, D), normalised; cached, so callers must not change them."""
     line = (torch.arange(side, device=device) + 0.5) * (2 * BOUND / side) - BOUND
     return torch.cartesian_prod(*[line] * action_dim).view(1, -1, action_dim)
 
