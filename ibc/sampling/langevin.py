@@ -49,10 +49,8 @@ def chain(
     """
     actions_BSD = start_BSD.detach()
     limit = math.inf if config.limit is None else config.limit
-    first: tuple[Tensor, Tensor] | None = None
+    energies_BS, gradient_BSD = first_BS, first_BSD = slope(energy, actions_BSD)
     for step in config.step_sizes():
-        energies_BS, gradient_BSD = slope(energy, actions_BSD)
-        first = first or (energies_BS, gradient_BSD)
         if config.form == "google":
             move_BSD = step * (0.5 * gradient_BSD + config.noise * normal())
             actions_BSD = actions_BSD - move_BSD.clamp(-limit, limit)
@@ -62,11 +60,10 @@ def chain(
             actions_BSD = actions_BSD - drift_BSD + scatter_BSD
         if clip:
             actions_BSD = actions_BSD.clamp(-BOUND, BOUND)
-    assert first is not None
-    energies_BS, gradient_BSD = slope(energy, actions_BSD)
+        energies_BS, gradient_BSD = slope(energy, actions_BSD)
     statistics = {
-        "chain_energy_drop": (first[0] - energies_BS).mean(),
-        "chain_gradient_first": first[1].abs().amax(-1).mean(),
+        "chain_energy_drop": (first_BS - energies_BS).mean(),
+        "chain_gradient_first": first_BSD.abs().amax(-1).mean(),
         "chain_gradient_last": gradient_BSD.abs().amax(-1).mean(),
         "chain_move": (actions_BSD - start_BSD).norm(dim=-1).mean(),
         "chain_at_bounds": (actions_BSD.abs() >= BOUND).any(-1).float().mean(),

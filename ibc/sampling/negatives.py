@@ -24,6 +24,8 @@ D action dimensions.
 
 import math
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,30 +71,22 @@ def moved(
     start_BND = _uniform(positives_BD, config.count, generator)
     M = max(1, round(config.moved_share * config.count))
     still_BND, start_BMD = start_BND[:, M:], start_BND[:, :M]
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, device=start_BMD.device)
-
-    if config.sampler == "langevin":
-        shape = start_BMD.shape
-        chain = langevin.chain(energy, start_BMD, config.langevin, lambda: normal(*shape))
-        return torch.cat([chain.actions, still_BND], 1), chain.statistics
+    given: dict[str, Any] = {"generator": generator, "device": positives_BD.device}
     (B, _, D), R = start_BMD.shape, config.iterations - 1
-    units_BRM = torch.rand(B, R, M, generator=generator, device=start_BMD.device)
-    with torch.no_grad():
-        actions_BMD, energies_BM, first_BM = dfo.chain(
-            energy,
-            start_BMD,
-            units_BRM,
-            normal(B, R, M, D),
-            noise=config.noise,
-            shrink=config.shrink,
-        )
-    at_bounds_BM = (actions_BMD.abs() >= BOUND).any(-1)
-    statistics = {
-        "chain_energy_drop": (first_BM - energies_BM).mean(),
-        "chain_at_bounds": at_bounds_BM.float().mean(),
-    }
+    if config.sampler == "langevin":
+        normal = partial(torch.randn, B, M, D, **given)
+        actions_BMD, _, statistics = langevin.chain(energy, start_BMD, config.langevin, normal)
+    else:
+        draws = torch.rand(B, R, M, **given), torch.randn(B, R, M, D, **given)
+        noise, shrink = config.noise, config.shrink
+        with torch.no_grad():
+            actions_BMD, energies_BM, first_BM = dfo.chain(
+                energy, start_BMD, *draws, noise=noise, shrink=shrink
+            )
+        statistics = {
+            "chain_energy_drop": (first_BM - energies_BM).mean(),
+            "chain_at_bounds": (actions_BMD.abs() >= BOUND).any(-1).float().mean(),
+        }
     return torch.cat([actions_BMD, still_BND], 1), statistics
 
 
