@@ -102,6 +102,7 @@ class _Run:
     report: Report | None
     pause: float
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    idle_share: float = 0.0  # of the last selection episodes
     saving: Throttle = dataclasses.field(default_factory=Throttle)
     recording: Throttle = dataclasses.field(default_factory=Throttle)
 
@@ -147,7 +148,11 @@ class _Run:
             if due and trainer.step >= self.pause:
                 return False
             self.epoch(trainer)
-        facts = {**trainer.facts, "unclipped": not self.config.policy.inference.clip}
+        facts = {
+            **trainer.facts,
+            "unclipped": not self.config.policy.inference.clip,
+            "idle_share": self.idle_share,
+        }
         found = [
             *health.diagnose(self.history, facts),
             *probes.inspect(trainer, split),
@@ -220,6 +225,7 @@ class _Run:
         if rows is None:
             rows = self.rollouts(trainer, policy_hash)
             self.folder.write_selected(trainer.step, rows)
+        self.idle_share = sum(row["idle_share"] or 0.0 for row in rows) / len(rows)
         score = sum(row["score"] for row in rows) / len(rows)
         rate = sum(row["success"] for row in rows) / len(rows)
         best = self.folder.checkpoint("best")

@@ -10,6 +10,8 @@ from typing import Any
 
 Metrics = Mapping[str, float]
 
+COPIES_FROM = 2000  # steps: before, a policy knows little more than the last move
+
 _CAUSES = {
     "loss is zero",
     "the sampler's space is not the model's",
@@ -31,8 +33,9 @@ class Finding:
 def diagnose(history: Sequence[Metrics], facts: Mapping[str, Any]) -> list[Finding]:
     """All issues found in the metrics of the epochs so far, which are given oldest first.
 
-    facts: `Trainer.facts`, and "unclipped" for a search that may leave the bounds. Checks of a
-    missing metric (nothing held out, an explicit policy) are skipped.
+    facts: `Trainer.facts`, "unclipped" for a search that may leave the bounds, and "idle_share" of
+    the selection episodes. Checks of a missing number (nothing held out, an explicit policy) are
+    skipped.
     """
     if not history:
         return []
@@ -67,6 +70,22 @@ def _of_loss(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Iterator[F
         )
     if len(history) >= 2 and "val_action_error_px" in last:
         yield from _error_does_not_follow(history)
+    if len(history) >= 4 and facts["kind"] != "mdn" and "val_loss" in last:
+        yield from _overfits(history)
+
+
+def _overfits(history: Sequence[Metrics]) -> Iterator[Finding]:
+    """The log density of a mixture has no zero, so its ratios mean nothing; others are left."""
+    last, best = history[-1], min(history, key=lambda metrics: metrics["val_loss"])
+    risen, apart = last["val_loss"] / best["val_loss"], last["val_loss"] / last["train_loss"]
+    if risen >= 1.2 and apart >= 1.5:
+        yield Finding(
+            "overfits",
+            f"the validation loss is {risen:.2f} times its lowest, of step {best['step']:.0f}, and "
+            f"{apart:.2f} times the training loss",
+            "train on more demonstrations, mirror them (train.augment.mirror), raise "
+            "train.weight_decay, or take fewer steps",
+        )
 
 
 def _error_does_not_follow(history: Sequence[Metrics]) -> Iterator[Finding]:
@@ -76,7 +95,9 @@ def _error_does_not_follow(history: Sequence[Metrics]) -> Iterator[Finding]:
         for m in (last, history[(len(history) - 1) // 2])
     )
     trivial, finest = last["trivial_action_error_px"], last.get("finest_error_px", 0.0)
-    if error < 0.95 * trivial or last["train_loss_ratio"] > 0.9:
+    # Far too few: the error falls slowly, where other losses would have brought it close to 0.
+    coarse = finest > 4.0 * trivial and error > 0.5 * trivial
+    if last["train_loss_ratio"] > 0.9 or (error < 0.95 * trivial and not coarse):
         return
     if finest <= 3.0 * trivial and (len(history) < 4 or error < 0.97 * earlier):
         return  # too early to tell, or still falling
@@ -143,6 +164,23 @@ def _of_predictions(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Ite
                 "begin a chunk with the newest frame: of T observations and T actions, the present "
                 "action is the last of the past ones, not the first (ibc/data/windows.py)",
             )
+    copied = last.get("val_copied_motion", 0.0)
+    if several and last["step"] >= COPIES_FROM and copied >= 0.5:
+        yield Finding(
+            "copies its own motion",
+            f"where the agent's past motion is 10 % faster, the predicted move is {copied:.0%} of "
+            "that faster, too",
+            "hide the past motion a little (train.augment.history_noise 4), or take "
+            "policy.obs_horizon 1: what a policy copies it cannot stop",
+        )
+    idle = facts.get("idle_share", 0.0)
+    if idle > 0.3:
+        yield Finding(
+            "stands still",
+            f"in {idle:.0%} of the steps of the selection episodes the agent moves less than 1 px",
+            "take a readout that keeps moving (policy.inference.readout mean_shift); the mode of a "
+            "density of human moves is slower than its mean",
+        )
     ratio = last.get("val_chunk_ratio", 1.0)
     if ratio <= 0.05:
         yield Finding(

@@ -25,6 +25,12 @@ from ibc.layers import Memo
 
 FORMAT = 1
 Batch = Mapping[str, Any]
+# Where observations of a mode hold the agent's position.
+AGENT = {
+    "state": ("state", slice(0, 2)),
+    "keypoints": ("keypoints", slice(18, 20)),
+    "image": ("agent_pos", slice(0, 2)),
+}
 
 
 class Policy(nn.Module, ABC):
@@ -129,8 +135,8 @@ class Policy(nn.Module, ABC):
 
     def newest_agent(self, obs: Mapping[str, Tensor]) -> Tensor:
         """The agent's position (B, 2) px in the newest frame."""
-        name = "agent_pos" if self.obs_mode == "image" else self.obs_mode
-        return obs[name][:, -1, -2:] if name == "keypoints" else obs[name][:, -1, :2]
+        name, columns = AGENT[self.obs_mode]
+        return obs[name][:, -1, columns]
 
     def encode_targets(self, batch: Batch, obs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The demonstrated actions (B, D) clipped to the bounds, and the share that was clipped."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ibc.config.training import AugmentConfig
 from ibc.data import symmetry
+from ibc.policies.base import AGENT
 
 Rng = np.random.Generator
 
@@ -32,7 +33,7 @@ def augment(
             changed = windows[name].clone()
             changed[picked] = value
             windows[name] = changed
-    for name, agent in (("keypoints", slice(18, 20)), ("state", slice(2)), ("agent_pos", slice(2))):
+    for name, agent in AGENT.values():
         if name in windows and windows[name].shape[1] > 1 and config.history_noise > 0.0:
             frames = windows[name].clone()
             older = frames[:, :-1, agent]

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from ibc.data.windows import Windows
-from ibc.policies.base import Policy
+from ibc.policies.base import AGENT, Policy
 
 ROWS = 64  # windows of a batch
 EDGE = 0.98  # beyond it, in normalised units, an action counts as being at the bounds
 BEYOND = 1.02  # beyond it as being outside
 PROBES = 64  # uniform candidates that a search is compared with
+MOVED = 2.0  # px since the last frame
+FASTER = 1.1  # the factor of the agent's past motion in a probe
 MISSED = 0.1  # a search missed if more of them than this share are better
 
 
@@ -36,6 +38,7 @@ class Validation:
             for at in range(0, len(picks), ROWS)
         ]
         self._count, self._seed = len(picks), seed
+        self._moving = _moving(batch, windows.obs_mode)
 
     @torch.no_grad()
     def run(self, policy: Policy) -> dict[str, float]:
@@ -45,6 +48,8 @@ class Validation:
         readout; trivial_stay/mean/repeat_error_px are those of staying, of the mean move and of
         repeating the last move, trivial_action_error_px the better of the first two.
         val_past_error_px: distance to the demonstrated action of the step before.
+        val_copied_motion: by how many percent the predicted move grows where the agent's past
+        motion is scaled up by one percent, 1 where it is repeated (obs_horizon 2 or more).
         val_search_missed: share of windows in which a tenth of uniform candidates has a lower
         energy than the action found. share_at_, share_outside_bounds: of the actions read out.
         val_spread_ratio, val_place_ratio: spread of predicted over demonstrated moves and places,
@@ -99,7 +104,21 @@ class Validation:
         numbers = _over_all(
             torch.cat(wanted), torch.cat(predicted), torch.cat(agents), torch.cat(pasts)
         )
-        return {**result, **numbers, **_finest_error(policy)}
+        return {**result, **numbers, **_finest_error(policy), **self._copied_motion(policy)}
+
+    def _copied_motion(self, policy: Policy) -> dict[str, float]:
+        if not self._moving:
+            return {}
+        lengths = []
+        for scale in (1.0, FASTER):
+            obs = policy.prepare(_scaled(self._moving, policy.obs_mode, scale))
+            agent_BA = policy.newest_agent(obs)
+            generators = [
+                torch.Generator().manual_seed(self._seed + i) for i in range(len(agent_BA))
+            ]
+            chosen_BHA = policy.predictions(obs, generators)["policy"]
+            lengths.append(float((chosen_BHA[:, 0] - agent_BA).norm(dim=1).sum()))
+        return {"val_copied_motion": (lengths[1] / max(lengths[0], 1e-6) - 1.0) / (FASTER - 1.0)}
 
     def _search(
         self, policy: Policy, obs: dict[str, Tensor], found_BHA: Tensor, agent_BA: Tensor
@@ -114,6 +133,30 @@ class Validation:
         some_1KD = (torch.rand(1, PROBES, D, generator=generator) * 2.0 - 1.0).to(found_B1D.device)
         better_B = (score(obs, some_1KD) < score(obs, found_B1D)).float().mean(1)
         return {"val_search_missed": (better_B > MISSED).float().mean()}
+
+
+def _moving(batch: dict[str, Tensor], obs_mode: str) -> dict[str, Tensor]:
+    """Observations in which the agent has moved by MOVED px since the last frame, up to ROWS."""
+    name, agent = AGENT[obs_mode]
+    positions_BTA = batch[name][..., agent]
+    if positions_BTA.shape[1] == 1:
+        return {}
+    moved_B = (positions_BTA[:, -1] - positions_BTA[:, -2]).norm(dim=1) >= MOVED
+    rows = torch.nonzero(moved_B).flatten()
+    if not len(rows):
+        return {}
+    picked = rows[torch.linspace(0, len(rows) - 1, min(ROWS, len(rows))).round().long()]
+    names = {name, "image"} if obs_mode == "image" else {name}
+    return {name: batch[name][picked] for name in names}
+
+
+def _scaled(obs: dict[str, Tensor], obs_mode: str, scale: float) -> dict[str, Tensor]:
+    """Observations with the agent's past motion scaled: its older positions farther away."""
+    name, agent = AGENT[obs_mode]
+    frames = obs[name].clone()
+    newest = frames[:, -1:, agent]
+    frames[..., agent] = newest + scale * (frames[..., agent] - newest)
+    return {**obs, name: frames}
 
 
 def _over_all(
