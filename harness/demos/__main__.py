@@ -1,4 +1,4 @@
-"""The commands for demonstrations: info, check, download, collect, replay."""
+"""The commands for demonstrations: info, check, download, collect, corrections, replay."""
 
 import argparse
 import sys
@@ -12,6 +12,8 @@ from harness.core.imports import load
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return 0, 1 (the download failed) or 2 (bad input)."""
     given = _parser().parse_args(arguments)
+    if getattr(given, "from_failures", None) is not None:
+        given.command = "harness.demos.corrections:command"
     return int(load(given.command)(given))
 
 
@@ -46,9 +48,28 @@ def _parser() -> argparse.ArgumentParser:
     collect = commands.add_parser("collect", help="make demonstrations with the planner, on Ray")
     collect.add_argument("--out", type=Path, required=True, metavar="PATH.zarr")
     collect.add_argument("--episodes", type=int, default=200, metavar="N")
-    collect.add_argument("--seed-start", type=int, metavar="SEED", help="default: 10000")
+    collect.add_argument(
+        "--seed-start", type=int, metavar="SEED", help="default: 10000; of corrections 110000"
+    )
     collect.add_argument("--workers", type=int, help="default: all CPUs")
+    collect.add_argument(
+        "--from-failures",
+        metavar="SWEEP|TRIAL|PATH",
+        help="correct a policy (a sweep's best trial) where it fails on N starts",
+    )
+    collect.add_argument(
+        "--results", type=Path, metavar="DIR", help="where SWEEP or TRIAL is (results/)"
+    )
     collect.set_defaults(command="harness.demos.collect:command")
+
+    rounds = commands.add_parser("corrections", help="train and correct in rounds")
+    rounds.add_argument(
+        "space", type=Path, metavar="SPACE.yaml", help="see search_spaces/corrections.yaml"
+    )
+    rounds.add_argument("--budget", default="standard", help="of each round's sweep (standard)")
+    rounds.add_argument("--workers", type=int, help="that collect; default: all CPUs")
+    rounds.add_argument("--results", type=Path, metavar="DIR", help="of the sweeps (results/)")
+    rounds.set_defaults(command="harness.demos.rounds:command")
     return parser
 
 

@@ -32,6 +32,8 @@ Job = TypeVar("Job")
 
 def command(given: argparse.Namespace) -> int:
     """Run `python -m harness.demos collect`."""
+    if given.results is not None:
+        raise UserError("--results needs --from-failures")
     first_seed = PLANNED.start if given.seed_start is None else given.seed_start
     collect(given.out, given.episodes, given.workers, first_seed)
     return errors.OK
@@ -118,8 +120,7 @@ class _Collection:
 
     def save(self, seed: int, episode: Episode) -> None:
         """Write a finished episode to the disk."""
-        with files.atomic(self.folder / f"seed-{seed}.npz") as file:
-            np.savez(file, **vars(episode))
+        save_episode(self.folder / f"seed-{seed}.npz", episode)
         self._finished[seed] = episode
 
     def result(self) -> dict[int, Episode]:
@@ -160,6 +161,12 @@ class _Planner:
 
     def plan(self, demonstrate: Callable[[Any], Episode], job: Any) -> Episode:
         return demonstrate(job)
+
+
+def save_episode(path: Path, episode: Episode) -> None:
+    """Write a finished episode to the disk."""
+    with files.atomic(path) as file:
+        np.savez(file, **vars(episode))
 
 
 def read_episode(path: Path) -> Episode | None:

@@ -7,7 +7,7 @@ from rich.console import Console
 from envs.physics.geometry import coverage
 from harness.core import errors, text
 from harness.core.errors import UserError
-from harness.demos import pictures
+from harness.demos import correction_marks, pictures
 from harness.demos.source import open_demos, resolve_source
 from harness.demos.statistics import inconsistencies, lines, statistics, table
 from harness.media.recorder import Step, episode_frames, held
@@ -44,7 +44,12 @@ def check(given: argparse.Namespace) -> int:
     """Print every fault of a data set."""
     source = resolve_source(given.data)
     print(source)
-    faults = ibc_demos.check(source.path) or inconsistencies(open_demos(source, ()))
+    faults = ibc_demos.check(source.path)
+    if not faults:
+        demos = open_demos(source, ())
+        faults = inconsistencies(demos)
+        if (marks := correction_marks.read(demos.path, len(demos.episode_ends))) is not None:
+            print(marks)
     for fault in faults:
         print(f"fault: {text.one_line(fault)}")
     print(f"{len(faults)} faults" if faults else "no faults")

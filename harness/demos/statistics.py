@@ -10,6 +10,7 @@ from envs.physics.dynamics import World
 from envs.physics.geometry import coverage, keypoints
 from harness.config.protocol import THRESHOLDS
 from harness.core.text import one_line
+from harness.demos import correction_marks
 from harness.demos.source import Source
 from ibc.data.demos import Demos
 
@@ -47,14 +48,19 @@ class Statistics:
 def statistics(demos: Demos) -> Statistics:
     """Replay every episode in the simulator.
 
-    Without recorded seeds, an episode's number is tried, as in the human recording.
+    Without recorded seeds, an episode's number is tried, as in the human recording. Corrections
+    begin with the agent's velocity.
     """
     world, rows, speeds = World(), [], []
-    seeds = range(len(demos.episode_ends)) if demos.seeds is None else demos.seeds.tolist()
-    for seed, start, end in zip(seeds, demos.episode_starts, demos.episode_ends, strict=True):
+    total = len(demos.episode_ends)
+    seeds = range(total) if demos.seeds is None else demos.seeds.tolist()
+    marks = correction_marks.read(demos.path, total)
+    velocities = {} if marks is None else dict(enumerate(m.agent_velocity for m in marks.episodes))
+    ends = zip(demos.episode_starts, demos.episode_ends, strict=True)
+    for number, (seed, (start, end)) in enumerate(zip(seeds, ends, strict=True)):
         recorded = demos.state[start:end].astype(np.float64)
         actions = demos.action[start:end].astype(np.float64)
-        seeded = _begin(world, seed, recorded[0])
+        seeded = _begin(world, seed, recorded[0], velocities.get(number))
         states = np.empty((len(actions), 5))
         for t, action in enumerate(actions):
             world.step(action)
@@ -108,11 +114,15 @@ def inconsistencies(demos: Demos) -> list[str]:
     return faults
 
 
-def _begin(world: World, seed: int, first: Floats) -> bool:
+def _begin(world: World, seed: int, first: Floats, velocity: tuple[float, float] | None) -> bool:
     """Put the world at an episode's start; return whether that is the reset with this seed.
 
     The reset is preferred: a block that starts in contact settles as it did in the recording.
+    velocity: of a correction's agent.
     """
+    if velocity is not None:
+        world.set_state(first, velocity)
+        return False
     world.reset(seed)
     if np.abs(world.state[:4] - first[:4]).max() < SAME_START_PX:
         return True
@@ -145,9 +155,11 @@ def lines(source: Source, demos: Demos, found: Statistics) -> list[str]:
     images = "stored" if demos.pixels is not None else "rendered when needed"
     reached = ", ".join(f"{(found.coverage > c).sum()} above {c:.2f}" for c in THRESHOLDS)
     drifted = int((found.drift_px > DRIFT_PX).sum())
+    marks = correction_marks.read(demos.path, total)
     return [
         one_line(source),
         f"{total} episodes, {len(demos.action)} steps, images {images}",
+        *([] if marks is None else [str(marks)]),
         f"coverage of {total} episodes: {reached}",
         f"replay error: median {np.median(found.drift_px):.1e} px, {drifted} episodes above "
         f"{DRIFT_PX:g} px; {int(found.seeded.sum())} episodes begin at a known reset",
