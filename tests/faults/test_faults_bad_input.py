@@ -24,7 +24,7 @@ def dry_run(commands, **options):
     console = Console(file=io.StringIO(), width=200)
     given = {
         "space": commands.space,
-        "data": commands.data,
+        "data": (commands.data,),
         "results": commands.results,
         "dry_run": True,
     }

@@ -192,7 +192,7 @@ def test_a_sweep_whose_data_was_swapped_refuses_and_says_which(
     jobs = [planned_job(each, "tiny-standard") for each in plan.trials]
     first = demos_source.fingerprint(source)
     folder.write_plan(plan, commands.space, jobs, source, first)
-    options = Options(space=commands.space, data=path, results=commands.results, dry_run=True)
+    options = Options(space=commands.space, data=(path,), results=commands.results, dry_run=True)
     assert sweep(options, Console(file=io.StringIO())) == 0
     write_demos(path, lengths=(20, 15, 25), seed=1)
     second = demos_source.fingerprint(source)
@@ -209,7 +209,7 @@ def test_more_than_a_thousand_trials_need_a_yes(commands):
     values = ", ".join(str(k) for k in range(1, 1002))
     head = commands.space.read_text().partition("    arms:")[0]
     commands.space.write_text(f"{head}    grid: {{train.warmup_steps: [{values}]}}\n")
-    options = Options(space=commands.space, data=commands.data, results=commands.results)
+    options = Options(space=commands.space, data=(commands.data,), results=commands.results)
     with pytest.raises(UserError, match=r"more than 1,000 trials need --yes, given 1,00[12]"):
         sweep(options, Console(file=io.StringIO()))
     assert not list(commands.results.rglob("plan.json"))
