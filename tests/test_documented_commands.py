@@ -35,6 +35,7 @@ NOT_RUN = {
     r"--tracker (mlflow|wandb)": "needs a tracker's server: tests/harness/tracking",
     r"-m envs\.teleop": "needs a display and a person: tests/envs/teleop",
     r"-m harness\.demos download": "needs the network: tests/harness/demos/test_download.py",
+    r"-m harness\.demos corrections": "trains in rounds: tests/harness/demos/test_rounds.py",
     r"-m harness\.results COMMAND": "the synopsis of the commands that follow it",
     r"-m pytest": "runs the tests",
     r"benchmarks[./](?!structure)": "measures for minutes",
@@ -46,7 +47,7 @@ SLOW = (
     r"implicit_explicit|regression",
     r"harness\.results (report|pictures|landscape|watch$|export .*--format (csv|arrow|parquet))",
     r"harness\.results (trials|episodes|show|list)$",  # like those with options
-    r"harness\.demos (check|replay|info$|collect --out x)",
+    r"harness\.demos (check|replay|info$|collect --(out x|from))",
     r"make (?!demo$)",
 )
 
