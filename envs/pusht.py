@@ -155,10 +155,7 @@ class PushTEnv(gymnasium.Env[Observation, npt.NDArray[np.float64]]):
 
     def _observation(self, values: Values) -> Observation:
         if self._renderer is not None:
-            return {
-                "image": self._renderer.observation(values),
-                "agent_pos": np.array(values[:2]),
-            }
+            return {"image": self._renderer.observation(values), "agent_pos": np.array(values[:2])}
         return np.array(values) if self.obs_mode == "state" else keypoints(values)
 
 
@@ -173,12 +170,8 @@ def observation_space(obs_mode: ObsMode) -> gymnasium.spaces.Space[Any]:
             dtype=np.float64,
         )
     if obs_mode == "keypoints":
-        low, high = -_KEYPOINT_ROOM, BOARD + _KEYPOINT_ROOM
-        return box(
-            np.array([low] * 18 + [0.0] * 2),
-            np.array([high] * 18 + [BOARD] * 2),
-            dtype=np.float64,
-        )
+        lows = np.repeat([-_KEYPOINT_ROOM, 0.0], [18, 2])
+        return box(lows, BOARD - lows, dtype=np.float64)
     return gymnasium.spaces.Dict(
         {
             "image": box(0, 255, (SIZE, SIZE, 3), np.uint8),

@@ -25,14 +25,16 @@ import numpy.typing as npt
 from envs.dataset.zarr_array import Array, write_file
 
 Rows = Mapping[str, npt.NDArray[Any]]  # the arrays of one episode, by the names below
-ROWS: dict[str, tuple[int, ...]] = {
-    "state": (5,),
-    "action": (2,),
-    "keypoint": (9, 2),
-    "img": (96, 96, 3),
-    "n_contacts": (1,),
+ARRAYS: dict[str, tuple[tuple[int, ...], str]] = {  # the shape of a row, and the type
+    "data/state": ((5,), "<f4"),
+    "data/action": ((2,), "<f4"),
+    "data/keypoint": ((9, 2), "<f4"),
+    "data/img": ((96, 96, 3), "<f4"),
+    "data/n_contacts": ((1,), "<f4"),
+    "meta/episode_ends": ((), "<i8"),
+    "meta/seeds": ((), "<i8"),
 }
-REQUIRED = ("state", "action")
+REQUIRED = {"data/state", "data/action", "meta/episode_ends"}
 CHUNK_ROWS = 161  # as in the recorded demonstrations
 CHUNK_EPISODES = 1024
 _TEMPORARY = ".tmp-"
@@ -64,8 +66,7 @@ def write(
             rows = len(array)
             if chunk_rows is not None:
                 rows = chunk_rows if name.startswith("data/") else CHUNK_EPISODES
-            dtype = "<f4" if name.startswith("data/") else "<i8"
-            new = Array.create(temporary / name, array.shape[1:], dtype, rows, level)
+            new = Array.create(temporary / name, *ARRAYS[name], rows, level)
             new.put(array)
             new.resize(len(array))
         for folder in (temporary / "data", temporary / "meta", temporary):
@@ -149,22 +150,14 @@ class Recording:
             for folder in sorted((self.path / group).glob("[!.]*"))
             if folder.is_dir()
         ]
-        known = {f"data/{name}": row for name, row in ROWS.items()}
-        known |= {"meta/episode_ends": (), "meta/seeds": ()}
-        needed = {*(f"data/{name}" for name in REQUIRED), "meta/episode_ends"}
-        if (strange := sorted(set(names) - set(known))) or not needed <= set(names):
-            lacking = sorted(needed - set(names))
+        strange, lacking = sorted({*names} - {*ARRAYS}), sorted(REQUIRED - {*names})
+        if strange or lacking:
             fault = f"it also has {strange}" if strange else f"it lacks {lacking}"
             raise ValueError(
                 "episodes are appended to stores in Diffusion Policy's layout "
-                f"({', '.join(known)}), {self.path} is another: {fault}"
+                f"({', '.join(ARRAYS)}), {self.path} is another: {fault}"
             )
-        self._arrays = {
-            name: Array.open(
-                self.path / name, known[name], "<f4" if name.startswith("data/") else "<i8"
-            )
-            for name in names
-        }
+        self._arrays = {name: Array.open(self.path / name, *ARRAYS[name]) for name in names}
         self._cut()
         for array in self._arrays.values():
             array.check_end()

@@ -11,6 +11,7 @@ The data set has Diffusion Policy's layout; episodes are appended to an existing
 """
 
 import argparse
+import contextlib
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -183,10 +184,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--size", type=int, default=512, help="the board's width in pixels")
     parser.add_argument(
-        "--fps",
-        type=int,
-        default=CONTROL_HZ,
-        help="control steps per second; 10 is real time",
+        "--fps", type=int, default=CONTROL_HZ, help="control steps per second; 10 is real time"
     )
     given = parser.parse_args(arguments)
     if given.size not in SIZES or given.size % 2:
@@ -202,31 +200,24 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _demonstrate(given: argparse.Namespace) -> int:
-    recording = Recording(given.out.expanduser())
-    try:
-        arrived: list[int] = []
+    arrived: list[int] = []
+
+    def leave(signum: int, frame: FrameType | None) -> None:
+        arrived.append(signum)
+        teleop.quit = True  # the loop ends after the current step, never within a save
+
+    with contextlib.ExitStack() as stack:
+        recording = Recording(given.out.expanduser())
+        stack.callback(recording.close)
         screen = Screen(given.size)
         teleop = Teleop(recording, screen, given.seed, given.fps)
-
-        def leave(signum: int, frame: FrameType | None) -> None:
-            arrived.append(signum)
-            teleop.quit = True  # the loop ends after the current step, never within a save
-
-        signals = signal.SIGINT, signal.SIGTERM
-        before = [signal.signal(signum, leave) for signum in signals]
-        try:
-            teleop.run()
-        finally:
-            screen.close()
-            for signum, handler in zip(signals, before, strict=True):
-                signal.signal(signum, handler)
-    finally:
-        recording.close()
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            stack.callback(signal.signal, signum, signal.signal(signum, leave))
+        stack.callback(screen.close)
+        teleop.run()
     if recording.episodes:
-        print(
-            f"{given.out}: {recording.episodes} episodes, {recording.steps} steps; "
-            f"{teleop.saved} new"
-        )
+        found = f"{recording.episodes} episodes, {recording.steps} steps"
+        print(f"{given.out}: {found}; {teleop.saved} new")
     else:
         print("no episode was saved")
     return 128 + arrived[0] if arrived else 0

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs.dataset.recording import ROWS, Recording
+from envs.dataset.recording import ARRAYS, Recording
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -149,7 +149,11 @@ def test_the_oldest_pymunk_gives_the_same_trajectories(tmp_path: Path) -> None:
 def test_zarr_2_reads_what_a_person_recorded(tmp_path: Path) -> None:
     recorded = Recording(tmp_path / "mine.zarr")
     for number in range(3):
-        rows = {name: np.full((5 + 13 * number, *row), number + 1.0) for name, row in ROWS.items()}
+        rows = {
+            name.removeprefix("data/"): np.full((5 + 13 * number, *row), number + 1.0)
+            for name, (row, _) in ARRAYS.items()
+            if name.startswith("data/")
+        }
         recorded.append(rows, 20_000 + number)
     recorded.close()
     attempt(sys.executable, "-m", "venv", tmp_path / "venv")

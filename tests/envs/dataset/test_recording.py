@@ -15,7 +15,7 @@ import pytest
 import zarr
 
 from envs.dataset import recording, zarr_array
-from envs.dataset.recording import ROWS, Recording, Rows
+from envs.dataset.recording import ARRAYS, Recording, Rows
 from envs.dataset.zarr_array import Array
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -31,6 +31,9 @@ while True:
     store.append(episode(store.episodes, SMALL), 20_000 + store.episodes)
     print(store.episodes, flush=True)
 """
+
+
+ROWS = {name[5:]: row for name, (row, _) in ARRAYS.items() if name.startswith("data/")}
 
 
 def episode(number: int, names: tuple[str, ...] = tuple(ROWS)) -> Rows:
