@@ -4,7 +4,6 @@ import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from harness.config.domains import Axis
 from harness.scheduling.jobs import Parameters
 from harness.scheduling.samplers import distribution, encode
 from harness.scheduling.search_history import QUESTION, inside, selection_scores
+from harness.stats.intervals import Estimate
 from harness.storage import json_schemas, tables
 from harness.storage.trial_folder import TrialFolder
 
@@ -25,63 +25,40 @@ RESAMPLES = 100
 TOP_SHARE, MIN_TOP = 0.1, 5
 
 
-@dataclass(frozen=True)
-class Importance:
-    """A setting's share of the total importance, with a bootstrap interval over n trials."""
-
-    key: str
-    value: float
-    low: float
-    high: float
-    n: int
-
-
-@dataclass(frozen=True)
-class Importances:
-    """The settings of a search, the most important first, and a note on what was measured.
-
-    rows is empty where importance is unknown; then `note` gives the reason, "" without a search.
-    """
-
-    rows: tuple[Importance, ...]
-    n: int
-    note: str
-
-
-def importances(sweep: Path) -> Importances:
+def importances(sweep: Path) -> tuple[dict[str, Estimate], str]:
     """Return the importance of each axis of a sweep's search (PED-ANOVA, Watanabe et al. 2023).
 
-    Trials are compared by their mean validation score over training seeds; those of successive
-    halving at the first rung, which all of them reach.
+    By setting, the most important first: its share of the total with a bootstrap interval over n
+    trials; and a note on what was measured. Without numbers the note gives the reason, "" without
+    a search. Trials are compared by their mean validation score over training seeds; those of
+    successive halving at the first rung, which all of them reach.
     """
     plan = json_schemas.read_or(sweep / "plan.json")
     search = plan.get("search")
-    if not search or not search.get("axes"):
-        return Importances((), 0, "")
-    axes = {key: _axis(axis) for key, axis in search["axes"].items()}
+    if not search or not search.get("axes") or "train_seeds" not in plan:
+        return {}, ""
+    axes = {
+        key: Axis(**{**axis, "choices": tuple(axis.get("choices", ()))})
+        for key, axis in search["axes"].items()
+    }
     rung = (search.get("rungs") or [None])[0]
-    parameters, scores = _scored(sweep, axes, len(plan["train_seeds"]), rung)
-    n = len(parameters)
+    scored = _scored(sweep, axes, len(plan["train_seeds"]), rung)
+    n = len(scored)
     if len(axes) < 2:
-        return Importances((), n, "only one setting is searched: no importance to compute")
+        return {}, "only one setting is searched: no importance to compute"
     if n < MIN_TRIALS:
-        note = f"importance needs at least {MIN_TRIALS} trials with a score, there are {n}"
-        return Importances((), n, note)
+        return {}, f"importance needs at least {MIN_TRIALS} trials with a score, there are {n}"
     top = max(MIN_TOP, math.ceil(TOP_SHARE * n))
-    rows = _measure(axes, parameters, scores, top / n)
     at = "" if rung is None else f" at step {rung}"
     note = f"PED-ANOVA: the best {top} of {n} trials{at} against all; bootstrap 95 % intervals"
-    return Importances(rows, n, note)
+    return _measure(axes, scored, top / n), note
 
 
 def _measure(
-    axes: Mapping[str, Axis],
-    parameters: Sequence[Parameters],
-    scores: Sequence[float],
-    quantile: float,
-) -> tuple[Importance, ...]:
+    axes: Mapping[str, Axis], scored: Sequence[tuple[Parameters, float]], quantile: float
+) -> dict[str, Estimate]:
     import optuna
-    from optuna.trial import FrozenTrial, TrialState
+    from optuna.trial import FrozenTrial, create_trial
 
     class Resampled(optuna.Study):
         """A study with the given trials: storing every resample takes far longer."""
@@ -93,21 +70,11 @@ def _measure(
 
     distributions = {key: distribution(axis) for key, axis in axes.items()}
     trials = [
-        FrozenTrial(
-            number,
-            TrialState.COMPLETE,
-            value=score,
-            datetime_start=None,
-            datetime_complete=None,
-            params=encode(axes, each),
-            distributions=distributions,
-            user_attrs={},
-            system_attrs={},
-            intermediate_values={},
-            trial_id=number,
-        )
-        for number, (each, score) in enumerate(zip(parameters, scores, strict=True))
+        create_trial(value=score, params=encode(axes, given), distributions=distributions)
+        for given, score in scored
     ]
+    for number, trial in enumerate(trials):
+        trial.number = number
     optuna.logging.set_verbosity(logging.WARNING)
     storage = optuna.storages.InMemoryStorage()
     name = optuna.create_study(storage=storage, direction="maximize").study_name
@@ -129,17 +96,15 @@ def _measure(
         rng = np.random.default_rng((4, n, len(axes)))
         resampled = [shares([trials[i] for i in rng.integers(n, size=n)]) for _ in range(RESAMPLES)]
     low, high = np.quantile(resampled, ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=0)
-    rows = [
-        Importance(key, float(value[i]), float(low[i]), float(high[i]), n)
-        for i, key in enumerate(axes)
-    ]
-    return tuple(sorted(rows, key=lambda row: -row.value))
+    order = np.argsort(-value, kind="stable")
+    keys = list(axes)
+    return {keys[i]: Estimate(*map(float, (value[i], low[i], high[i])), n) for i in order}
 
 
 def _scored(
     sweep: Path, axes: Mapping[str, Axis], train_seeds: int, rung: int | None
-) -> tuple[list[Parameters], list[float]]:
-    """Return the parameters that have a score for every training seed, and their mean scores."""
+) -> list[tuple[Parameters, float]]:
+    """Return the parameters that have a score for every training seed, with their mean scores."""
     parameters: dict[str, Parameters] = {}
     scores: dict[str, list[float]] = {}
     for trial in tables.read(sweep, "trials").to_pylist():
@@ -154,11 +119,8 @@ def _scored(
         if score is not None and math.isfinite(score):
             parameters[trial["config_hash"]] = given
             scores.setdefault(trial["config_hash"], []).append(score)
-    whole = [hash_ for hash_, each in scores.items() if len(each) >= train_seeds]
-    return [parameters[hash_] for hash_ in whole], [
-        math.fsum(scores[h]) / len(scores[h]) for h in whole
+    return [
+        (parameters[hash_], math.fsum(each) / len(each))
+        for hash_, each in scores.items()
+        if len(each) >= train_seeds
     ]
-
-
-def _axis(given: Mapping[str, Any]) -> Axis:
-    return Axis(**{**given, "choices": tuple(given["choices"])})

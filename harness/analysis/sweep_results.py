@@ -53,39 +53,31 @@ class Group:
         """Return a column (S, E) over S training seeds and E environment seeds in the range."""
         at = column, seeds
         if at not in self._grids:
-            self._grids[at] = self._crossed(column, seeds)
+            columns = self.episodes.select(["train_seed", "env_seed", column])
+            rows = episode_table.within(columns, seeds)
+            train = pc.fill_null(rows["train_seed"], -1).to_numpy()
+            env = rows["env_seed"].to_numpy()
+            values = pc.cast(rows[column], pa.float64()).to_numpy()
+            whole = _whole_grid(train, env, values)
+            self._grids[at] = intervals.crossed(train, env, values) if whole is None else whole
         return self._grids[at]
-
-    def env_seeds(self, seeds: range) -> NDArray[np.int64]:
-        """Return the environment seeds in the range on which any of its trials has an episode."""
-        env = self.episodes["env_seed"].to_numpy()
-        return np.unique(env[(env >= seeds.start) & (env < seeds.stop)])
-
-    def _crossed(self, column: str, seeds: range) -> Crossed:
-        env = self.episodes["env_seed"].to_numpy()
-        train = pc.fill_null(self.episodes["train_seed"], -1).to_numpy()
-        values = pc.cast(self.episodes[column], pa.float64()).to_numpy(zero_copy_only=False)
-        rows = (env >= seeds.start) & (env < seeds.stop)
-        env, train, values = env[rows], train[rows], values[rows]
-        whole = _whole_grid(train, env, values)
-        return intervals.crossed(train, env, values) if whole is None else whole
 
 
 def _whole_grid(
     train: NDArray[np.int64], env: NDArray[np.int64], values: NDArray[np.float64]
 ) -> Crossed | None:
     """Return what `intervals.crossed` returns, faster, for complete sorted rows; else None."""
-    starts = np.flatnonzero(np.diff(train, prepend=train[:1] - 1))
-    if len(starts) == 0 or len(train) % len(starts):
+    E = np.count_nonzero(train == train[:1])
+    if E == 0 or len(train) % E:
         return None
-    seeds, grid = train[starts], env.reshape(len(starts), -1)
-    sorted_ = (np.diff(seeds) > 0).all() and (np.diff(grid[0]) > 0).all()
-    even = (starts == np.arange(len(starts)) * grid.shape[1]).all()
-    if not (sorted_ and even and (grid == grid[0]).all() and np.isfinite(values).all()):
+    seeds, starts = train.reshape(-1, E), env.reshape(-1, E)
+    whole = (seeds == seeds[:, :1]).all() and (starts == starts[0]).all()
+    in_order = (np.diff(seeds[:, 0]) > 0).all() and (np.diff(starts[0]) > 0).all()
+    if not (whole and in_order and np.isfinite(values).all()):
         return None
     # The memory layout of `intervals.crossed`: another order of sums changes the last bits.
-    cells = np.asfortranarray(values.reshape(grid.shape))
-    return Crossed(tuple(seeds.tolist()), grid[0], cells)
+    cells = np.asfortranarray(values.reshape(starts.shape))
+    return Crossed(tuple(seeds[:, 0].tolist()), starts[0], cells)
 
 
 @dataclass(frozen=True)
@@ -118,23 +110,19 @@ class Arm:
 
     def as_row(self) -> dict[str, Any]:
         """Return plain values for JSON and CSV."""
-        row: dict[str, Any] = {
+        return {
             "question": self.question,
             "arm": self.arm,
             "config_hash": self.config_hash,
             "trials_finished": self.group.finished,
             "trials": len(self.group.trials),
             "health": health(self.group.trials),
+            **estimate_columns("select_score", self.select),
+            **estimate_columns("select_difference", self.difference),
+            **estimate_columns("select_success_rate", self.success),
+            **estimate_columns("report_score", self.report),
+            **estimate_columns("report_success_rate", self.report_success),
         }
-        for name, estimate in (
-            ("select_score", self.select),
-            ("select_difference", self.difference),
-            ("select_success_rate", self.success),
-            ("report_score", self.report),
-            ("report_success_rate", self.report_success),
-        ):
-            row |= estimate_columns(name, estimate)
-        return row
 
 
 def estimate_columns(name: str, estimate: Estimate | None) -> dict[str, Any]:
@@ -174,9 +162,9 @@ class Sweep:
 
     def settings(self) -> list[str]:
         """Return the data set and the budget of its plan, as far as they are known."""
-        found, data = [], self.plan.get("dataset")
-        if isinstance(data, Mapping) and data.get("path"):
-            found.append(f"data set {Path(str(data['path'])).name} ({data.get('kind')})")
+        found = []
+        if data := self.plan.get("dataset"):
+            found.append(f"data set {Path(data['path']).name} ({data.get('kind')})")
         if self.plan.get("budget"):
             found.append(f"budget {self.plan['budget']}")
         return found
@@ -201,13 +189,13 @@ class Sweep:
         """Return every arm of every question in the plan's order; a search's trials by score."""
         found: list[Arm] = []
         searched: list[Arm] = []
-        groups: dict[tuple[int, ...], Group] = {}  # the baseline is an arm of many questions
+        groups: dict[tuple[str, ...], Group] = {}  # the baseline is an arm of many questions
         for question in self._questions():
             first: Group | None = None
             for entry in question["arms"]:
                 trials = self._of_arm(question, entry["config_hash"])
-                key = tuple(map(id, trials))
-                if not trials or key not in groups:
+                key = entry["config_hash"], *(trial["trial"] for trial in trials)
+                if key not in groups:
                     groups[key] = self.group(entry["config_hash"], trials)
                 arm = _arm(question, entry["arm"], groups[key], first)
                 # Of a search only the confirmation's arms are compared.
@@ -233,17 +221,16 @@ class Sweep:
         asked = list(self.plan.get("questions") or [])
         if asked and not self.plan.get("search"):
             return asked
-        names: dict[str, dict[str, Any]] = {}
-        known = {question["question"] for question in asked}
+        arms: dict[str, dict[str, str]] = {}  # the arms' names by question and config hash
         for trial in self.trials:
-            question, config_hash = trial["question"] or _UNNAMED, trial["config_hash"]
-            if question in known:
-                continue
-            entry = names.setdefault(question, {"question": question, "text": "", "arms": {}})
-            entry["arms"].setdefault(config_hash, trial["arm"] or config_hash)
-        for entry in names.values():
-            entry["arms"] = [{"arm": arm, "config_hash": h} for h, arm in entry["arms"].items()]
-        return asked + list(names.values())
+            of_question = arms.setdefault(trial["question"] or _UNNAMED, {})
+            of_question.setdefault(trial["config_hash"], trial["arm"] or trial["config_hash"])
+        for question in asked:
+            arms.pop(question["question"], None)
+        return asked + [
+            {"question": name, "arms": [{"arm": arm, "config_hash": h} for h, arm in its.items()]}
+            for name, its in arms.items()
+        ]
 
     def find_group(self, name: str) -> Group:
         """Return the group that a name means: an arm, a config hash or a trial; else UserError."""
@@ -344,8 +331,9 @@ def paired(a: Group, b: Group, column: str, seeds: range) -> Estimate:
 
 def compare(a: Group, b: Group, column: str, seeds: range) -> Comparison:
     """Compare a column ("score", "success", "final_coverage") of two groups, paired by env seed."""
-    grid_a, grid_b = a.grid(column, seeds), b.grid(column, seeds)
-    cut_a, cut_b = intervals.common(grid_a, grid_b)
+    cut_a, cut_b = intervals.common(a.grid(column, seeds), b.grid(column, seeds))
+    every = pa.concat_tables([group.episodes.select(["env_seed"]) for group in (a, b)])
+    known = pc.count_distinct(episode_table.within(every, seeds)["env_seed"]).as_py()
     return Comparison(
         column,
         intervals.share_interval(cut_a.values),
@@ -353,7 +341,7 @@ def compare(a: Group, b: Group, column: str, seeds: range) -> Comparison:
         intervals.paired_difference(cut_a.values, cut_b.values),
         len(cut_a.train_seeds),
         len(cut_b.train_seeds),
-        len(np.union1d(a.env_seeds(seeds), b.env_seeds(seeds))) - len(cut_a.env_seeds),
+        known - len(cut_a.env_seeds),
     )
 
 

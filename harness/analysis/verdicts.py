@@ -78,7 +78,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Answer:
-    """A question, its arms, and the verdict on each arm but the first, the baseline."""
+    """A question, its arms, and the verdict on each arm but the first, the baseline.
+
+    Of a search's trials there are no verdicts.
+    """
 
     question: str
     text: str
@@ -88,7 +91,14 @@ class Answer:
 
     def rows(self) -> list[Row]:
         """Return every arm with its verdict."""
-        return rows_of(self.arms, self.verdicts, reported=self.reported)
+        by_arm = {verdict.arm: verdict for verdict in self.verdicts}
+        found = []
+        for arm in self.arms:
+            verdict, (score, success) = by_arm.get(arm.arm), arm.scores(reported=self.reported)
+            grid = arm.group.grid("score", REPORT_SEEDS if self.reported else SELECT_SEEDS)
+            n = score.n if verdict is None else verdict.n
+            found.append(Row(arm, verdict, score, success, len(grid.train_seeds), n))
+        return found
 
     @property
     def summary(self) -> str:
@@ -113,18 +123,6 @@ class Answer:
         return f"{text[:1].upper()}{text[1:]}." if text else "There is nothing to compare."
 
 
-def rows_of(arms: Sequence[Arm], verdicts: Sequence[Verdict], *, reported: bool) -> list[Row]:
-    """Return arms with their verdicts; a search's trials have none."""
-    by_arm = {verdict.arm: verdict for verdict in verdicts}
-    found = []
-    for arm in arms:
-        verdict, (score, success) = by_arm.get(arm.arm), arm.scores(reported=reported)
-        grid = arm.group.grid("score", REPORT_SEEDS if reported else SELECT_SEEDS)
-        n = score.n if verdict is None else verdict.n
-        found.append(Row(arm, verdict, score, success, len(grid.train_seeds), n))
-    return found
-
-
 def answers(sweep: Sweep, arms: Sequence[Arm] | None = None) -> list[Answer]:
     """Return the answer to every question; of a search only that of its confirmation."""
     found = sweep.arms() if arms is None else arms
@@ -134,9 +132,8 @@ def answers(sweep: Sweep, arms: Sequence[Arm] | None = None) -> list[Answer]:
         asked = [name for name in asked if name in planned]
     result = []
     for name in asked:
-        of_question = tuple(arm for arm in found if arm.question == name)
-        first = of_question[0]
-        others = [arm for arm in of_question[1:] if arm.config_hash != first.config_hash]
+        first, *rest = of_question = tuple(arm for arm in found if arm.question == name)
+        others = [arm for arm in rest if arm.config_hash != first.config_hash]
         # Test scores if every arm has some: no checkpoint was selected on those starts.
         reported = all(
             episode_table.within(arm.group.episodes, REPORT_SEEDS).num_rows for arm in of_question
@@ -185,12 +182,10 @@ def _words(
     if farthest <= SMALL and score.n >= MIN_STARTS:
         return "no difference", f"no difference larger than {farthest:.3f}: {shown}"
     needed = comparisons.spread(a, b).needed(SMALL, a.shape[1], level)
-    if needed is None:
-        more = f"more than {comparisons.MOST_SEEDS} training seeds"
-    else:
-        more = f"about {needed[0]} training seeds"
-        if needed[1] > a.shape[1]:
-            more += f" on {needed[1]:,} starts"
+    more = f"more than {comparisons.MOST_SEEDS} training seeds"
+    if needed is not None:
+        starts = f" on {needed[1]:,} starts" if needed[1] > a.shape[1] else ""
+        more = f"about {needed[0]} training seeds{starts}"
     text = f"not enough evidence: {shown}; {more} needed to detect a difference of {SMALL:g}"
     return "not enough evidence", text
 

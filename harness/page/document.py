@@ -86,17 +86,12 @@ def _hash(content: str) -> str:
 def _header(data: PageData) -> Element:
     counts = data.sweep.counts()
     settings = data.sweep.settings()
-    seeds = data.sweep.plan.get("train_seeds")
-    if isinstance(seeds, list):
-        settings.append(plural(len(seeds), "training seed"))
+    if "train_seeds" in data.sweep.plan:
+        settings.append(plural(len(data.sweep.plan["train_seeds"]), "training seed"))
+    theme = el("button", "Theme: auto", type="button", id="theme", class_="scripted")
     return el(
         "header",
-        el(
-            "div",
-            el("p", "Sweep", class_="kicker"),
-            el("button", "Theme: auto", type="button", id="theme", class_="scripted"),
-            class_="top",
-        ),
+        el("div", el("p", "Sweep", class_="kicker"), theme, class_="top"),
         el("h1", short(data.folder.name, 100)),
         el("p", *_progress(counts), class_="lead"),
         _progress_bar(counts) if counts else None,
@@ -112,16 +107,8 @@ def _progress_bar(counts: Counter[str]) -> Element:
             parts.append(el("rect", class_=f"fill {name}", x=x, y=0, width=width, height="100%"))
             before += counts[name]
     text = counted(counts)
-    return el(
-        "svg",
-        el("title", text),
-        *parts,
-        class_="bar",
-        width="100%",
-        height=8,
-        role="img",
-        aria_label=text,
-    )
+    form = {"class_": "bar", "width": "100%", "height": 8, "role": "img", "aria_label": text}
+    return el("svg", el("title", text), *parts, **form)
 
 
 def _progress(counts: Counter[str]) -> list[Node]:
@@ -154,18 +141,15 @@ def _sections(data: PageData) -> list[Node]:
     ]
     body: list[Node] = [_answers(data, questions)]
     for key, arms, answer in questions:
-        if answer is None and data.search:
+        if answer is None and data.sweep.plan.get("search"):
             body.append(search_section.section(data, arms, key))
         else:
             body.append(question_section.section(data, arms, answer, key))
     gallery = gallery_section.section(data.folder)
-    return [
-        *body,
-        *([] if gallery is None else [gallery]),
-        trials_section.health(data),
-        trials_section.section(data),
-        provenance_section.section(data),
-    ]
+    if gallery is not None:
+        body.append(gallery)
+    body += [trials_section.health(data), trials_section.section(data)]
+    return [*body, provenance_section.section(data)]
 
 
 def _answers(data: PageData, questions: Sequence[Question]) -> Element:
@@ -177,9 +161,9 @@ def _answers(data: PageData, questions: Sequence[Question]) -> Element:
     if best is not None:
         scores = f"validation score {inline(of_row(best, 'select_score'))} starts"
         test = of_row(best, "report_score")
-        if test.value == test.value:
+        if test.n:
             scores += f"; test score {inline(test)} starts"
-        name = short(arm_name(best) or str(best["trial"]), 120)
+        name = short(arm_name(best) or best["trial"], 120)
         text = f"{name} ({best['trial']}), {scores}; one training seed."
         body.append(el("p", el("strong", "Best trial: "), text, class_="best"))
     if cards:

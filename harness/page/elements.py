@@ -6,6 +6,7 @@ too. A string becomes markup in `render` only, which escapes it.
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -95,6 +96,18 @@ def short(text: str, most: int = 60) -> str:
 def note(text: str) -> Element:
     """Return a remark in small print."""
     return el("p", text, class_="note")
+
+
+def head(name: str, kind: str | None = None) -> Element:
+    """Return the head of a table's column; kind: its CSS class."""
+    return el("th", name, scope="col", class_=kind)
+
+
+def table(
+    heads: Sequence[Element], rows: Sequence[Element], *before: Node, **attributes: object
+) -> Element:
+    """Return a table of rows under heads."""
+    return el("table", *before, el("thead", el("tr", *heads)), el("tbody", *rows), **attributes)
 
 
 def scrolling(content: Element, label: str) -> Element:

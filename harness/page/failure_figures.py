@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from envs.physics.dynamics import BOARD, CENTRE_OF_GRAVITY, World
 from envs.physics.geometry import GOAL_POSE, corners
 from harness.analysis.sweep_results import Arm
-from harness.page.elements import Element, Node, el, note, scrolling, short
+from harness.page.elements import Element, Node, el, head, note, scrolling, short, table
 from harness.page.labels import plural
 from harness.page.learning_figures import Styles, arrays, common_starts, count_range
 from harness.page.svg_plots import SHARE, Axis, Line, figure, group, lines
@@ -72,7 +72,8 @@ def failures(arms: Sequence[Arm], styles: Styles) -> list[Node]:
     """Return boards with every start coloured by its score, and success by start pose."""
     seeds, _ = common_starts(arms, styles)
     boards: list[Node] = []
-    by_rotation, by_distance = [], []
+    by_rotation: list[Line] = []
+    by_distance: list[Line] = []
     for index, style in styles.items():
         name, grid = arms[index].arm, arms[index].group.grid
         scores = _first(grid("score", seeds), MAX_STARTS)
@@ -83,34 +84,33 @@ def failures(arms: Sequence[Arm], styles: Styles) -> list[Node]:
             boards.append(figure(short(name, 40), picture, _failed(scores)))
         success = _first(grid("success", seeds), MAX_STARTS)
         found = poses(success.env_seeds.tolist())
-        by_rotation.append((name, style, success, found.rotation))
-        by_distance.append((name, style, success, found.distance))
+        by_rotation.append(_by_pose(name, style, success, found.rotation, ROTATIONS))
+        by_distance.append(_by_pose(name, style, success, found.distance, DISTANCES))
     if not boards:
         return []
     rotation = Axis("rotation to the goal (degrees)", 0.0, 180.0, given=ROTATIONS)
     distance = Axis("distance to the goal (px)", 0.0, 280.0, given=(*DISTANCES[:-1], 280.0))
-    pictures = [
-        figure(title, success_by(title, axis, bins, curves), f"success rate by {axis.title}")
-        for title, axis, bins, curves in (
-            ("Success by rotation", rotation, ROTATIONS, by_rotation),
-            ("Success by distance", distance, DISTANCES, by_distance),
-        )
-    ]
-    colours = [
-        el(
-            "li",
-            el("span", "", class_=f"swatch q{level}"),
-            f"{level / LEVELS:.1f} to {(level + 1) / LEVELS:.1f}",
-        )
-        for level in range(LEVELS)
-    ]
+    rate = Axis("success rate", 0.0, 1.0, form=".0%", given=SHARE)
+    pictures = []
+    for title, axis, curves in (
+        ("Success by rotation", rotation, by_rotation),
+        ("Success by distance", distance, by_distance),
+    ):
+        described = f"Success rate by {axis.title}, with 95 % intervals"
+        drawn = lines(title, described, axis, rate, curves)
+        pictures.append(figure(title, drawn, f"success rate by {axis.title}"))
+    colours = []
+    for level in range(LEVELS):
+        ends = f"{level / LEVELS:.1f} to {(level + 1) / LEVELS:.1f}"
+        colours.append(el("li", el("span", "", class_=f"swatch q{level}"), ends))
     text = (
         "Each pin marks the T's initial position (centre of gravity); its line shows the stem's "
         "direction. The outline is the goal. Bands are 95 % intervals by bin."
     )
     key = el("ul", el("li", "score of a start:"), *colours, class_="legend")
-    drawn = el("div", *boards, class_="figures")
-    return group("Failures by start pose", pictures, text, key, drawn)
+    return group(
+        "Failures by start pose", pictures, text, key, el("div", *boards, class_="figures")
+    )
 
 
 def _first(grid: Crossed, most: int) -> Crossed:
@@ -119,7 +119,7 @@ def _first(grid: Crossed, most: int) -> Crossed:
 
 def _failed(grid: Crossed) -> str:
     seeds, n = grid.values.shape
-    failed = int((grid.values.mean(0) < 0.5).sum())
+    failed = np.count_nonzero(grid.values.mean(0) < 0.5)
     drawn = f"; the first {MAX_PINS} are drawn" if n > MAX_PINS else ""
     return f"{failed} of {plural(n, 'start')} below 0.5, mean of {plural(seeds, 'seed')}{drawn}"
 
@@ -133,24 +133,19 @@ def board(name: str, grid: Crossed) -> Element:
     for k in np.argsort(-means, kind="stable").tolist():  # failures last, on top
         x, y, angle = float(found.x[k]), float(found.y[k]), float(found.angle[k])
         level = min(LEVELS - 1, int(means[k] * LEVELS))
-        tip = x - 26 * math.sin(angle), y + 26 * math.cos(angle)
-        marks.append(
-            el(
-                "g",
-                el("title", f"start {grid.env_seeds[k]}: score {means[k]:.3f}"),
-                el("line", x1=f"{x:.0f}", y1=f"{y:.0f}", x2=f"{tip[0]:.0f}", y2=f"{tip[1]:.0f}"),
-                el("circle", cx=f"{x:.0f}", cy=f"{y:.0f}", r=9),
-                class_=f"pin q{level}",
-            )
-        )
-    failed = int((means < 0.5).sum())
-    description = (
+        hint = el("title", f"start {grid.env_seeds[k]}: score {means[k]:.3f}")
+        ends = (x, y, x - 26 * math.sin(angle), y + 26 * math.cos(angle))
+        x1, y1, x2, y2 = (f"{end:.0f}" for end in ends)
+        stem, dot = el("line", x1=x1, y1=y1, x2=x2, y2=y2), el("circle", cx=x1, cy=y1, r=9)
+        marks.append(el("g", hint, stem, dot, class_=f"pin q{level}"))
+    failed = np.count_nonzero(means < 0.5)
+    text = (
         f"{len(means)} starts on the board of 512 by 512 px; {failed} have a mean score below 0.5"
     )
     return el(
         "svg",
         el("title", f"Starts of {name}"),
-        el("desc", description),
+        el("desc", text),
         el("rect", class_="board", x=1, y=1, width=BOARD - 2, height=BOARD - 2, rx=6),
         el("polygon", class_="goal", points=goal),
         *marks,
@@ -170,24 +165,15 @@ def by_bins(grid: Crossed, places: NDArray[np.float64], edges: Sequence[float]) 
     return found
 
 
-def success_by(
-    title: str,
-    axis: Axis,
-    edges: Sequence[float],
-    curves: Sequence[tuple[str, int, Crossed, NDArray[np.float64]]],
-) -> Element:
-    """Return the success rate by bin for curves (name, style, grid, places)."""
+def _by_pose(
+    name: str, style: int, grid: Crossed, places: NDArray[np.float64], edges: Sequence[float]
+) -> Line:
+    """Return an arm's success rate by bin, drawn in the bins' middles."""
     middles = np.array([(a + b) / 2 for a, b in itertools.pairwise(edges)])
-    middles[-1] = min(middles[-1], (edges[-2] + axis.high) / 2)
-    drawn = []
-    for name, style, grid, places in curves:
-        value, low, high = arrays(by_bins(grid, places, edges))
-        known = np.isfinite(value)
-        drawn.append(
-            Line(name, style, middles[known], value[known], low[known], high[known], marks=True)
-        )
-    y = Axis("success rate", 0.0, 1.0, form=".0%", given=SHARE)
-    return lines(title, f"Success rate by {axis.title}, with 95 % intervals", axis, y, drawn)
+    middles[-1] = min(middles[-1], (edges[-2] + 280.0) / 2)  # the last distances are off the axis
+    found = arrays(by_bins(grid, places, edges))
+    known = np.isfinite(found[0])
+    return Line(name, style, middles[known], *(ends[known] for ends in found), marks=True)
 
 
 def improvement(arms: Sequence[Arm], styles: Styles) -> list[Node]:
@@ -200,27 +186,20 @@ def improvement(arms: Sequence[Arm], styles: Styles) -> list[Node]:
     found = {}
     for i, j in itertools.combinations(range(len(shown)), 2):
         a, b = intervals.common(grids[i], grids[j])
-        p = comparisons.probability_of_improvement(a.values, b.values)
-        found[i, j] = p
+        found[i, j] = p = comparisons.probability_of_improvement(a.values, b.values)
         found[j, i] = Estimate(1 - p.value, 1 - p.high, 1 - p.low, p.n)
-    head = [el("th", "P(row > column)", scope="col")]
-    head += [el("th", short(arm.arm, 40), scope="col") for arm in shown]
-    rows = [
-        el(
-            "tr",
-            el("th", short(arm.arm, 32), scope="row"),
-            *(_probability(found.get((i, j))) for j in range(len(shown))),
-        )
-        for i, arm in enumerate(shown)
-    ]
-    table = el("table", el("thead", el("tr", *head)), el("tbody", *rows), class_="heat")
+    heads = [head("P(row > column)"), *(head(short(arm.arm, 40)) for arm in shown)]
+    rows = []
+    for i, arm in enumerate(shown):
+        cells = (_probability(found.get((i, j))) for j in range(len(shown)))
+        rows.append(el("tr", el("th", short(arm.arm, 32), scope="row"), *cells))
     n = count_range([p.n for p in found.values()])
     text = (
         "Probability that a training run of the row scores higher than one of the column on the "
         f"same start, ties count half, with 95 % intervals; n = {n} {kind} starts."
     )
     title = "Probability of improvement"
-    return [el("h3", title), scrolling(table, title), note(text)]
+    return [el("h3", title), scrolling(table(heads, rows, class_="heat"), title), note(text)]
 
 
 def _probability(found: Estimate | None) -> Element:

@@ -7,7 +7,6 @@ same.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,30 +33,9 @@ MAX_GROUPS = 3  # trials that are drawn unless some are named
 SIZE, ENERGY_SIZE = 192, 352  # px
 MAX_FRAMES, MAX_ENERGY_FRAMES = 60, 75  # of an episode
 LABELS = ("best", "median", "worst")
+# An animation is kept as long as these are the same.
+_IDENTITY = ("file", "trial", "label", "kind", "env_seed", "policy_hash", "version")
 Entry = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """An animation to make: of which trial and episode (its row), and of what kind."""
-
-    trial: Mapping[str, Any]
-    policy_hash: str
-    label: str
-    kind: str  # "episode" or "energy"
-    row: Mapping[str, Any]
-    starts: int
-
-    @property
-    def name(self) -> str:
-        """The file's name without its suffix."""
-        return f"{self.trial['trial']}-{self.label if self.kind == 'episode' else self.kind}"
-
-    def fits(self, entry: Mapping[str, Any]) -> bool:
-        """Whether an existing animation is this one."""
-        mine = (self.trial["trial"], self.label, self.kind, self.row["env_seed"], self.policy_hash)
-        keys = ("trial", "label", "kind", "env_seed", "policy_hash")
-        return entry.get("version") == VERSION and mine == tuple(entry.get(key) for key in keys)
 
 
 def make(
@@ -142,24 +120,43 @@ def _of_trial(
         return
     source = Source(checkpoint=best.resolve())
     policy = source.load()
-    seeds = {label: seed for seed, label in choose_episodes(rows, 0).items()}
-    of_seed = {row["env_seed"]: row for row in rows.to_pylist()}
-    wanted = [
-        _Wanted(trial, policy_hash, label, "episode", of_seed[seeds[label]], rows.num_rows)
-        for label in LABELS
-        if label in seeds
-    ]
+    labels = choose_episodes(rows, 0)
+    of_label = {
+        labels[row["env_seed"]]: row for row in rows.to_pylist() if row["env_seed"] in labels
+    }
+    wanted = [(label, "episode") for label in LABELS if label in of_label]
     if isinstance(policy, IBCPolicy) and wanted:
-        first = wanted[0]
-        wanted.append(_Wanted(trial, policy_hash, first.label, "energy", first.row, rows.num_rows))
+        wanted.append((wanted[0][0], "energy"))
     steps: dict[int, list[Step]] = {}
-    for each in wanted:
-        kept = next((entry for entry in before if each.fits(entry)), None)
-        if kept is None and not steps:
-            task = Task(source, tuple(sorted(of_seed)))
-            ((_, outcome),) = pool.run([task], [each.row["env_seed"] for each in wanted])
-            steps = outcome.steps
-        yield kept or _draw(each, policy, steps[each.row["env_seed"]], sweep_dir / FOLDER)
+    for label, kind in wanted:
+        row = of_label[label]
+        arm = trial.get("arm") or trial["trial"]
+        what = "energy over the board in the" if kind == "energy" else "the"
+        seed, coverage = row["env_seed"], row["max_coverage"]
+        entry = {
+            "file": f"{trial['trial']}-{label if kind == 'episode' else kind}.webp",
+            "kind": kind,
+            "trial": trial["trial"],
+            "arm": arm,
+            "label": label,
+            "env_seed": seed,
+            "score": row["score"],
+            "max_coverage": coverage,
+            "caption": f"{arm}: {what} {label} of {rows.num_rows} episodes, start {seed}, "
+            f"maximum coverage {coverage:.0%}",
+            "policy_hash": policy_hash,
+            "version": VERSION,
+        }
+        same = (old for old in before if all(old.get(key) == entry[key] for key in _IDENTITY))
+        kept = next(same, None)
+        if kept is None:
+            if not steps:
+                task = Task(source, tuple(sorted(rows["env_seed"].to_pylist())))
+                ((_, outcome),) = pool.run([task], list(labels))
+                steps = outcome.steps
+            title = f"seed {seed}, {label} of {rows.num_rows}"
+            _draw(entry, policy, steps[seed], title, sweep_dir / FOLDER)
+        yield kept or entry
 
 
 def _block(folder: Path, policy_hash: str) -> pa.Table:
@@ -167,8 +164,7 @@ def _block(folder: Path, policy_hash: str) -> pa.Table:
     parts = [table_schemas.SCHEMAS["episodes"].empty_table()]
     for path in sorted(folder.glob("*.parquet")):
         # A truncated file is set aside when the tables are read.
-        found = files.read_or(None, table_schemas.read_file, path, "episodes")
-        parts += [] if found is None else [found]
+        parts.append(files.read_or(parts[0], table_schemas.read_file, path, "episodes"))
     rows = pa.concat_tables(parts)
     protocol = Protocol()
     same = pc.and_(
@@ -184,32 +180,12 @@ def _block(folder: Path, policy_hash: str) -> pa.Table:
     return parts[0]
 
 
-def _draw(wanted: _Wanted, policy: object, steps: Sequence[Step], folder: Path) -> Entry:
-    """Draw one animation and return its entry."""
-    energy = wanted.kind == "energy"
+def _draw(entry: Entry, policy: object, steps: Sequence[Step], title: str, folder: Path) -> None:
+    """Draw one animation and note its size in the entry."""
+    energy = entry["kind"] == "energy"
     size, most = (ENERGY_SIZE, MAX_ENERGY_FRAMES) if energy else (SIZE, MAX_FRAMES)
     every = max(1, -(-len(steps) // most))
-    seed = wanted.row["env_seed"]
-    title = f"seed {seed}, {wanted.label} of {wanted.starts}"
-    frames = list(overlay.frames(policy if energy else None, seed, steps, title, size, every))
-    path = folder / f"{wanted.name}.webp"
-    write_animation(path, frames, every=every, most_bytes=MAX_BYTES)
-    reached = max(step.coverage for step in steps)
-    arm = wanted.trial.get("arm") or wanted.trial["trial"]
-    what = "energy over the board in the" if energy else "the"
-    return {
-        "file": path.name,
-        "kind": wanted.kind,
-        "trial": wanted.trial["trial"],
-        "arm": arm,
-        "label": wanted.label,
-        "env_seed": seed,
-        "score": wanted.row["score"],
-        "max_coverage": wanted.row["max_coverage"],
-        "width": frames[0].shape[1],
-        "height": frames[0].shape[0],
-        "caption": f"{arm}: {what} {wanted.label} of {wanted.starts} episodes, start {seed}, "
-        f"maximum coverage {reached:.0%}",
-        "policy_hash": wanted.policy_hash,
-        "version": VERSION,
-    }
+    shown = policy if energy else None
+    frames = list(overlay.frames(shown, entry["env_seed"], steps, title, size, every))
+    write_animation(folder / entry["file"], frames, every=every, most_bytes=MAX_BYTES)
+    entry["height"], entry["width"], _ = frames[0].shape

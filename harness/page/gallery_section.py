@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from harness.core import files
 from harness.page.elements import Element, Node, el, note, short
@@ -22,7 +22,7 @@ MAX_TOTAL_BYTES = 2_400_000
 MAX_SIDE = 1600  # px
 MAX_ENTRIES = 1000
 KINDS = {"episode": "Best and worst", "energy": "Energy over the board"}
-_MAGIC = ((b"\x89PNG\r\n\x1a\n", "png"), (b"GIF87a", "gif"), (b"GIF89a", "gif"))
+FORMATS = ("PNG", "GIF", "WEBP")  # only their decoders may read the untrusted bytes
 
 
 @dataclass(frozen=True)
@@ -82,15 +82,14 @@ def _is_number(value: object) -> bool:
 
 def read(folder: Path) -> tuple[list[Picture], list[str]]:
     """Return the pictures to show, and why others are not shown."""
-    index = folder / "pictures" / "index.json"
     try:
-        content = files.read_json(index)
+        content = files.read_json(folder / "pictures" / "index.json")
     except FileNotFoundError:
         return [], []
     except (OSError, ValueError):
-        return [], ["pictures/index.json cannot be read"]
+        content = None
     if not isinstance(content, list):
-        return [], ["pictures/index.json is not a list"]
+        return [], ["pictures/index.json is not a list of pictures"]
     found: list[Picture] = []
     refused: list[str] = []
     total = too_many = 0
@@ -116,11 +115,10 @@ def read(folder: Path) -> tuple[list[Picture], list[str]]:
 
 def _load(pictures: Path, entry: Mapping[str, Any]) -> tuple[Picture, int]:
     """Return an entry's picture and its bytes' number; ValueError for one not to be shown."""
-    name = entry["file"]
-    shown = repr(short(name, 60))
+    shown = repr(short(entry["file"], 60))
     root = pictures.resolve()
     try:
-        path = (root / name).resolve()
+        path = (root / entry["file"]).resolve()
         if root not in path.parents:
             raise ValueError(f"{shown} lies outside the folder of pictures")
         if not path.is_file():
@@ -131,36 +129,20 @@ def _load(pictures: Path, entry: Mapping[str, Any]) -> tuple[Picture, int]:
         content = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{shown} cannot be read ({error.strerror})") from error
-    kind = kind_of(content)
-    if kind is None:
-        raise ValueError(f"{shown} is not a PNG, GIF or WebP")
+    still = io.BytesIO()
     try:
-        # Only the decoder of this format may read the untrusted bytes.
-        with Image.open(io.BytesIO(content), formats=[kind.upper()]) as opened:
-            width, height = opened.size
-            if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
+        with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
+            kind, (width, height) = str(opened.format).lower(), opened.size
+            if max(width, height) > MAX_SIDE:
                 raise ValueError(f"{shown} has {width} x {height} px, more than {MAX_SIDE} a side")
-            still = _still(opened) if getattr(opened, "n_frames", 1) > 1 else None
-    except (UnidentifiedImageError, OSError, SyntaxError, EOFError) as error:
-        raise ValueError(f"{shown} is not a whole picture") from error
-    first = _source(still, "webp") if still else None
+            if getattr(opened, "n_frames", 1) > 1:
+                opened.seek(0)
+                opened.convert("RGB").save(still, "WEBP", quality=80)
+    except (OSError, SyntaxError, EOFError) as error:
+        raise ValueError(f"{shown} is not a whole PNG, GIF or WebP") from error
+    first = _source(still.getvalue(), "webp") if still.getvalue() else None
     picture = Picture(_source(content, kind), first, width, height, entry)
-    return picture, len(content) + len(still or b"")
-
-
-def kind_of(content: bytes) -> str | None:
-    """Return "png", "gif" or "webp" by the first bytes, None for anything else."""
-    for magic, kind in _MAGIC:
-        if content.startswith(magic):
-            return kind
-    return "webp" if content[:4] == b"RIFF" and content[8:12] == b"WEBP" else None
-
-
-def _still(picture: Image.Image) -> bytes:
-    picture.seek(0)
-    kept = io.BytesIO()
-    picture.convert("RGB").save(kept, "WEBP", quality=80)
-    return kept.getvalue()
+    return picture, len(content) + len(still.getvalue())
 
 
 def _source(content: bytes, kind: str) -> str:

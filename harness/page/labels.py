@@ -30,7 +30,7 @@ def inline(found: Estimate, *, percent: bool = False) -> str:
 
 def chip(word: str, text: str = "", title: str = "") -> Element:
     """Return a verdict with a sign, so that it does not depend on colour alone."""
-    kind, sign = VERDICTS.get(word, ("nothing", "·"))
+    kind, sign = VERDICTS[word]
     return el("span", f"{sign} {text or word}", class_=f"chip {kind}", title=title or None)
 
 

@@ -1,6 +1,6 @@
 """A question's figures of training and success: learning curves, score distributions."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from harness.analysis.sweep_results import Arm
 from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
 from harness.page.elements import Element, Node, el, short
 from harness.page.labels import plural
-from harness.page.page_data import PageData
+from harness.page.page_data import VALIDATION, PageData
 from harness.page.svg_plots import SHARE, Axis, Line, figure, fitted, group, lines
 from harness.stats import intervals
 from harness.stats.intervals import Estimate
@@ -16,11 +16,12 @@ from harness.stats.intervals import Estimate
 SCORES = np.arange(0.0, 1.0, 0.025)
 COVERAGES = np.round(np.arange(0.80, 0.9501, 0.01), 2)
 Styles = dict[int, int]  # the style of each drawn arm, by its index
-# Title, columns (the first that was logged is drawn), y axis, logarithmic.
+# Title, columns with units (the first that was logged is drawn), logarithmic.
 _LOSSES = (
     ("Training loss", (("train_loss_ratio", "loss / ln(N+1)"), ("train_loss", "loss")), True),
     ("Validation loss", (("val_loss_ratio", "loss / ln(N+1)"), ("val_loss", "loss")), True),
     ("Validation action error", (("val_action_error_px", "px"),), False),
+    ("Validation score", ((VALIDATION, "score"),), False),
 )
 
 
@@ -45,12 +46,6 @@ def training(data: PageData, arms: Sequence[Arm], styles: Styles) -> list[Node]:
             if drawn:
                 found.append(_by_step(title, unit, drawn, log=log))
                 break
-    drawn = _validation(data, arms, styles)
-    if drawn:
-        x = fitted("optimizer steps", _joined(line.x for line in drawn))
-        description = "Mean validation score by step, with min and max over training seeds"
-        picture = lines("Validation score by step", description, x, _share_axis("score"), drawn)
-        found.append(figure("Validation score", picture, "by step"))
     if not found:
         return []
     text = "Lines are means over training seeds, bands their minimum and maximum."
@@ -61,42 +56,27 @@ def _share_axis(title: str, form: str = "g") -> Axis:
     return Axis(title, 0.0, 1.0, form=form, given=SHARE)
 
 
-def _curves(data: PageData, arms: Sequence[Arm], styles: Styles, name: str) -> list[Line]:
-    drawn = []
+def _curves(data: PageData, arms: Sequence[Arm], styles: Styles, column: str) -> list[Line]:
+    drawn, scores = [], column == VALIDATION
     for index, style in styles.items():
-        band = data.curve(arms[index].config_hash, name)
-        if band is not None:
-            label = f"{arms[index].arm}, {plural(band.seeds, 'seed')}"
-            drawn.append(Line(label, style, band.steps, band.mean, band.low, band.high))
+        band = data.curve(arms[index].config_hash, column)
+        if band is None or (scores and len(band.steps) < 2):
+            continue
+        seeds, values = len(band.values), band.values
+        ends = (values.min(0), values.max(0)) if seeds > 1 else (None, None)
+        label = f"{arms[index].arm}, {plural(seeds, 'seed')}"
+        drawn.append(Line(label, style, band.steps, values.mean(0), *ends, marks=scores))
     return drawn
 
 
 def _by_step(title: str, unit: str, drawn: Sequence[Line], *, log: bool) -> Element:
-    values = _joined(
-        part for line in drawn for part in (line.y, line.low, line.high) if part is not None
+    values = np.concatenate(
+        [part for line in drawn for part in (line.y, line.low, line.high) if part is not None]
     )
-    log = log and bool((values[np.isfinite(values)] > 0).all())
-    y = fitted(unit, values, log=log)
-    x = fitted("optimizer steps", _joined(line.x for line in drawn))
+    y = _share_axis(unit) if unit == "score" else fitted(unit, values, log=log)
+    x = fitted("optimizer steps", np.concatenate([line.x for line in drawn]))
     scale = ", logarithmic" if y.log else ""
     return figure(title, lines(title, f"{title} by optimizer step", x, y, drawn), f"{unit}{scale}")
-
-
-def _joined(parts: Iterable[np.ndarray]) -> np.ndarray:
-    return np.concatenate([np.asarray(part, np.float64) for part in parts])
-
-
-def _validation(data: PageData, arms: Sequence[Arm], styles: Styles) -> list[Line]:
-    drawn = []
-    for index, style in styles.items():
-        found = data.validation_scores(arms[index].config_hash)
-        if len(found) < 2:
-            continue
-        values = list(found.values())
-        mean, low, high = (np.array([f(v) for v in values]) for f in (np.mean, np.min, np.max))
-        steps = np.array(list(found), np.float64)
-        drawn.append(Line(arms[index].arm, style, steps, mean, low, high, marks=True))
-    return drawn
 
 
 def success(arms: Sequence[Arm], styles: Styles) -> list[Node]:
@@ -107,37 +87,27 @@ def success(arms: Sequence[Arm], styles: Styles) -> list[Node]:
     seeds, name = common_starts(arms, styles)
     for index, style in styles.items():
         arm = arms[index]
-        coverage = arm.group.grid("max_coverage", seeds).values
-        if not coverage.size:
-            continue
-        counts.append(coverage.size)
-        rates = [intervals.share_interval((coverage > t) * 1.0) for t in COVERAGES]
-        by_threshold.append(Line(arm.arm, style, COVERAGES, *arrays(rates)))
-        score = arm.group.grid("score", seeds).values
-        above = [intervals.share_interval((score > t) * 1.0) for t in SCORES]
-        profiles.append(Line(arm.arm, style, SCORES, *arrays(above)))
+        for column, limits, drawn in (
+            ("max_coverage", COVERAGES, by_threshold),
+            ("score", SCORES, profiles),
+        ):
+            values = arm.group.grid(column, seeds).values
+            if values.size:
+                shares = [intervals.share_interval((values > t) * 1.0) for t in limits]
+                drawn.append(Line(arm.arm, style, limits, *arrays(shares)))
+                counts.append(values.size)
     if not by_threshold:
         return []
     rate = _share_axis("success rate", ".0%")
     covered = Axis("coverage that counts as success", 0.80, 0.95, given=(0.80, 0.85, 0.90, 0.95))
-    pictures = [
-        figure(
-            "Success by threshold",
-            lines("Success by threshold", "Success rate by threshold", covered, rate, by_threshold),
-            "success rate: share of episodes whose maximum coverage exceeds the threshold",
-        ),
-        figure(
-            "Distribution of scores",
-            lines(
-                "Share of episodes above a score",
-                "Performance profile",
-                _share_axis("score τ"),
-                rate,
-                profiles,
-            ),
-            "share of episodes with a score above τ; higher is better",
-        ),
-    ]
+    title = "Success by threshold"
+    success = lines(title, "Success rate by threshold", covered, rate, by_threshold)
+    text = "success rate: share of episodes whose maximum coverage exceeds the threshold"
+    pictures = [figure(title, success, text)]
+    title, score = "Share of episodes above a score", _share_axis("score τ")
+    distribution = lines(title, "Performance profile", score, rate, profiles)
+    text = "share of episodes with a score above τ; higher is better"
+    pictures.append(figure("Distribution of scores", distribution, text))
     n = count_range(counts)
     text = f"Bands are pointwise 95 % intervals; n = {n} episodes per arm, {name} starts."
     return group("Success and scores", pictures, text, legend(arms, styles))

@@ -18,19 +18,18 @@ MAX_VALUES = 6
 def section(data: PageData) -> Element:
     """Return the provenance of a sweep as a list of terms and values."""
     plan, trials = data.sweep.plan, data.sweep.trials
-    dataset, planned = (
-        value if isinstance(value, Mapping) else {}
-        for value in (plan.get("dataset"), plan.get("provenance"))
-    )
+    dataset, planned = plan.get("dataset") or {}, plan.get("provenance") or {}
     revisions = {
         f"{row['git_revision']}{' with uncommitted changes' if row['git_dirty'] else ''}"
         for row in trials
         if row["git_revision"]
     }
     versions = [row["versions"] for row in trials if row["versions"]]
+    dirty = {row["git_dirty"] for row in trials} - {None} or {planned.get("git_dirty")} - {None}
+    state = "in some trials" if len(dirty) > 1 else "yes" if True in dirty else "none"
     found: list[tuple[str, list[str]]] = [
         ("code", _several(revisions or {planned.get("git_revision")})),
-        ("uncommitted changes", _dirty(trials, planned)),
+        ("uncommitted changes", [state] if dirty else []),
         ("data set", [f"{dataset.get('kind')}: {dataset.get('path')}"] if dataset else []),
         ("data set hash", _several({dataset.get("fingerprint")})),
         ("machine", _several({row["device"] for row in trials})),
@@ -57,16 +56,15 @@ def section(data: PageData) -> Element:
 
 def reproduce(plan: Mapping[str, Any], name: str) -> str | None:
     """Return the command that plans and runs the same sweep; None where the plan is missing."""
-    space = plan.get("space")
-    if not isinstance(space, str):
+    if not plan.get("space"):
         return None
-    words = ["python", "run_sweep.py", space]
+    words = ["python", "run_sweep.py", plan["space"]]
     if plan.get("budget"):
-        words += ["--budget", str(plan["budget"])]
+        words += ["--budget", plan["budget"]]
     words += ["--name", name]
-    data = plan.get("dataset")
-    if isinstance(data, Mapping) and data.get("kind") == "given":
-        words += ["--data", str(data.get("path"))]
+    data = plan.get("dataset") or {}
+    if data.get("kind") == "given":
+        words += ["--data", data["path"]]
     return shlex.join(words)
 
 
@@ -74,15 +72,6 @@ def _several(values: Iterable[object]) -> list[str]:
     found = sorted({str(value) for value in values if value})
     more = [f"and {len(found) - MAX_VALUES} more"] if len(found) > MAX_VALUES else []
     return [*found[:MAX_VALUES], *more]
-
-
-def _dirty(trials: list[dict[str, Any]], planned: Mapping[str, Any]) -> list[str]:
-    known = {row["git_dirty"] for row in trials if row["git_dirty"] is not None}
-    if not known and isinstance(planned.get("git_dirty"), bool):
-        known = {planned["git_dirty"]}
-    if not known:
-        return []
-    return ["in some trials" if len(known) > 1 else "yes" if known.pop() else "none"]
 
 
 def _versions(texts: list[str]) -> list[str]:
@@ -99,16 +88,18 @@ def _versions(texts: list[str]) -> list[str]:
 
 
 def _protocols(data: PageData) -> list[str]:
-    hashes: set[str] = set()
-    for group in {arm.config_hash: arm.group for arm in data.arms}.values():
-        hashes |= set(pc.unique(group.episodes["protocol_hash"]).to_pylist())
+    hashes = {
+        name
+        for arm in data.arms
+        for name in pc.unique(arm.group.episodes["protocol_hash"]).to_pylist()
+    }
     default = Protocol()
     return _several(
         f"{name}: {default.describe()}" if name == default.hash else name for name in hashes
     )
 
 
-def _date(seconds: object) -> str:
-    if not isinstance(seconds, int | float) or not 0 < seconds < 1e11:
+def _date(seconds: float | None) -> str:
+    if seconds is None or not 0 < seconds < 1e11:
         return ""
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))

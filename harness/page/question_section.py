@@ -3,11 +3,11 @@
 import math
 from collections.abc import Sequence
 
-from harness.analysis.sweep_results import Arm
+from harness.analysis.sweep_results import Arm, health
 from harness.analysis.verdicts import Answer, Verdict
 from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
 from harness.page import failure_figures, learning_figures
-from harness.page.elements import Element, Node, el, note, short
+from harness.page.elements import Element, Node, el, head, note, short
 from harness.page.labels import VERDICTS, chip, estimate, plural
 from harness.page.page_data import PageData
 from harness.page.svg_plots import SHARE, STYLES, Axis, interval, ruler
@@ -15,6 +15,7 @@ from harness.stats import comparisons
 
 SCORE = Axis("score", 0.0, 1.0, given=SHARE)
 MAX_ROWS = 200
+MAX_SCORES = 25_000  # of which interquartile means are computed: of more they would take minutes
 
 
 def section(data: PageData, arms: Sequence[Arm], answer: Answer | None, key: str) -> Element:
@@ -26,7 +27,7 @@ def section(data: PageData, arms: Sequence[Arm], answer: Answer | None, key: str
         el("h2", short(name, 120), title=name if len(name) > 120 else None),
         el("p", text, class_="asked") if text else None,
         el("p", answer.summary, class_="answer") if answer else None,
-        table(data, arms, answer, styles),
+        table(arms, answer, styles),
         *learning_figures.training(data, arms, styles),
         *learning_figures.success(arms, styles),
         *failure_figures.failures(arms, styles),
@@ -42,10 +43,9 @@ def drawn_arms(arms: Sequence[Arm], *, compared: bool) -> dict[int, int]:
     The baseline, then the highest scores; without scores the first ones.
     """
 
-    def rank(index: int) -> tuple[bool, bool, float, int]:
+    def rank(index: int) -> tuple[bool, float]:
         score = arms[index].select.value
-        unknown = math.isnan(score)
-        return compared and index != 0, unknown, 0.0 if unknown else -score, index
+        return compared and index != 0, math.inf if math.isnan(score) else -score
 
     order: dict[str, int] = {}  # the same config under two names is one curve
     for index in sorted(range(len(arms)), key=rank):
@@ -53,9 +53,7 @@ def drawn_arms(arms: Sequence[Arm], *, compared: bool) -> dict[int, int]:
     return {index: style for style, index in enumerate(list(order.values())[:STYLES])}
 
 
-def table(
-    data: PageData, arms: Sequence[Arm], answer: Answer | None, styles: dict[int, int]
-) -> Element:
+def table(arms: Sequence[Arm], answer: Answer | None, styles: dict[int, int]) -> Element:
     """Return a row for each arm: score and difference as intervals and as numbers."""
     verdicts = {verdict.arm: verdict for verdict in answer.verdicts} if answer else {}
     differences = _difference_axis(list(verdicts.values()))
@@ -64,24 +62,22 @@ def table(
         arm.group.grid("score", REPORT_SEEDS if arm.tested else SELECT_SEEDS).values
         for arm in shown
     ]
-    iqm = data.has_time_for(sum(grid.size for grid in scores))
-    heads = [el("th", "arm", scope="col"), _plot_head("score", SCORE), _head("mean score")]
+    iqm = sum(grid.size for grid in scores) <= MAX_SCORES
+    heads = [head("arm"), _plot_head("score", SCORE), head("mean score", "number")]
     if answer:
         heads.append(_plot_head(f"vs “{short(arms[0].arm, 24)}”", differences))
-        heads.append(_head("paired difference"))
-    heads.append(_head("success"))
-    if iqm:
-        heads.append(_head("IQM"))
+        heads.append(head("paired difference", "number"))
+    heads += [head(name, "number") for name in ("success", *(["IQM"] if iqm else []))]
     rows = []
     for index, (arm, grid) in enumerate(zip(shown, scores, strict=True)):
         cells = _score_cells(arm, f"s{styles.get(index, 'x')}")
         if answer:
-            cells += _difference_cells(arm, verdicts.get(arm.arm), answer, differences)
+            cells += _difference_cells(arm, verdicts.get(arm.arm), arms[0], differences)
         cells.append(_cell("success", estimate(arm.scores(reported=arm.tested)[1], percent=True)))
         if iqm:
             found = comparisons.interquartile_mean(grid) if grid.size else None
             cells.append(_cell("IQM", estimate(found)))
-        first = answer is not None and arm is answer.arms[0]
+        first = answer is not None and index == 0
         rows.append(el("tr", *cells, role="row", class_="first" if first else None))
     grid_table = el(
         "table",
@@ -94,10 +90,6 @@ def table(
     if len(arms) > MAX_ROWS:
         text += f" {len(arms) - MAX_ROWS:,} more arms are not shown."
     return el("div", grid_table, note(text), class_="card")
-
-
-def _head(text: str) -> Element:
-    return el("th", text, scope="col", class_="number")
 
 
 def _plot_head(text: str, axis: Axis) -> Element:
@@ -115,10 +107,10 @@ def _difference_axis(found: Sequence[Verdict]) -> Axis:
 
 def _score_cells(arm: Arm, swatch: str) -> list[Element]:
     kind = "select" if arm.tested else "main"
-    marks = [(arm.select.value, arm.select.low, arm.select.high, kind)]
+    marks = [(arm.select, kind)]
     numbers = [el("div", *estimate(arm.select), class_="second" if arm.tested else None)]
     if arm.tested:
-        marks.insert(0, (arm.report.value, arm.report.low, arm.report.high, "main"))
+        marks.insert(0, (arm.report, "main"))
         numbers.insert(0, el("div", *estimate(arm.report)))
     return [
         el("th", *_name(arm, swatch), scope="row", role="rowheader", class_="arm"),
@@ -137,7 +129,7 @@ def _name(arm: Arm, swatch: str) -> list[Node]:
     if arm.select.n:
         text += f"; {arm.select.n} validation starts"
         text += f", {arm.report.n:,} test starts" if arm.tested else ""
-    issues = str(arm.as_row()["health"])
+    issues = health(group.trials)
     failed = sum(trial["status"] == "failed" for trial in group.trials)
     name: list[Node] = [
         el("span", "", class_=f"swatch {swatch}"),
@@ -151,20 +143,15 @@ def _name(arm: Arm, swatch: str) -> list[Node]:
     return name
 
 
-def _difference_cells(
-    arm: Arm, verdict: Verdict | None, answer: Answer, axis: Axis
-) -> list[Element]:
+def _difference_cells(arm: Arm, verdict: Verdict | None, first: Arm, axis: Axis) -> list[Element]:
     if verdict is None:
-        first = answer.arms[0]
         text = "baseline" if arm is first else f"same as “{short(first.arm, 24)}”"
         empty = el("td", "", class_="strip-cell empty", role="cell")
         return [empty, _cell("difference", [el("small", text)])]
-    kind = VERDICTS.get(verdict.word, ("nothing", ""))[0]
-    score = verdict.score
-    strip = interval(axis, [(score.value, score.low, score.high, kind)], zero=True)
+    strip = interval(axis, [(verdict.score, VERDICTS[verdict.word][0])], zero=True)
     content: list[Node] = [chip(verdict.word, title=verdict.text)]
-    if not math.isnan(score.value):
-        content.insert(0, el("div", *estimate(score, sign="+")))
+    if not math.isnan(verdict.score.value):
+        content.insert(0, el("div", *estimate(verdict.score, sign="+")))
         content.append(el("small", f"n = {verdict.n:,}, {plural(verdict.train_seeds, 'seed')}"))
     return [el("td", strip, class_="strip-cell", role="cell"), _cell("difference", content)]
 

@@ -1,7 +1,7 @@
 """A search's part of the page: its best trials, importance of settings, score by setting."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,7 +13,6 @@ from harness.page.labels import inline, plural
 from harness.page.page_data import PageData
 from harness.page.svg_plots import SHARE, Axis, figure, fitted, group, interval, scatter
 from harness.page.trials_section import differing
-from harness.stats.intervals import Estimate
 
 MAX_POINTS = 400
 MAX_SETTINGS = 12
@@ -33,7 +32,7 @@ def section(data: PageData, arms: Sequence[Arm], key: str) -> Element:
         "section",
         el("h2", short(arms[0].question, 120)),
         el("p", text, class_="answer"),
-        question_section.table(data, best, None, {}),
+        question_section.table(best, None, {}),
         *_importances(data),
         *_settings(known),
         id=key,
@@ -42,24 +41,22 @@ def section(data: PageData, arms: Sequence[Arm], key: str) -> Element:
 
 
 def _importances(data: PageData) -> list[Node]:
-    if not isinstance(data.search.get("axes"), Mapping):
-        return []  # a plan of an earlier version, without axes
-    found = importances(data.folder)
-    if not found.note:
+    found, text = importances(data.folder)
+    if not text:
         return []
     axis = Axis("importance", 0.0, 1.0, form=".0%", given=SHARE)
     rows = [
         el(
             "tr",
-            el("th", short(row.key), scope="row"),
-            el("td", interval(axis, [(row.value, row.low, row.high, "main")]), class_="strip-cell"),
-            el("td", inline(Estimate(row.value, row.low, row.high, row.n), percent=True)),
+            el("th", short(key), scope="row"),
+            el("td", interval(axis, [(share, "main")]), class_="strip-cell"),
+            el("td", inline(share, percent=True)),
         )
-        for row in found.rows[:MAX_SETTINGS]
+        for key, share in list(found.items())[:MAX_SETTINGS]
     ]
     table = el("table", el("tbody", *rows), class_="importance")
     card = [el("div", table, class_="card")] if rows else []
-    return [el("h3", "Importance of settings"), *card, note(found.note)]
+    return [el("h3", "Importance of settings"), *card, note(text)]
 
 
 def _settings(arms: Sequence[Arm]) -> list[Node]:
@@ -71,13 +68,7 @@ def _settings(arms: Sequence[Arm]) -> list[Node]:
         title = name.removeprefix("policy.")
         x, placed = _placed(short(title, 40), name, arms)
         points = [
-            (
-                value,
-                arm.select.value,
-                arm.select.low,
-                arm.select.high,
-                f"{short(arm.arm, 40)}: {inline(arm.select)}",
-            )
+            (value, arm.select, f"{short(arm.arm, 40)}: {inline(arm.select)}")
             for value, arm in placed[:MAX_POINTS]
         ]
         described = f"Validation score of {len(points)} trials by {title}, 95 % intervals"

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.page.elements import Element, Node, el, note, short
+from harness.stats.intervals import Estimate
 
 MAX_POINTS = 160  # of a curve
 SHARE = (0.0, 0.25, 0.5, 0.75, 1.0)  # ticks from 0 to 1
@@ -184,10 +185,6 @@ def lines(title: str, description: str, x: Axis, y: Axis, curves: Sequence[Line]
 
 def _points(x: Axis, y: Axis, xs: NDArray[np.float64], ys: NDArray[np.float64]) -> list[str]:
     finite = np.isfinite(xs) & np.isfinite(ys)
-    if x.log:
-        finite &= xs > 0
-    if y.log:
-        finite &= ys > 0
     spots = (place(x, y, a, b) for a, b in zip(xs[finite], ys[finite], strict=True))
     return [f"{_r(a)},{_r(b)}" for a, b in spots]
 
@@ -197,23 +194,21 @@ def scatter(
     description: str,
     x: Axis,
     y: Axis,
-    points: Sequence[tuple[float, float, float, float, str]],
+    points: Sequence[tuple[float, Estimate, str]],
 ) -> Element:
-    """Return a plot of points (x, y, low, high, tooltip) with intervals, NaN for no interval."""
+    """Return a plot of points (x, y, tooltip) with y's intervals where there are some."""
     marks: list[Node] = []
-    for at_x, at_y, low, high, hint in points:
-        cx, cy = place(x, y, at_x, at_y)
-        if np.isfinite(low) and np.isfinite(high):
-            y1, y2 = (_r(place(x, y, at_x, end)[1]) for end in (low, high))
+    for at_x, at_y, hint in points:
+        cx, cy = place(x, y, at_x, at_y.value)
+        if not math.isnan(at_y.low):
+            y1, y2 = (_r(place(x, y, at_x, end)[1]) for end in (at_y.low, at_y.high))
             marks.append(el("line", class_="whisker", x1=_r(cx), x2=_r(cx), y1=y1, y2=y2))
         marks.append(el("circle", el("title", hint), class_="point", cx=_r(cx), cy=_r(cy), r=3.5))
     return chart(title, description, x, y, marks)
 
 
-def interval(
-    axis: Axis, marks: Sequence[tuple[float, float, float, str]], zero: bool = False
-) -> Element:
-    """Return intervals (value, low, high, class) below each other, as wide as their table cell.
+def interval(axis: Axis, marks: Sequence[tuple[Estimate, str]], zero: bool = False) -> Element:
+    """Return estimates, each with its CSS class, below each other, as wide as their table cell.
 
     Positions are percentages, so the plot grows with the cell and dots stay round. Hidden from
     screen readers: the numbers are in the next cell as text.
@@ -226,14 +221,14 @@ def interval(
     if zero:
         at = _percent(axis, 0.0)
         body.append(el("line", class_="zero", x1=at, x2=at, y1=0, y2="100%"))
-    for number, (value, low, high, kind) in enumerate(marks):
-        if not np.isfinite(value):
+    for number, (found, kind) in enumerate(marks):
+        if math.isnan(found.value):
             continue
         y = STRIP // 2 + STRIP * number
-        if np.isfinite(low) and np.isfinite(high):
-            x1, x2 = _percent(axis, low), _percent(axis, high)
+        if not math.isnan(found.low):
+            x1, x2 = _percent(axis, found.low), _percent(axis, found.high)
             body.append(el("line", class_=f"whisker {kind}", x1=x1, x2=x2, y1=y, y2=y))
-        cx = _percent(axis, value)
+        cx = _percent(axis, found.value)
         body.append(el("circle", class_=f"point {kind}", cx=cx, cy=y, r=4.5))
     return el("svg", *body, class_="strip", width="100%", height=height, aria_hidden="true")
 
@@ -241,16 +236,14 @@ def interval(
 def ruler(axis: Axis) -> Element:
     """Return an axis's tick labels for the head of a column of `interval` plots."""
     ticks = axis.ticks
+    if len(ticks) > 3 and len(ticks) % 2:
+        ticks = ticks[::2]  # both ends and the middle included
     body: list[Node] = []
-    for number, tick in enumerate(ticks):
+    for tick in ticks:
         at = axis.share(tick)
         anchor = "start" if at < 0.02 else "end" if at > 0.98 else "middle"
-        if len(ticks) > 3 and number % 2 and len(ticks) % 2:
-            continue  # label every other tick
-        text = axis.label(tick)
-        body.append(
-            el("text", text, class_="small", x=f"{at * 100:.2f}%", y=11, text_anchor=anchor)
-        )
+        text, x = axis.label(tick), _percent(axis, tick)
+        body.append(el("text", text, class_="small", x=x, y=11, text_anchor=anchor))
     return el("svg", *body, class_="strip", width="100%", height=14, aria_hidden="true")
 
 
@@ -266,10 +259,9 @@ def _r(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-def figure(title: str, picture: Node, note: str = "") -> Element:
+def figure(title: str, picture: Node, text: str) -> Element:
     """Return a picture with its title and how to read it."""
-    caption = [el("strong", title), *([el("span", note)] if note else [])]
-    return el("figure", el("figcaption", *caption), picture)
+    return el("figure", el("figcaption", el("strong", title), el("span", text)), picture)
 
 
 def group(title: str, figures: Sequence[Node], text: str, *keys: Node) -> list[Node]:

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 
 from harness.analysis.sweep_results import arm_name, of_row
-from harness.core import files, paths
+from harness.core import paths
+from harness.core.errors import UserError
 from harness.core.text import duration, one_line
-from harness.page.elements import Element, Node, el, note, scrolling, short
+from harness.page.elements import Element, Node, el, head, note, scrolling, short, table
 from harness.page.labels import estimate, plural, state
 from harness.page.page_data import PageData
 from harness.page.svg_plots import compact
 from harness.stats.intervals import Estimate
-from harness.storage import table_schemas
+from harness.storage import json_schemas, table_schemas
 
 Trial = Mapping[str, Any]
 MAX_ROWS = 1000
@@ -30,10 +31,10 @@ def section(data: PageData) -> Element:
     tested = any(row["report_score"] is not None for row in rows)
     numbers = ["validation", *(["test", "test success"] if tested else []), "step", "time"]
     heads = [
-        *(_head(name) for name in ("trial", "arm", "seed", "status")),
-        *(_head(name, "number") for name in numbers),
-        _head("health"),
-        *(_head(name.removeprefix("policy."), "setting") for name in shown),
+        *(head(name) for name in ("trial", "arm", "seed", "status")),
+        *(head(name, "number") for name in numbers),
+        head("health"),
+        *(head(name.removeprefix("policy."), "setting") for name in shown),
     ]
     body = [el("tr", *_cells(row, shown, tested=tested)) for row in rows[:MAX_ROWS]]
     notes = [
@@ -47,14 +48,8 @@ def section(data: PageData) -> Element:
         )
     if len(settings) > len(shown):
         notes.append(f"{len(settings) - len(shown)} more settings differ and are not shown.")
-    table = el(
-        "table",
-        el("caption", "All trials", class_="unseen"),
-        el("thead", el("tr", *heads)),
-        el("tbody", *body),
-        class_="trials",
-        id="trial-table",
-    )
+    caption = el("caption", "All trials", class_="unseen")
+    grid = table(heads, body, caption, class_="trials", id="trial-table")
     return el(
         "section",
         el("h2", "Trials"),
@@ -65,7 +60,7 @@ def section(data: PageData) -> Element:
             el("span", plural(len(body), "trial"), id="count", role="status", aria_live="polite"),
             class_="tools scripted",
         ),
-        scrolling(table, "Table of trials"),
+        scrolling(grid, "Table of trials"),
         note(" ".join(notes)),
         id="trials",
     )
@@ -78,38 +73,30 @@ def _rank(row: Trial) -> tuple[float, str]:
 
 def differing(rows: Sequence[Trial]) -> list[str]:
     """Return the settings that are not the same in all trials, in the config's order."""
-    if not rows:
-        return []
     fixed = set(table_schemas.SCHEMAS["trials"].names)
-    return [
-        name for name in rows[0] if name not in fixed and len({row.get(name) for row in rows}) > 1
-    ]
-
-
-def _head(name: str, kind: str | None = None) -> Element:
-    return el("th", name, scope="col", class_=kind)
+    names = [name for name in (rows[0] if rows else ()) if name not in fixed]
+    return [name for name in names if len({row.get(name) for row in rows}) > 1]
 
 
 def _cells(row: Trial, settings: Sequence[str], *, tested: bool) -> list[Element]:
-    test = [_score(of_row(row, "report_score"))]
-    test.append(_score(of_row(row, "report_success_rate"), percent=True))
-    seconds, step = row["train_seconds"], row["step"]
-    error = row["error"] if row["status"] == "failed" else None
-    issues = row["health"] or ""
-    return [
-        el("th", short(str(row["trial"]), 30), scope="row", class_="mono"),
+    cells = [
+        el("th", short(row["trial"], 30), scope="row", class_="mono"),
         _text(arm_name(row) or "–"),
         _number(row["train_seed"], row["train_seed"]),
-        el("td", state(str(row["status"]))),
+        el("td", state(row["status"])),
         _score(of_row(row, "select_score")),
-        *(test if tested else []),
-        _number(step, "" if step is None else f"{step:,}"),
-        _number(seconds, "" if seconds is None else duration(seconds)),
-        _text(one_line(error), "failed")
-        if error
-        else _text(issues, "" if issues == "ok" else "issue"),
-        *(_setting(row.get(name)) for name in settings),
     ]
+    if tested:
+        cells.append(_score(of_row(row, "report_score")))
+        cells.append(_score(of_row(row, "report_success_rate"), percent=True))
+    seconds, step = row["train_seconds"], row["step"]
+    cells.append(_number(step, "" if step is None else f"{step:,}"))
+    cells.append(_number(seconds, "" if seconds is None else duration(seconds)))
+    if row["status"] == "failed" and row["error"]:
+        cells.append(_text(one_line(row["error"]), "failed"))
+    else:
+        cells.append(_text(row["health"] or "", "" if row["health"] == "ok" else "issue"))
+    return [*cells, *(_setting(row.get(name)) for name in settings)]
 
 
 def _score(found: Estimate, *, percent: bool = False) -> Element:
@@ -143,9 +130,9 @@ def health(data: PageData) -> Element:
     examined = [row for row in data.sweep.trials if row["health"] is not None]
     issues: dict[str, list[Trial]] = defaultdict(list)
     for row in examined:
-        for name in str(row["health"]).split(", "):
-            if name != "ok":
-                issues[name].append(row)
+        for name in row["health"].split(", "):
+            issues[name].append(row)
+    issues.pop("ok", None)
     body: list[Node] = [el("h2", "Health")]
     known = plural(len(examined), "examined trial")
     if issues:
@@ -157,15 +144,11 @@ def health(data: PageData) -> Element:
         body.append(el("p", text))
     failed = [row for row in data.sweep.trials if row["status"] == "failed"]
     if failed:
-        lines = [
-            el(
-                "li",
-                el("span", short(arm_name(row) or str(row["trial"]), 80)),
-                ": ",
-                el("span", short(one_line(row["error"] or "unknown error"), 300)),
-            )
-            for row in failed[:MAX_ERRORS]
-        ]
+        lines = []
+        for row in failed[:MAX_ERRORS]:
+            name = el("span", short(arm_name(row) or row["trial"], 80))
+            error = el("span", short(one_line(row["error"] or "unknown error"), 300))
+            lines.append(el("li", name, ": ", error))
         if len(failed) > MAX_ERRORS:
             lines.append(el("li", f"and {len(failed) - MAX_ERRORS:,} more, see the table"))
         body.append(el("h3", plural(len(failed), "failed trial")))
@@ -174,26 +157,23 @@ def health(data: PageData) -> Element:
 
 
 def _issue(data: PageData, name: str, rows: Sequence[Trial]) -> list[Element]:
-    arms = list(dict.fromkeys(arm_name(row) or str(row["trial"]) for row in rows))
+    arms = list(dict.fromkeys(arm_name(row) or row["trial"] for row in rows))
     where = "; ".join(short(arm, 60) for arm in arms[:4])
     more = f" and {len(arms) - 4} more" if len(arms) > 4 else ""
     found = _finding(data, name, rows[0])
     details: list[Node] = [el("p", f"{plural(len(rows), 'trial')}: {where}{more}")]
     for key, label in (("evidence", "Evidence"), ("mend", "Fix")):
-        if isinstance(found.get(key), str):
+        if key in found:
             details.append(el("p", el("strong", f"{label}: "), short(found[key], 600)))
     return [el("dt", f"⚠ {short(name, 120)}"), el("dd", *details)]
 
 
 def _finding(data: PageData, name: str, row: Trial) -> Mapping[str, Any]:
-    """Return an issue's entry in a trial's health.json; {} where it cannot be read."""
+    """Return an issue's entry in a trial's health.json; {} where there is none."""
     try:
         # The name is untrusted too: it must not lead out of the folder.
-        trial = paths.check_name(str(row["trial"]), "a trial's name")
-        content = files.read_json(data.folder / "trials" / trial / "health.json")
-    except (OSError, ValueError):
+        trial = paths.check_name(row["trial"], "a trial's name")
+    except UserError:
         return {}
-    for finding in content if isinstance(content, list) else []:
-        if isinstance(finding, dict) and finding.get("name") == name:
-            return finding
-    return {}
+    findings = json_schemas.read_or(data.folder / "trials" / trial / "health.json", [])
+    return next((finding for finding in findings if finding["name"] == name), {})

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from harness.analysis.sweep_results import Sweep
-from harness.analysis.verdicts import Answer, Row, rows_of
+from harness.analysis.verdicts import Answer, Row
 from harness.core.text import one_line
 from harness.terminal.answers_markdown import safe
 from harness.terminal.formatting import difference, number, percent
@@ -87,8 +87,8 @@ def caption(sweep: Sweep, answers: Sequence[Answer]) -> str:
 
 def _questions(sweep: Sweep, answers: Sequence[Answer]) -> list[tuple[str, list[tuple[str, ...]]]]:
     if not answers:
-        searched = rows_of(sweep.arms(), (), reported=False)
-        return [("trials of the search", [_cells(row) for row in searched])]
+        searched = Answer("", "", tuple(sweep.arms()), ())
+        return [("trials of the search", [_cells(row) for row in searched.rows()])]
     return [
         (
             f"{answer.question}: {answer.text}" if answer.text else answer.question,
@@ -119,12 +119,8 @@ def escaped(text: str) -> str:
 
     Characters that pdfTeX's usual fonts lack become "U+" and their code point.
     """
-    return "".join(_escaped(sign) for sign in one_line(text))
-
-
-def _escaped(sign: str) -> str:
-    if sign in _SPECIAL:
-        return _SPECIAL[sign]
-    if sign.isascii() or (sign.isalpha() and ord(sign) < 0x180):
-        return sign
-    return f"U+{ord(sign):04X}"
+    found = ""
+    for sign in one_line(text):
+        printable = sign.isascii() or (sign.isalpha() and ord(sign) < 0x180)
+        found += _SPECIAL.get(sign, sign if printable else f"U+{ord(sign):04X}")
+    return found

@@ -58,9 +58,9 @@ def comparison(
 ) -> RenderableType:
     """Return a paired comparison of several columns; more: further statistics of the score."""
     made = table("", *(_TITLES.get(c.column, c.column) for c in found))
-    for name in ("a", "b"):
-        estimates = [(c.column, c.a if name == "a" else c.b) for c in found]
-        made.add_row(name, *(percent(e) if c == "success" else number(e) for c, e in estimates))
+    shown = [percent if c.column == "success" else number for c in found]
+    made.add_row("a", *(show(c.a) for show, c in zip(shown, found, strict=True)))
+    made.add_row("b", *(show(c.b) for show, c in zip(shown, found, strict=True)))
     made.add_row("a - b", *(signed(c.difference) for c in found))
     first = found[0]
     lines = [

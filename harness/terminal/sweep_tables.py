@@ -12,11 +12,10 @@ from rich.text import Text
 
 from harness.analysis import verdicts
 from harness.analysis.importance import importances
-from harness.analysis.sweep_results import Arm, Sweep, arm_name, counted, of_row, paired
+from harness.analysis.sweep_results import Arm, Sweep, arm_name, counted, health, of_row, paired
 from harness.analysis.verdicts import Answer
 from harness.core.seeds import REPORT_SEEDS
 from harness.core.text import duration, one_line
-from harness.stats.intervals import Estimate
 from harness.storage.lookup import Checkpoint
 from harness.terminal.formatting import (
     BAR_HEAD,
@@ -114,7 +113,7 @@ def _difference(arm: Arm, first: Arm, *, reported: bool, coloured: bool) -> Text
 
 
 def _health(arm: Arm) -> Text:
-    text = str(arm.as_row()["health"])
+    text = health(arm.group.trials)
     failed = sum(trial["status"] == "failed" for trial in arm.group.trials)
     if failed:
         return Text(f"{failed} failed", style="red")
@@ -241,17 +240,14 @@ def sweep(of: Sweep, found: Sequence[Arm], width: int) -> RenderableType:
 
 def _importances(of: Sweep) -> list[RenderableType]:
     """Return the importance of a search's settings; nothing for other sweeps."""
-    if "train_seeds" not in of.plan:
-        return []
-    found = importances(of.folder)
-    if not found.note:
+    found, note = importances(of.folder)
+    if not note:
         return []
     made = table("setting", "importance", BAR_HEAD, fold=("setting",))
-    for row in found.rows:
-        share = Estimate(row.value, row.low, row.high, row.n)
-        made.add_row(plain(row.key), percent(share), bar(share))
+    for key, share in found.items():
+        made.add_row(plain(key), percent(share), bar(share))
     head = [Text(""), Text("importance of settings", "bold")]
-    return [*head, *([made] if found.rows else []), plain(found.note, "dim")]
+    return [*head, *([made] if found else []), plain(note, "dim")]
 
 
 def print_sweep(console: Console, folder: Path) -> None:

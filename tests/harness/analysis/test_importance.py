@@ -67,37 +67,38 @@ def write(tmp_path, monkeypatch):
 
 
 def test_what_decides_the_score_is_named_with_an_interval(write):
-    found = importances(write(60))
-    first, *others = found.rows
-    assert first.key == "train.learning_rate"
-    assert first.value > 0.6
-    assert first.low > max(row.high for row in others if row.key == "train.weight_decay")
-    assert sum(row.value for row in found.rows) == pytest.approx(1)
-    assert all(0 <= row.low <= row.high <= 1 for row in found.rows)
-    assert {row.key for row in found.rows} == {
+    found, note = importances(write(60))
+    first = next(iter(found))
+    assert first == "train.learning_rate"
+    assert found[first].value > 0.6
+    assert found[first].low > found["train.weight_decay"].high
+    assert sum(share.value for share in found.values()) == pytest.approx(1)
+    assert all(0 <= share.low <= share.high <= 1 for share in found.values())
+    assert found.keys() == {
         "train.learning_rate",
         "policy.energy.width",
         "train.weight_decay",
         "policy.encoder.channels",
     }
-    assert {row.n for row in found.rows} == {found.n} == {60}
-    assert found.note.startswith("PED-ANOVA: the best 6 of 60 trials against all")
+    assert {share.n for share in found.values()} == {60}
+    assert note.startswith("PED-ANOVA: the best 6 of 60 trials against all")
 
 
 def test_stopped_trials_are_compared_at_the_first_rung(write):
     halved = SPACE.replace("sampler: random", "sampler: random\n  halving: {first: 100}")
-    found = importances(write(40, halved, halved=True))
-    assert found.rows[0].key == "train.learning_rate"
-    assert found.rows[0].value > 0.5
-    assert "of 40 trials at step 100 against all" in found.note
+    found, note = importances(write(40, halved, halved=True))
+    first, share = next(iter(found.items()))
+    assert first == "train.learning_rate"
+    assert share.value > 0.5
+    assert "of 40 trials at step 100 against all" in note
 
 
 def test_too_few_trials_give_a_reason(write, tiny_results):
-    found = importances(write(MIN_TRIALS - 1))
-    assert found.rows == ()
-    assert found.note == f"importance needs at least {MIN_TRIALS} trials with a score, there are 19"
-    assert importances(tiny_results / "tiny").note == ""
+    found, note = importances(write(MIN_TRIALS - 1))
+    assert found == {}
+    assert note == f"importance needs at least {MIN_TRIALS} trials with a score, there are 19"
+    assert importances(tiny_results / "tiny") == ({}, "")
 
 
 def test_parameters_count_when_all_their_training_seeds_are_done(write):
-    assert importances(write(30, train_seeds=1)).n == 0
+    assert "there are 0" in importances(write(30, train_seeds=1))[1]

@@ -68,20 +68,20 @@ def test_a_killed_run_goes_on_and_other_weights_are_drawn_anew(
     made: list[str] = []
     draw = gallery._draw
 
-    def counted(wanted: Any, *more: Any) -> Any:
+    def counted(entry: Any, *more: Any) -> Any:
         if len(made) == 2:
             raise KeyboardInterrupt
-        made.append(wanted.name)
-        return draw(wanted, *more)
+        made.append(entry["file"])
+        return draw(entry, *more)
 
     monkeypatch.setattr(gallery, "_draw", counted)
     with pytest.raises(KeyboardInterrupt):
         make(sweep, seconds=0.0)
     folder = sweep / "pictures"
-    assert [entry["file"] for entry in read_index(folder)] == [f"{name}.webp" for name in made]
+    assert [entry["file"] for entry in read_index(folder)] == made
     first = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.webp")}
     made.clear()
-    monkeypatch.setattr(gallery, "_draw", lambda *a: made.append(a[0].name) or draw(*a))
+    monkeypatch.setattr(gallery, "_draw", lambda *a: made.append(a[0]["file"]) or draw(*a))
     said: list[str] = []
     entries = make(sweep, seconds=0.0, say=said.append)
     assert len(entries) == 4  # of the first trial: no second one is begun in no time

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pytest
 
 from benchmarks import generated_sweep
-from harness.analysis.importance import Importance, Importances
 from harness.core.errors import UserError
 from harness.page import document, search_section
 from harness.page.page_data import PageData
+from harness.stats.intervals import Estimate
 from harness.storage import table_schemas
 
 EVIL = "<img src=x onerror=alert(1)>\x1b[31m\u202e" + "x" * 300
@@ -279,8 +279,8 @@ def test_a_hundred_trials_make_less_than_five_megabytes(tmp_path: Path) -> None:
 
 
 def test_importance_stands_with_its_interval(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    row = Importance(f"train.learning_rate {EVIL}", 0.75, 0.5, 0.875, 40)
-    found = Importances((row,), 40, "share of what sets the best apart")
+    shares = {f"train.learning_rate {EVIL}": Estimate(0.75, 0.5, 0.875, 40)}
+    found = shares, "share of what sets the best apart"
     monkeypatch.setattr(search_section, "importances", lambda folder: found)
     plan = json.loads((made / "plan.json").read_text())
     plan |= {"search": {"sampler": "tpe", "axes": {}}, "questions": []}

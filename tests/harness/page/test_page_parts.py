@@ -133,14 +133,14 @@ def test_a_band_goes_up_one_way_and_back_the_other() -> None:
 
 def test_an_interval_strip_places_by_percentage() -> None:
     axis = Axis("d", -0.2, 0.2, given=(-0.2, 0.0, 0.2))
-    made = parsed(svg_plots.interval(axis, [(0.1, 0.0, 0.2, "helps")], zero=True))
+    made = parsed(svg_plots.interval(axis, [(Estimate(0.1, 0.0, 0.2, 9), "helps")], zero=True))
     (dot,) = made.iter("circle")
     assert dot.get("cx") == "75.00%"
     (bar,) = [e for e in made.iter("line") if e.get("class") == "whisker helps"]
     assert (bar.get("x1"), bar.get("x2")) == ("50.00%", "100.00%")
-    unknown = parsed(svg_plots.interval(axis, [(math.nan, math.nan, math.nan, "x")]))
+    unknown = parsed(svg_plots.interval(axis, [(Estimate(math.nan, math.nan, math.nan, 0), "x")]))
     assert not list(unknown.iter("circle"))
-    alone = parsed(svg_plots.interval(axis, [(0.1, math.nan, math.nan, "x")]))
+    alone = parsed(svg_plots.interval(axis, [(Estimate(0.1, math.nan, math.nan, 1), "x")]))
     assert not [e for e in alone.iter("line") if "whisker" in str(e.get("class"))]
 
 
@@ -218,10 +218,10 @@ def test_moving_pictures_have_a_still(tmp_path: Path) -> None:
         ("nothing.webp", None, "not a file"),
         (".", None, "outside"),
         ("a\x00b", None, "null|embedded|cannot"),
-        ("x.webp", b"<svg onload=alert(1)>", "not a PNG"),
-        ("x.webp", b"", "not a PNG"),
-        ("x.png", picture("PNG")[:40], "not a whole picture"),
-        ("x.gif", b"GIF89a", "not a whole picture"),
+        ("x.webp", b"<svg onload=alert(1)>", "not a whole PNG"),
+        ("x.webp", b"", "not a whole PNG"),
+        ("x.png", picture("PNG")[:40], "not a whole PNG"),
+        ("x.gif", b"GIF89a", "not a whole PNG"),
         ("x.png", picture("PNG", size=(3000, 8)), "3000 x 8 px"),
         ("x.webp", picture() + b"\0" * gallery_section.MAX_BYTES, "bytes"),
     ],
