@@ -1,18 +1,22 @@
 """Explicit policies on the same encoder, the baselines of implicit behavioral cloning.
 
-Legend: B batch, H action horizon, A = 2, D = H * A, W width, L noise levels.
+Legend: B batch, H action horizon, A = 2, D = H * A, M components of a mixture,
+W width, L noise levels.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ibc.config.policy import PolicyConfig
 from ibc.data.normalizer import BOUND, Normalizer
 from ibc.layers import MLP, drop
-from ibc.policies import diffusion, mixture
+from ibc.policies import diffusion
 from ibc.policies.base import Batch, Policy
 
 
@@ -45,6 +49,14 @@ class MSEPolicy(Policy):
         return {"policy": self.normalizer.decode(actions_BD, self.newest_agent(obs))}
 
 
+class Mixture(NamedTuple):
+    """log_weights (B, M), normalised; means (B, M, D); stds (B, M, D)."""
+
+    log_weights: Tensor
+    means: Tensor
+    stds: Tensor
+
+
 class MDNPolicy(Policy):
     """A mixture of Gaussians over the normalised chunk (Bishop 1994); a head of the same size."""
 
@@ -54,8 +66,8 @@ class MDNPolicy(Policy):
         super().__init__(config, normalizer)
         widths = [config.energy.width] * config.energy.depth
         self.head = MLP([self.encoder.out_features, *widths], config.energy.dropout)
-        outputs = mixture.outputs(config.mdn.components, 2 * config.action_horizon)
-        self.out = nn.Linear(config.energy.width, outputs)
+        size = outputs(config.mdn.components, 2 * config.action_horizon)
+        self.out = nn.Linear(config.energy.width, size)
 
     def compute_loss(
         self, batch: Batch, generator: torch.Generator, augment: torch.Generator | None = None
@@ -70,8 +82,8 @@ class MDNPolicy(Policy):
         targets_BD, clipped = self.encode_targets(batch, obs)
         given = self._mixture(self.encoder(obs, augment), augment)
         dimensions = targets_BD.shape[1]
-        loss = -mixture.log_likelihood(given, targets_BD).mean() / dimensions
-        chance = -mixture.one_gaussian(targets_BD, self.config.mdn.min_std) / dimensions
+        loss = -log_likelihood(given, targets_BD).mean() / dimensions
+        chance = -one_gaussian(targets_BD, self.config.mdn.min_std) / dimensions
         ratio = (loss.detach() - chance).clamp(max=10.0).exp()
         return loss, {"loss_ratio": ratio, "clipped_share": clipped}
 
@@ -80,23 +92,76 @@ class MDNPolicy(Policy):
     ) -> dict[str, Tensor]:
         """The mean of largest weight ("argmax") and the configured readout ("policy")."""
         given, agent_BA = self.density(obs), self.newest_agent(obs)
-        read = mixture.read_mixture(given, self.config.mdn.readout, generators)
+        read = read_mixture(given, self.config.mdn.readout, generators)
         return {
             name: self.normalizer.decode(actions_BD.clamp(-BOUND, BOUND), agent_BA)
-            for name, actions_BD in (("argmax", mixture.mode(given)), ("policy", read))
+            for name, actions_BD in (("argmax", mode(given)), ("policy", read))
         }
 
-    def density(self, obs: Mapping[str, Tensor]) -> mixture.Mixture:
+    def density(self, obs: Mapping[str, Tensor]) -> Mixture:
         """The mixture over the normalised chunk, for prepared observations."""
         return self._mixture(self.encoder(dict(obs)))
 
-    def _mixture(
-        self, features_BF: Tensor, dropout: torch.Generator | None = None
-    ) -> mixture.Mixture:
+    def _mixture(self, features_BF: Tensor, dropout: torch.Generator | None = None) -> Mixture:
         h_BW = drop(self.head(features_BF, dropout).relu_(), self.config.energy.dropout, dropout)
         with torch.autocast(h_BW.device.type, enabled=False):
             raw_BX = self.out(h_BW.float())
-        return mixture.mixture(raw_BX, self.config.mdn.components, self.config.mdn.min_std)
+        return mixture(raw_BX, self.config.mdn.components, self.config.mdn.min_std)
+
+
+def outputs(components: int, dimensions: int) -> int:
+    """Size of a network's output for a mixture."""
+    return components * (1 + 2 * dimensions)
+
+
+def mixture(raw_BX: Tensor, components: int, min_std: float) -> Mixture:
+    """The mixture of a network's raw output (B, M * (1 + 2 D)), in float32."""
+    raw_BMX = raw_BX.float().reshape(len(raw_BX), components, -1)
+    D = raw_BMX.shape[2] // 2
+    return Mixture(
+        torch.log_softmax(raw_BMX[..., 0], 1),
+        raw_BMX[..., 1 : 1 + D],
+        functional.softplus(raw_BMX[..., 1 + D :]) + min_std,
+    )
+
+
+def log_likelihood(given: Mixture, actions_BD: Tensor) -> Tensor:
+    """The log density (B,) of one chunk a row, finite even far from all components."""
+    z_BMD = (actions_BD.unsqueeze(-2) - given.means) / given.stds
+    log_BMD = -0.5 * z_BMD.square() - given.stds.log() - 0.5 * math.log(2 * math.pi)
+    return torch.logsumexp(given.log_weights + log_BMD.sum(-1), -1)
+
+
+def one_gaussian(actions_BD: Tensor, min_std: float) -> Tensor:
+    """Mean log likelihood of a batch of actions under one diagonal Gaussian fitted to it.
+
+    A dimension's deviation is floored at min_std, as those of the mixture are.
+    """
+    variance_D = actions_BD.var(0, correction=0).clamp(min=min_std**2)
+    return -0.5 * (torch.log(2 * math.pi * variance_D) + 1.0).sum()
+
+
+def mode(given: Mixture) -> Tensor:
+    """The mean (B, D) of the component of largest weight."""
+    return _picked(given.means, given.log_weights.argmax(1))
+
+
+def read_mixture(given: Mixture, readout: str, generators: Sequence[torch.Generator]) -> Tensor:
+    """One chunk (B, D) a row; row b draws from generators[b], equally many numbers per readout."""
+    device, (M, D) = given.means.device, given.means.shape[1:]
+    units = [torch.rand(1, generator=g, device=g.device) for g in generators]
+    normals = [torch.randn(D, generator=g, device=g.device) for g in generators]
+    cumulative_BM = given.log_weights.double().exp().cumsum(1)
+    unit_B1 = torch.stack(units).to(device).double() * cumulative_BM[:, -1:]
+    picks_B = torch.searchsorted(cumulative_BM, unit_B1, right=True).clamp_(max=M - 1).squeeze(1)
+    means_BD = _picked(given.means, picks_B)
+    if readout == "component":
+        return means_BD
+    return means_BD + _picked(given.stds, picks_B) * torch.stack(normals).to(device)
+
+
+def _picked(of_components_BMD: Tensor, picks_B: Tensor) -> Tensor:
+    return of_components_BMD[torch.arange(len(picks_B), device=picks_B.device), picks_B]
 
 
 class DiffusionPolicy(Policy):

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from ibc.config.checks import check_int
 from ibc.data.normalizer import BOUND
-from ibc.policies import mixture
 from ibc.policies.base import Policy
-from ibc.policies.explicit import MDNPolicy
+from ibc.policies.explicit import MDNPolicy, Mixture, log_likelihood
 from ibc.policies.implicit import IBCPolicy
 
 
@@ -83,8 +82,8 @@ def landscape(
         # Of the first action alone: a diagonal Gaussian's marginal is its first two columns.
         log_weights_BM, *moments = policy.density(prepared)
         mean_B1MA, std_B1MA = (value_BMD[:, None, :, :2] for value_BMD in moments)
-        of_first = mixture.Mixture(log_weights_BM[:, None], mean_B1MA, std_B1MA)
-        energies_BN = -mixture.log_likelihood(of_first, lattice_NA)
+        of_first = Mixture(log_weights_BM[:, None], mean_B1MA, std_B1MA)
+        energies_BN = -log_likelihood(of_first, lattice_NA)
     else:
         return None
     return energies_BN.view(-1, side, side).transpose(1, 2)

@@ -12,11 +12,10 @@ what the sampler is conditioned on. For a candidate set {a_0 .. a_N} the right l
   negatives are drawn from q(. | z). The candidate set then has the density
   p(a_k | x) q(z | a_k) prod_{i != k} q(a_i | z), so correction_k = log q(z | a_k) - log q(a_k | z),
   which is 0 because q is symmetric: it is wrapped around the bounds.
-- Moved by DFO or Langevin under the current energy: their density q is unknown and cannot be
-  corrected for, so what is learned is log p - log q + c, flatter than log p where the moved
-  negatives concentrate. They sharpen the contrast where uniform ones are sparse (many dimensions),
-  but the loss no longer measures the density, and readouts that weigh by it are biased. A
-  moved_share below 1 keeps some uniform ones, so that the energy stays high everywhere else.
+- Moved by DFO or Langevin under the current energy: their density q is unknown, so what is learned
+  is log p - log q + c. They sharpen the contrast where uniform ones are sparse (many dimensions),
+  but readouts that weigh by the density are biased. A moved_share below 1 keeps some uniform ones,
+  so that the energy stays high everywhere else.
 
 Legend: B batch, N negatives (M of them moved), R rounds, K = N + 1 candidates (the positive first),
 D action dimensions.
@@ -33,7 +32,8 @@ from torch import Tensor
 from ibc.config.checks import check
 from ibc.config.implicit import NegativesConfig
 from ibc.data.normalizer import BOUND
-from ibc.sampling import dfo, langevin
+from ibc.sampling import langevin
+from ibc.sampling.search import dfo
 
 
 def sample(
@@ -80,7 +80,7 @@ def moved(
         draws = torch.rand(B, R, M, **given), torch.randn(B, R, M, D, **given)
         noise, shrink = config.noise, config.shrink
         with torch.no_grad():
-            actions_BMD, energies_BM, first_BM = dfo.chain(
+            actions_BMD, energies_BM, first_BM = dfo(
                 energy, start_BMD, *draws, noise=noise, shrink=shrink
             )
         statistics = {

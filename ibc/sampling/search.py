@@ -1,11 +1,10 @@
 """From energies to samples: candidates within the bounds, found by one of three samplers.
 
 `dfo` is the derivative-free optimiser and `langevin` the gradient-based sampler of Florence et al.
-2021. `lattice` scores a fixed lattice of actions instead. For one action of two dimensions it is
-the whole density at the cost of one pass for all observations under a product energy, and its
-weights are exact, where resampling and weighing by the same energy again sharpens the density.
-Chunks are searched jointly by the first two, or part after part by any of the three where the model
-has an energy for each part (ibc/energy/autoregressive.py).
+2021. `lattice` scores a fixed lattice of actions instead: the whole density, with exact weights,
+at the cost of one pass for all observations under a product energy. DFO sharpens the density, since
+it resamples and weighs by the same energy again. Chunks are searched jointly by the first two, or
+part after part by any of the three (ibc/energy/autoregressive.py).
 
 Row b's random numbers all come from generators[b], so its result does not depend on the other
 rows. They are drawn where the generator lives and moved to the device.
@@ -23,8 +22,8 @@ from torch import Tensor
 
 from ibc.config.implicit import InferenceConfig
 from ibc.data.normalizer import BOUND
-from ibc.sampling import dfo, langevin
-from ibc.sampling.readout import Samples
+from ibc.sampling import langevin
+from ibc.sampling.readout import Samples, resample
 
 
 class Warm(NamedTuple):
@@ -65,7 +64,7 @@ def search(
         drawn = config.langevin.form == "standard"
         return Samples(chain.actions, chain.energies, units_BX[:, -1], drawn)
     normals_BRSD = _draws(torch.randn, generators, (R, S, D), device)
-    actions_BSD, energies_BS, _ = dfo.chain(
+    actions_BSD, energies_BS, _ = dfo(
         energy,
         _warmed(start_BSD, config, warm, generators),
         units_BX[:, S * D : -1].reshape(len(units_BX), R, S),
@@ -75,6 +74,34 @@ def search(
         clip=config.clip,
     )
     return Samples(actions_BSD, energies_BS, units_BX[:, -1])
+
+
+def dfo(
+    energy: Callable[[Tensor], Tensor],
+    actions_BSD: Tensor,
+    units_BRS: Tensor,
+    normals_BRSD: Tensor,
+    *,
+    noise: float,
+    shrink: float,
+    clip: bool = True,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Move samples for R rounds: actions (B, S, D), their energies, and those before (B, S).
+
+    Each round draws S samples with replacement from softmax(-energy) by the uniform numbers
+    units_BRS and moves them by normals_BRSD times the noise, which shrinks by its factor after
+    every round. clip: keep them inside the bounds.
+    """
+    energies_BS = first_BS = energy(actions_BSD)
+    for r in range(units_BRS.shape[1]):
+        picks_BS = resample(energies_BS, units_BRS[:, r])
+        actions_BSD = actions_BSD.take_along_dim(picks_BS.unsqueeze(2), 1)
+        actions_BSD = actions_BSD + noise * normals_BRSD[:, r]
+        if clip:
+            actions_BSD = actions_BSD.clamp_(-BOUND, BOUND)
+        energies_BS = energy(actions_BSD)
+        noise *= shrink
+    return actions_BSD, energies_BS, first_BS
 
 
 def lattice(

@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from ibc.config.explicit import MDNConfig
-from ibc.policies.mixture import (
+from ibc.policies.explicit import (
     Mixture,
     log_likelihood,
     mixture,
