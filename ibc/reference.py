@@ -23,7 +23,7 @@ DISTANCE, MOVE = 100.0, 20.0  # px, typical ones: agent to block, and from frame
 WIDTH, INPUTS = 256, 20 + 18 + 20
 NEGATIVES = 512
 SIDE, BANDWIDTH = 51, 10.0  # of the lattice, places along an axis; of the readout, px
-STEPS, WARM_UP, LEARNING_RATE = 20_000, 500, 3e-3
+STEPS, WARM_UP, LEARNING_RATE = 12_000, 500, 3e-3
 BETAS, WEIGHT_DECAY, EMA_DECAY = (0.9, 0.999), 1e-6, 0.999
 
 

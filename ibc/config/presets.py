@@ -53,7 +53,9 @@ _DP = {
         "readout": "sample",
     },
 }
+_NO_AUGMENTATION = {"mirror": 0.0, "history_noise": 0.0}
 _DP_TRAIN = {
+    "augment": _NO_AUGMENTATION,
     "learning_rate": 1e-4,
     "betas": (0.95, 0.999),
     "weight_decay": 1e-6,
@@ -66,6 +68,7 @@ _DP_TRAIN = {
 
 # G's and K's optimiser: Adam, without decay of the weights.
 _ADAM_TRAIN = {
+    "augment": _NO_AUGMENTATION,
     "learning_rate": 1e-3,
     "weight_decay": 0.0,
     "schedule": "exponential",

@@ -17,8 +17,8 @@ class AugmentConfig:
     frame_dropout: share of the windows whose older frames are replaced by the newest one.
     """
 
-    mirror: float = 0.0
-    history_noise: float = 0.0
+    mirror: float = 0.5
+    history_noise: float = 4.0
     frame_dropout: float = 0.0
 
     def __post_init__(self) -> None:
@@ -43,7 +43,7 @@ class TrainConfig:
     bf16 where the device computes it fast. val_windows: held-out windows of each validation.
     """
 
-    steps: int = 20_000
+    steps: int = 12_000
     epoch_steps: int = 500
     batch_size: int = 128
     micro_batch: int | None = None

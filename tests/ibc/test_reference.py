@@ -9,7 +9,7 @@ import torch
 
 from ibc import reference
 from ibc.config.policy import PolicyConfig
-from ibc.config.training import TrainConfig
+from ibc.config.training import AugmentConfig, TrainConfig
 from ibc.data.windows import Windows
 from ibc.policies.factory import build_policy, fit_normalizer
 from ibc.sampling import negatives
@@ -90,7 +90,12 @@ def test_same_weights_after_some_steps(policy, windows):
     """Trained weights and their average, each several times farther gone than the tolerance."""
     model = model_of(policy)
     before = weights_of(policy)
-    config = TrainConfig(epoch_steps=4, precision="fp32", val_windows=1)
+    config = TrainConfig(
+        epoch_steps=4,
+        precision="fp32",
+        val_windows=1,
+        augment=AugmentConfig(mirror=0.0, history_noise=0.0),
+    )
     seeds = {"data": 1, "negatives": 2, "augment": 3, "validation": 4}
     run = Trainer(policy, windows, windows, config, seeds)
     run.run_epoch()
@@ -109,7 +114,7 @@ def test_same_weights_after_some_steps(policy, windows):
             torch.testing.assert_close(weights[name], value, **CLOSE)
 
 
-@pytest.mark.parametrize("step", [0, 250, 499, 500, 5_000, 19_999])
+@pytest.mark.parametrize("step", [0, 250, 499, 500, 5_000, 11_999])
 def test_same_settings(step):
     policy, train = PolicyConfig(), TrainConfig()
     assert reference.learning_rate(step) == pytest.approx(train.learning_rate_at(step))
