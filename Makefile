@@ -1,4 +1,5 @@
-# Everything a fresh machine needs, in two commands: `make demo` and `make test`.
+# Everything a fresh machine needs, in two commands: `make demo` and `make test`. Python compiles a
+# module when it is first imported; pip would compile all 20,000 of them, for a minute.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -18,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python must be 3.11 or newer, got: $$($(PYTHON) --version); set PYTHON=/path/to/python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
 # DATA=PATH takes demonstrations from elsewhere: make demo DATA=path/to/pusht_cchi_v7_replay.zarr
@@ -27,7 +28,9 @@ demo: $(STAMP)
 	$(BIN)/python run_eval.py --ckpt best --sweep ablations-smoke --seeds 100
 	$(BIN)/python -m harness.results show ablations-smoke
 
-test: lint types fast
+# mypy runs beside the first minutes of the tests.
+test: lint
+	@$(MAKE) --no-print-directory --jobs 2 types fast
 
 test-all: lint types all test-lowest
 
@@ -39,33 +42,35 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 # Two processes, for two cores: one runs what starts Ray, one test after the other, the other the
-# documented commands and the rest. The first one's output follows the second one's.
+# rest. The first one's output follows the second one's.
+# Arguments: the environment, the marked tests, the folders, further options.
 define beside
 log=$$(mktemp) && trap 'rm -f "$$log"' EXIT; export OMP_NUM_THREADS=1; \
-	$(1)/bin/python -m pytest -m "(ray and not commands) and ($(2))" $(3) >"$$log" 2>&1 & \
-	$(1)/bin/python -m pytest -m "(commands or not ray) and ($(2))" $(3); rest=$$?; \
+	starts_ray=$$(grep -rl --include 'test_*.py' 'mark\.ray\b' $(3)); \
+	$(1)/bin/python -m pytest -m "ray and ($(2))" $(4) $$starts_ray >"$$log" 2>&1 & \
+	$(1)/bin/python -m pytest -m "not ray and ($(2))" $(4) $(3); rest=$$?; \
 	wait $$!; ray=$$?; cat "$$log"; exit $$((rest || ray))
 endef
 
 fast: $(STAMP)
-	@$(call beside,$(VENV),not slow)
+	@$(call beside,$(VENV),not slow,tests)
 
 all: $(STAMP)
-	@$(call beside,$(VENV),slow or not slow)
+	@$(call beside,$(VENV),slow or not slow,tests)
 
 # What the dependencies are used for, with each of them at the lowest version that is allowed.
 test-lowest: $(LOWEST)/.installed
-	@$(call beside,$(LOWEST),not slow,--ignore tests/harness/page/test_page_browser.py \
-		tests/envs tests/harness tests/ibc)
+	@$(call beside,$(LOWEST),not slow,tests/envs tests/harness tests/ibc,\
+		--ignore tests/harness/page/test_page_browser.py)
 
 $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv $(LOWEST)
-	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
 		--constraint constraints-lowest.txt --editable '.[test]'
 	@touch $@
 
 faults: $(STAMP)
-	@$(call beside,$(VENV),faults or bad_input)
+	@$(call beside,$(VENV),faults or bad_input,tests)
 
 clean:
 	rm -rf $(VENV) $(LOWEST) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

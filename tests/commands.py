@@ -21,7 +21,10 @@ LONG = SPACE.replace("steps: 40", "steps: 300")
 BARE_SWEEP = ROOT / "tests" / "bare_sweep.py"
 
 # What belongs to the test session or to accounts, not to a user's terminal.
-_NOT_A_TERMINALS = ("RAY_", "PYTEST_", "AWS_", "WANDB_", "MLFLOW_", "IBC_HARNESS_", "GITHUB_")
+_NOT_A_TERMINALS = (
+    *("RAY_", "PYTEST_", "AWS_", "WANDB_", "MLFLOW_", "IBC_HARNESS_", "GITHUB_"),
+    *("MAKE", "MFLAGS"),
+)
 _SECRETS = ("TOKEN", "SECRET", "PASSWORD", "API_KEY")
 
 # What two runs of the same trial may differ in: clocks, how often it was begun, and where.

@@ -22,8 +22,8 @@ import yaml
 from harness.config import strict_yaml
 from tests.commands import ROOT, terminal
 
-# They share one copy and one finished sweep, and most use both CPUs: one after the other.
-pytestmark = [pytest.mark.commands, pytest.mark.ray, pytest.mark.timeout(600)]
+# They share one copy and one finished sweep.
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMAND = re.compile(r"(\w+=\S+ )*((\.venv/bin/)?python\d? \S|make [a-z])")
