@@ -36,6 +36,9 @@ def main() -> int:
         metavar="DIR|URI",
         help="folder of all sweeps (results/), also s3://bucket/prefix",
     )
+    parser.add_argument(
+        "--ensemble", action="store_true", help="one policy of the mean energies of all --ckpt"
+    )
     parser.add_argument("--address", metavar="ADDR", help="workers of a Ray cluster")
     parser.add_argument("--redo", action="store_true", help="repeat stored episodes")
     given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}

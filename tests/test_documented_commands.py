@@ -7,6 +7,7 @@ here is in NOT_RUN, with the reason.
 """
 
 import itertools
+import json
 import re
 import shlex
 import shutil
@@ -128,6 +129,9 @@ def make_tiny(path: Path) -> None:
             question["tracks"] = ["keypoints"]
         space["questions"] = questions
         del space["tracks"]["image"]  # the presets have image policies
+    if "data" in space:
+        space["data"] = ["built-in", "data/other.zarr"]
+        space["questions"] = {k: questions[k] for k in ("data", "negatives")}
     search = space.get("search", {})
     search |= {"trials": 3} if "trials" in search else {}
     search |= {"halving": {"factor": 2, "first": 4}} if "halving" in search else {}
@@ -154,6 +158,7 @@ class Copy:
         for path in ROOT.glob("constraints*.txt"):
             shutil.copy(path, folder)
         shutil.copytree(ROOT / "data" / "expert.zarr", folder / "data" / "expert.zarr")
+        shutil.copytree(ROOT / "data" / "expert.zarr", folder / "data" / "other.zarr")
         for path in (folder / "search_spaces").glob("*.yaml"):
             make_tiny(path)
 
@@ -212,6 +217,16 @@ def answered(finished: Copy) -> Copy:
     return finished
 
 
+def alike(trials: list[Path]) -> list[str]:
+    """Return two trials whose policies differ in their training alone, if there are any."""
+    found: dict[str, list[str]] = {}
+    for trial in trials:
+        policy = json.loads((trial / "config.json").read_text())["config"]["policy"]
+        compared = {k: v for k, v in policy.items() if k not in ("negatives", "loss")}
+        found.setdefault(json.dumps(compared), []).append(trial.name)
+    return max(found.values(), key=len, default=[])[:2]
+
+
 def filled(command: str, folder: Path) -> str:
     """Return a command with small numbers, and with what its placeholders stand for."""
     if command.startswith("run_"):
@@ -228,6 +243,9 @@ def filled(command: str, folder: Path) -> str:
     for pattern, value in (
         (r"(--seeds|--episodes) \d+", r"\1 30" if "run_eval" in command else r"\1 4"),
         (r"--video \d+", "--video 1"),
+        (r"A\.zarr", "data/expert.zarr"),
+        (r"B\.zarr", "data/other.zarr"),
+        (r"TRIAL --ckpt TRIAL", " --ckpt ".join(alike(trials))),
         (r"SPACE\.yaml|\.\.\.(?= --)", "search_spaces/ablations.yaml"),
         (r"\bNAME\b", "ablations-smoke"),
         (r"\bTRIAL\b", trial.name),

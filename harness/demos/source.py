@@ -53,6 +53,9 @@ def resolve_source(*data: str | Path | None, folder: Path | None = None) -> Sour
     folder = paths.DATA if folder is None else folder
     named = {"downloaded": folder / DOWNLOADED, "built-in": folder / BUILT_IN}
     given = [named.get(str(each), each) for each in data if each is not None]
+    if named["downloaded"] in given and not named["downloaded"].exists():
+        rule = "the human demonstrations must be there (python -m harness.demos download)"
+        raise UserError(f"{rule}, and {named['downloaded']} does not exist")
     if given:
         found = tuple(_store(Path(each)) for each in given)
         for path in found:

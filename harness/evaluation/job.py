@@ -40,6 +40,7 @@ class Options:
     gif: bool = False
     results: Path | str = paths.RESULTS
     redo: bool = False
+    ensemble: bool = False
     address: str | None = None
 
 
@@ -59,7 +60,9 @@ def evaluate(options: Options, console: Console) -> int:
     mirror = _mirror(options)
     results = Path(options.results) if mirror is None else mirror.path
     fetch = None if mirror is None else mirror.fetch
-    targets = find_targets(ckpts, options.policy, results, options.sweep, fetch)
+    targets = find_targets(
+        ckpts, options.policy, results, options.sweep, fetch, join=options.ensemble
+    )
     runs = {target.source: _Run(target, protocol, seeds, redo=options.redo) for target in targets}
     for target in targets:
         target.source.load()
@@ -68,7 +71,7 @@ def evaluate(options: Options, console: Console) -> int:
     workers = None if workers is None else max(1, min(workers, len(tasks)))
     place = "all CPUs" if workers is None else f"{workers} worker(s)"
     place += f" of the cluster at {options.address}" if options.address else ""
-    _announce(console, list(runs.values()), protocol, seeds, place)
+    _announce(console, list(runs.values()), place)
     address = options.address if tasks or videos.count else None
 
     with (
@@ -119,7 +122,12 @@ class _Run:
         self.videos: list[Path] = []
         self.path: Path | None = None
         self.parts: list[Path] = []
-        self.stem = self._stem()
+        # Increasing numbers make a later run's rows replace those of earlier ones, see tables.read;
+        # the random part separates two runs at the same time.
+        folder, step = target.folder, target.columns["checkpoint_step"]
+        numbers = [int(path.name[5:9]) for path in folder.glob("eval-[0-9][0-9][0-9][0-9]-*")]
+        run = f"eval-{max(numbers, default=0) + 1:04d}-{secrets.token_hex(2)}"
+        self.stem = f"{run}-{protocol.hash}" + ("" if step is None else f"-step{step}")
 
     def add(self, outcome: Outcome) -> list[dict[str, Any]]:
         """Write a block's rows; after the last block, merge the parts into one file."""
@@ -140,16 +148,8 @@ class _Run:
             part.unlink()
         folder = self.target.folder.parent
         if folder.parent.name == "evaluations":
-            described = {"policy": by_seed[0]["config_hash"], **provenance.collect()}
+            described = {"policy": self.target.columns["config_hash"], **provenance.collect()}
             files.write_json(described, folder / "evaluation.json")
-
-    def _stem(self) -> str:
-        # Increasing numbers make a later run's rows replace those of earlier ones, see tables.read;
-        # the random part separates two runs at the same time.
-        folder, step = self.target.folder, self.target.columns["checkpoint_step"]
-        numbers = [int(path.name[5:9]) for path in folder.glob("eval-[0-9][0-9][0-9][0-9]-*")]
-        run = f"eval-{max(numbers, default=0) + 1:04d}-{secrets.token_hex(2)}"
-        return f"{run}-{self.protocol.hash}" + ("" if step is None else f"-step{step}")
 
     @property
     def episodes(self) -> pa.Table:
@@ -213,13 +213,8 @@ def _known(target: Target, protocol: Protocol) -> pa.Table:
     )
 
 
-def _announce(
-    console: Console,
-    runs: Sequence[_Run],
-    protocol: Protocol,
-    seeds: tuple[int, ...],
-    place: str,
-) -> None:
+def _announce(console: Console, runs: Sequence[_Run], place: str) -> None:
+    protocol, seeds = runs[0].protocol, runs[0].seeds
     missing = sum(len(run.missing) for run in runs)
     total = len(runs) * len(seeds)
     count = str(total) if len(runs) == 1 else f"{total}: {len(seeds)} of each"

@@ -1,8 +1,9 @@
 """The policies to evaluate: checkpoints by name, trial or folder, or the object of a factory."""
 
+import hashlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pyarrow.compute as pc
 from harness.core.errors import UserError
 from harness.core.text import one_line
 from harness.evaluation.policy_source import Source
-from harness.storage import lookup, tables
+from harness.storage import checkpoints, lookup, tables
+from ibc.policies.ensemble import ensemble
+from ibc.policies.factory import load_policy
 
 EVERY = "all"
 
@@ -33,24 +36,26 @@ def find_targets(
     results: Path,
     sweep: str | None,
     fetch: Callable[[Path], None] | None = None,
+    *,
+    join: bool = False,
 ) -> list[Target]:
     """Return what --ckpt or --policy names; UserError when it is not exactly one of them.
 
     `all` is every finished trial of the sweep. Repeated names count once. `fetch`: see
-    `lookup.resolve`.
+    `lookup.resolve`. join: the checkpoints become one, their ensemble.
     """
     if (not ckpts) == (policy is None):
         raise UserError("one of --ckpt and --policy is needed, and only one of them")
     if policy is not None:
+        if join:
+            raise UserError("--ensemble joins checkpoints: it needs --ckpt, given --policy")
         return [_object_target(policy, results)]
-    found: dict[Path, Target] = {}
+    found: dict[Source, Target] = {}
     for name in ckpts:
-        specs = _finished(results, sweep) if name == EVERY else [(name, sweep)]
-        for spec, of in specs:
-            target = _checkpoint_target(spec, results, of, fetch)
-            assert target.source.checkpoint is not None
-            found.setdefault(target.source.checkpoint, target)
-    return list(found.values())
+        for spec, of in _finished(results, sweep) if name == EVERY else [(name, sweep)]:
+            target = _checkpoint_target(lookup.resolve(spec, results, of, fetch), results)
+            found.setdefault(target.source, target)
+    return [_ensemble_target(list(found.values()), results)] if join else list(found.values())
 
 
 def _finished(results: Path, sweep: str | None) -> list[tuple[str, str]]:
@@ -65,10 +70,7 @@ def _finished(results: Path, sweep: str | None) -> list[tuple[str, str]]:
     return [(name, folder.name) for name in sorted(names)]
 
 
-def _checkpoint_target(
-    spec: str, results: Path, sweep: str | None, fetch: Callable[[Path], None] | None
-) -> Target:
-    found = lookup.resolve(spec, results, sweep, fetch)
+def _checkpoint_target(found: lookup.Checkpoint, results: Path) -> Target:
     columns = {
         "sweep": found.sweep,
         "config_hash": found.config_hash or found.policy_hash,
@@ -85,6 +87,25 @@ def _checkpoint_target(
         folder = results / "evaluations" / name / "episodes"
         columns["sweep"] = f"evaluations/{name}"
     return Target(Source(checkpoint=found.path.resolve()), title, folder, columns, found.note)
+
+
+def _ensemble_target(members: Sequence[Target], results: Path) -> Target:
+    """The ensemble of these checkpoints, saved as one where it is not yet."""
+    hashes = sorted(member.columns["policy_hash"] for member in members)
+    directory = results / "ensembles"
+    name = f"of-{len(members)}-{hashlib.sha256(' '.join(hashes).encode()).hexdigest()[:12]}"
+    if checkpoints.find(directory, name) is None:
+        try:
+            policy = ensemble(
+                [load_policy(m.source.checkpoint) for m in members if m.source.checkpoint]
+            )
+        except ValueError as error:
+            raise UserError(f"--ensemble: {error}") from None
+        config = {"policy": asdict(policy.config)}
+        info = {"members": [member.title for member in members]}
+        checkpoints.save(directory, name, policy, config=config, step=0, info=info)
+    target = _checkpoint_target(lookup.resolve(str(directory / name), results), results)
+    return replace(target, note="the energies of " + ", ".join(m.title for m in members))
 
 
 def _object_target(factory: str, results: Path) -> Target:
