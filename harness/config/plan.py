@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import strict_yaml
-from harness.config.search_spec import MAX_TRIALS, Search, read_search
+from harness.config.search_spec import MAX_TRIALS, OF_SEARCH, Search, read_search
 from harness.config.space_file import Layer, SpaceFile
 from harness.config.strict_yaml import Location
 from harness.config.trial_config import TrialConfig, config_hash, trial_id
@@ -22,10 +22,20 @@ from harness.core.paths import check_name
 from ibc.config.policy import config_warnings
 
 VERSION = 1
+_KEYS = (
+    "version",
+    "name",
+    "data",
+    "train_seeds",
+    "base",
+    "tracks",
+    "questions",
+    "search",
+    "budgets",
+)
 BASELINE = "baseline"
 ONLY_TRACK = "all"  # the track of a file without tracks
 DEFAULT_BUDGET = "standard"
-OF_SEARCH = ("trials", "halving", "confirm")  # what a budget may set for a search
 OF_BUDGET = 2  # the last layers of a track are the budget's and its track's
 
 
@@ -99,18 +109,7 @@ def plan(path: Path, budget: str = DEFAULT_BUDGET, *, trials: int | None = None)
     file, the line and the rule that is broken.
     """
     file = SpaceFile(strict_yaml.read(path))
-    keys = (
-        "version",
-        "name",
-        "data",
-        "train_seeds",
-        "base",
-        "tracks",
-        "questions",
-        "search",
-        "budgets",
-    )
-    root = file.section((), file.document.content, keys)
+    root = file.section((), file.document.content, _KEYS)
     file.whole(("version",), root.get("version"), VERSION, VERSION)
     name = file.text(("name",), root.get("name", path.stem))
     try:

@@ -19,6 +19,7 @@ MAX_REPORT_SEEDS = 100_000
 
 # These settings determine when a trial selects: equal for all trials of successive halving.
 _LENGTH = ("train.steps", "train.epoch_steps", "select.every")
+OF_SEARCH = ("trials", "halving", "confirm")  # what a budget may set for a search
 Budget = tuple[Location, Mapping[str, Any]]
 
 
@@ -117,19 +118,34 @@ def read_search(
             axes[key] = read_axis(key, values, fixed)
         except ConfigError as error:
             raise file.error((*axes_at, key), str(error)) from None
-    part = _Parts(file, where, content, budget)
-    halving = part.halving(sampler, axes, base)
-    confirm = part.confirm(train_seeds)
+    # The budget may override these parts.
+    places = {key: (*(budget[0] if key in budget[1] else where), key) for key in OF_SEARCH}
+    parts = {key: budget[1].get(key, content.get(key)) for key in OF_SEARCH}
+    halving = confirm = None
+    if parts["halving"] is not None:
+        if sampler == "tpe":
+            rule = "halving must go with sampler random or grid, given tpe"
+            raise file.error(places["halving"], rule)
+        halving = _halving(file, places["halving"], parts["halving"], axes, base)
+    if parts["confirm"] is not None:
+        confirm = _confirm(file, places["confirm"], parts["confirm"], train_seeds)
     if sampler == "grid":
-        count = part.grid(axes, fixed, trials)
+        count = _grid(file, axes_at, axes, fixed)
+        if trials is not None or parts["trials"] is not None:
+            rule = f"a grid has the {count:,} points of its axes; trials are set for tpe and random"
+            raise file.error(where if trials is not None else places["trials"], rule)
+    elif trials is None:
+        given = TRIALS if parts["trials"] is None else parts["trials"]
+        count = file.whole(places["trials"], given, 1, MAX_TRIALS)
+    elif 1 <= trials <= MAX_TRIALS:
+        count = trials
     else:
-        # There are no more trials than points.
-        count = int(min(part.trials(trials), size(axes)))
+        raise UserError(f"--trials must be from 1 to {MAX_TRIALS:,}, given {trials}")
     return Search(
         file.text((*where, "ask"), content.get("ask", "")),
         sampler,
         file.whole((*where, "seed"), content.get("seed", 0), 0, 2**32 - 1),
-        count,
+        int(min(count, size(axes))),  # there are no more trials than points
         track,
         fixed,
         axes,
@@ -138,94 +154,59 @@ def read_search(
     )
 
 
-class _Parts:
-    """Parts of a search that the budget may override."""
-
-    def __init__(
-        self, file: SpaceFile, where: Location, content: Mapping[str, Any], budget: Budget
-    ) -> None:
-        self.file, self.where, self.content, self.budget = file, where, content, budget
-
-    def find(self, key: str) -> tuple[Location, Any]:
-        """Return the place and the content of a part, None if absent."""
-        at, chosen = self.budget
-        if key in chosen:
-            return (*at, key), chosen[key]
-        return (*self.where, key), self.content.get(key)
-
-    def trials(self, asked: int | None) -> int:
-        at, given = self.find("trials")
-        if asked is None:
-            return self.file.whole(at, TRIALS if given is None else given, 1, MAX_TRIALS)
-        if not 1 <= asked <= MAX_TRIALS:
-            raise UserError(f"--trials must be from 1 to {MAX_TRIALS:,}, given {asked}")
-        return asked
-
-    def halving(self, sampler: str, axes: Mapping[str, Axis], base: TrialConfig) -> Halving | None:
-        at, given = self.find("halving")
-        if given is None:
-            return None
-        content = self.file.section(at, given, ("factor", "first"))
-        if sampler == "tpe":
-            raise self.file.error(at, "halving must go with sampler random or grid, given tpe")
-        for key in _LENGTH:
-            if key in axes:
-                rule = f"halving compares trials at the same steps: {key} must not be an axis"
-                raise self.file.error((*self.where, "axes", key), rule)
-        first_at, steps, every = (*at, "first"), base.train.steps, base.select.every
-        found = Halving(
-            self.file.whole((*at, "factor"), content.get("factor", 3), 2, 100),
-            self.file.whole(first_at, content.get("first"), 1, 2**31),
+def _halving(
+    file: SpaceFile, at: Location, given: object, axes: Mapping[str, Axis], base: TrialConfig
+) -> Halving:
+    content = file.section(at, given, ("factor", "first"))
+    for key in _LENGTH:
+        if key in axes:
+            rule = f"halving compares trials at the same steps: {key} must not be an axis"
+            raise file.error(("search", "axes", key), rule)
+    first_at, steps, every = (*at, "first"), base.train.steps, base.select.every
+    found = Halving(
+        file.whole((*at, "factor"), content.get("factor", 3), 2, 100),
+        file.whole(first_at, content.get("first"), 1, 2**31),
+    )
+    if every == 0 or found.first % every:
+        rule = (
+            "the first rung must be a multiple of select.every, as trials pause where they "
+            f"select, given first {found.first} and select.every {every}"
         )
-        if every == 0 or found.first % every:
-            rule = (
-                "the first rung must be a multiple of select.every, as trials pause where they "
-                f"select, given first {found.first} and select.every {every}"
-            )
-            raise self.file.error(first_at, rule)
-        if not found.rungs(base):
-            rule = f"the first rung must lie before the end, train.steps {steps}"
-            raise self.file.error(first_at, f"{rule}, given {found.first}")
-        return found
+        raise file.error(first_at, rule)
+    if not found.rungs(base):
+        rule = f"the first rung must lie before the end, train.steps {steps}"
+        raise file.error(first_at, f"{rule}, given {found.first}")
+    return found
 
-    def confirm(self, searched: Sequence[int]) -> Confirm | None:
-        at, given = self.find("confirm")
-        if given is None:
-            return None
-        content = self.file.section(at, given, ("winners", "train_seeds", "report_seeds"))
-        seeds_at = (*at, "train_seeds")
-        seeds = self.file.seeds(seeds_at, content.get("train_seeds", [100, 101, 102]))
-        if not set(seeds).isdisjoint(searched):
-            both = sorted(set(seeds).intersection(searched))
-            rule = f"train_seeds must be other ones than the search's, given {both} in both"
-            raise self.file.error(seeds_at, rule)
-        return Confirm(
-            self.file.whole((*at, "winners"), content.get("winners", 3), 1, MAX_WINNERS),
-            seeds,
-            self.file.whole(
-                (*at, "report_seeds"), content.get("report_seeds", 200), 1, MAX_REPORT_SEEDS
-            ),
-        )
 
-    def grid(self, axes: Mapping[str, Axis], fixed: Mapping[str, Any], asked: int | None) -> int:
-        """Return the number of points of a grid, after checking the config of each."""
-        at = (*self.where, "axes")
-        for key, axis in axes.items():
-            if not axis.choices:
-                rule = f"{key} must list its values for a grid, given a range"
-                raise self.file.error((*at, key), rule)
-        count = int(size(axes))
-        if asked is not None or self.find("trials")[1] is not None:
-            place = self.find("trials")[0] if asked is None else self.where
-            rule = f"a grid has the {count:,} points of its axes; trials are set for tpe and random"
-            raise self.file.error(place, rule)
-        if count > MAX_TRIALS:
-            rule = f"a grid must have at most {MAX_TRIALS:,} points, given {count:,}"
-            raise self.file.error(at, rule)
-        for point in product(axes):
-            try:
-                resolve(fixed, point)
-            except ConfigError as error:
-                shown = ", ".join(f"{key} {value}" for key, value in point.items())
-                raise self.file.error(at, f"the point {shown}: {error}") from None
-        return count
+def _confirm(file: SpaceFile, at: Location, given: object, searched: Sequence[int]) -> Confirm:
+    content = file.section(at, given, ("winners", "train_seeds", "report_seeds"))
+    seeds_at, count_at = (*at, "train_seeds"), (*at, "report_seeds")
+    seeds = file.seeds(seeds_at, content.get("train_seeds", [100, 101, 102]))
+    if both := sorted(set(seeds).intersection(searched)):
+        rule = f"train_seeds must be other ones than the search's, given {both} in both"
+        raise file.error(seeds_at, rule)
+    return Confirm(
+        file.whole((*at, "winners"), content.get("winners", 3), 1, MAX_WINNERS),
+        seeds,
+        file.whole(count_at, content.get("report_seeds", 200), 1, MAX_REPORT_SEEDS),
+    )
+
+
+def _grid(file: SpaceFile, at: Location, axes: Mapping[str, Axis], fixed: Mapping[str, Any]) -> int:
+    """Return the number of points of a grid, after checking the config of each."""
+    for key, axis in axes.items():
+        if not axis.choices:
+            rule = f"{key} must list its values for a grid, given a range"
+            raise file.error((*at, key), rule)
+    count = int(size(axes))
+    if count > MAX_TRIALS:
+        rule = f"a grid must have at most {MAX_TRIALS:,} points, given {count:,}"
+        raise file.error(at, rule)
+    for point in product(axes):
+        try:
+            resolve(fixed, point)
+        except ConfigError as error:
+            shown = ", ".join(f"{key} {value}" for key, value in point.items())
+            raise file.error(at, f"the point {shown}: {error}") from None
+    return count

@@ -5,7 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.config.strict_yaml import Document, Location
-from harness.config.trial_config import ConfigError, TrialConfig, flatten, leaves, nearest, resolve
+from harness.config.trial_config import (
+    ConfigError,
+    TrialConfig,
+    flatten,
+    leaves,
+    nearest,
+    resolve,
+    to_dict,
+)
 from harness.core.errors import UserError
 from harness.core.text import one_line
 from ibc.config import presets
@@ -108,8 +116,8 @@ class SpaceFile:
             policy, train = presets.preset(name)
         except ValueError as error:
             raise self.error((*where, "preset"), str(error)) from None
-        recipe = leaves(TrialConfig(policy=policy, train=train))
-        flat = {k: v for k, v in recipe.items() if k.startswith(("policy.", "train."))}
+        recipe = to_dict(TrialConfig(policy=policy, train=train))
+        flat = leaves({section: recipe[section] for section in ("policy", "train")})
         return [Layer((*where, "preset"), name, flat), self.layer(where, content)]
 
     def resolve(self, layers: Sequence[Layer], what: str) -> TrialConfig:

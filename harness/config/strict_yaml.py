@@ -82,14 +82,23 @@ def parse(raw: bytes, name: str) -> Document:
         ) from None
     if _C_LOADER is not None:
         with suppress(yaml.YAMLError):  # the parser in Python has clearer errors
-            return _Builder(name, text, _C_LOADER).read()
-    return _Builder(name, text, yaml.SafeLoader).document()
+            return _Builder(name, text, _C_LOADER).document()
+    try:
+        return _Builder(name, text, yaml.SafeLoader).document()
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise _error(name, line, f"control character {int(error.character):#x}") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        problem = f"{error.problem or error.context}"
+        if "'\\t'" in problem:
+            problem = "indent with spaces, given a tab"
+        raise _error(name, mark.line + 1 if mark else 1, problem) from None
 
 
 class _Builder:
     def __init__(self, name: str, text: str, loader: Any) -> None:
         self.name = name
-        self.text = text
         # Events come one by one, so an alias bomb is found before it is expanded.
         self.events = yaml.parse(text, Loader=loader)
         self.lines: dict[Location, int] = {}
@@ -97,22 +106,6 @@ class _Builder:
         self.values = 0
 
     def document(self) -> Document:
-        try:
-            return self.read()
-        except yaml.reader.ReaderError as error:
-            line = self.text.count("\n", 0, error.position) + 1
-            raise self.error(line, f"control character {int(error.character):#x}") from None
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            problem = f"{error.problem or error.context}"
-            if "'\\t'" in problem:
-                problem = "indent with spaces, given a tab"
-            raise self.error(mark.line + 1 if mark else 1, problem) from None
-
-    def read(self) -> Document:
-        return Document(self.name, self.root(), self.lines)
-
-    def root(self) -> dict[str, Any]:
         next(self.events)  # the stream starts
         if isinstance(next(self.events), yaml.StreamEndEvent):
             raise self.error(1, "the file must hold a mapping (key: value), it is empty")
@@ -125,7 +118,7 @@ class _Builder:
         further = next(self.events)
         if not isinstance(further, yaml.StreamEndEvent):
             raise self.error(_line(further), "the file must hold a single document")
-        return content
+        return Document(self.name, content, self.lines)
 
     def value(self, event: Any, where: Location) -> Any:
         line = _line(event)
@@ -142,12 +135,12 @@ class _Builder:
             raise self.error(line, f"tags are not read, given {event.tag}")
         if len(where) > MAX_DEPTH:
             raise self.error(line, f"values may be nested {MAX_DEPTH} deep")
-        value = self.untagged(event, where, line)
+        value = self.content(event, where, line)
         if event.anchor is not None:
             self.anchors[event.anchor] = value, self.values - before
         return value
 
-    def untagged(self, event: Any, where: Location, line: int) -> Any:
+    def content(self, event: Any, where: Location, line: int) -> Any:
         if isinstance(event, yaml.ScalarEvent):
             return event.value if event.style else self.plain(event.value, line)
         if isinstance(event, yaml.SequenceStartEvent):

@@ -117,14 +117,20 @@ def from_dict(content: Mapping[str, Any]) -> TrialConfig:
 
 def from_stored(content: Mapping[str, Any]) -> TrialConfig:
     """Return the config that a file holds, also one from before some settings were added."""
-    flat = _leaves(content)
+    flat = leaves(content)
     lacking = {key: v for key, v in ADDED.items() if key not in flat and not isinstance(v, dict)}
     return resolve(lacking, flat)
 
 
-def leaves(config: TrialConfig) -> dict[str, Any]:
-    """Return every setting under its dotted name: {"policy.energy.width": 256, ...}."""
-    return _leaves(to_dict(config))
+def leaves(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by their dotted names: {"policy.energy.width": 256, ...}."""
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            flat.update(leaves(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -205,17 +211,7 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _leaves(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in content.items():
-        if isinstance(value, dict):
-            flat.update(_leaves(value, f"{prefix}{name}."))
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
-
-
-DEFAULTS = leaves(TrialConfig())
+DEFAULTS = leaves(to_dict(TrialConfig()))
 SECTIONS = frozenset(
     key.rsplit(".", depth)[0] for key in DEFAULTS for depth in range(1, key.count(".") + 1)
 )

@@ -28,7 +28,7 @@ def test_every_setting_is_read_strictly_and_comes_back():
     again = trial_config.from_dict(json.loads(json.dumps(trial_config.to_dict(given))))
     assert again == given
     assert trial_config.config_hash(again) == trial_config.config_hash(given)
-    leaves = trial_config.leaves(given)
+    leaves = trial_config.leaves(trial_config.to_dict(given))
     assert {key: leaves[key] for key in SETTINGS} == SETTINGS
 
 

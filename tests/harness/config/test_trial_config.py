@@ -34,7 +34,8 @@ def test_whole_numbers_for_real_settings_hash_like_the_real_number():
 
 @given(st.sampled_from(sorted(trial_config.DEFAULTS)))
 def test_every_leaf_resolves_to_itself(key):
-    flat = trial_config.leaves(trial_config.resolve({key: trial_config.DEFAULTS[key]}))
+    given = trial_config.resolve({key: trial_config.DEFAULTS[key]})
+    flat = trial_config.leaves(trial_config.to_dict(given))
     assert flat == dict(trial_config.DEFAULTS)
 
 
