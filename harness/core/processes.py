@@ -2,6 +2,8 @@
 
 import errno
 import os
+import signal
+from contextlib import suppress
 from pathlib import Path
 
 HINT = (
@@ -81,7 +83,5 @@ def is_stopped(pid: int) -> bool:
 
 def kill(pid: int) -> None:
     """Kill a process of this user on this machine, if it still exists."""
-    try:
-        os.kill(pid, 9)
-    except (ProcessLookupError, PermissionError):
-        return
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)

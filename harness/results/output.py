@@ -31,7 +31,7 @@ def files_written(paths: Sequence[Path]) -> Answer:
 def put(content: pa.Table, shown: RenderableType, *, as_json: bool, as_csv: bool) -> None:
     """Print a command's answer in the chosen form."""
     if as_json:
-        print(json.dumps(plain_rows(content), indent=1, ensure_ascii=True))
+        print(json.dumps(_plain(content.to_pylist()), indent=1, default=str))
     elif as_csv:
         pyarrow.csv.write_csv(for_csv(content), sys.stdout.buffer)
         sys.stdout.buffer.flush()
@@ -46,21 +46,15 @@ def console() -> Console:
     return Console(width=width, highlight=False, emoji=False)
 
 
-def plain_rows(content: pa.Table) -> list[dict[str, Any]]:
-    """Return a table's rows as JSON values; NaN and infinity become None."""
-    return [{name: _plain(value) for name, value in row.items()} for row in content.to_pylist()]
-
-
 def _plain(value: Any) -> Any:
+    """Return nested values with None for NaN and infinity, which JSON does not have."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
     if isinstance(value, dict):
         return {str(name): _plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
-    return str(value)  # dates, decimals, bytes: from a query only
+    return value
 
 
 def for_csv(content: pa.Table) -> pa.Table:
@@ -76,16 +70,14 @@ def for_csv(content: pa.Table) -> pa.Table:
             change = _as_json
         else:
             continue
-        changed = [
-            None if value is None else _no_formula(change(value))
-            for value in content.column(index).to_pylist()
-        ]
-        content = content.set_column(index, field.name, pa.array(changed, pa.string()))
+        values = content.column(index).to_pylist()
+        values = [None if value is None else _no_formula(change(value)) for value in values]
+        content = content.set_column(index, field.name, pa.array(values, pa.string()))
     return content.rename_columns([_no_formula(one_line(name)) for name in content.column_names])
 
 
 def _as_json(value: Any) -> str:
-    return one_line(json.dumps(_plain(value)))
+    return one_line(json.dumps(_plain(value), default=str))
 
 
 def _no_formula(text: str) -> str:

@@ -96,17 +96,13 @@ def _named(content: pa.Table, sweep: str) -> pa.Table:
 
 def _together(parts: list[pa.Table]) -> pa.Table:
     """Concatenate tables; a setting that is text in one becomes text in all."""
-    types: dict[str, set[pa.DataType]] = {}
-    for part in parts:
-        for field in part.schema:
-            if not pa.types.is_null(field.type):
-                types.setdefault(field.name, set()).add(field.type)
-    text = {name for name, found in types.items() if len(found) > 1 and pa.string() in found}
-    for i, part in enumerate(parts):
-        for name in text & set(part.column_names):
-            index = part.column_names.index(name)
-            parts[i] = part = part.set_column(index, name, pc.cast(part[name], pa.string()))
-    return pa.concat_tables(parts, promote_options="permissive")
+    text = {field.name for part in parts for field in part.schema if field.type == pa.string()}
+    schemas = [
+        pa.schema([f.with_type(pa.string()) if f.name in text else f for f in part.schema])
+        for part in parts
+    ]
+    cast = [part.cast(schema) for part, schema in zip(parts, schemas, strict=True)]
+    return pa.concat_tables(cast, promote_options="permissive")
 
 
 def _tables(folders: Sequence[Path]) -> Answer:

@@ -4,14 +4,13 @@ import os
 import platform
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.config.trial_config import trial_id
-from harness.core import files
-from harness.storage import table_schemas
+from harness.storage import json_schemas, table_schemas
 
 _HOLDER = re.compile(r"process (\d{1,9}) on (.+)")
 
@@ -63,77 +62,58 @@ class Watcher:
     def look(self) -> State:
         """Return the sweep's state now; files that are missing or truncated are ignored."""
         alive = is_run(self.folder)
-        entries = self._json(self.folder / "plan.json").get("trials")
         names = {}
-        for entry in entries if isinstance(entries, list) else []:
-            if isinstance(entry, dict):
-                seed = entry.get("train_seed")
-                parts = (entry.get("question"), entry.get("arm"), f"seed {seed}")
-                name = " / ".join(str(part) for part in parts if part)
-                names[trial_id(str(entry.get("config_hash")), seed or 0)] = name
-        trials = [
-            self._trial(trial, names.get(trial, trial)) for trial in [*names, *self._more(names)]
-        ]
+        for entry in self._content(self.folder / "plan.json", {}).get("trials", []):
+            parts = (entry.get("question"), entry.get("arm"), f"seed {entry['train_seed']}")
+            id_ = trial_id(entry["config_hash"], entry["train_seed"])
+            names[id_] = " / ".join(part for part in parts if part)
+        # A search adds trials after the plan was written.
+        found = sorted(path.parent.name for path in self.folder.glob("trials/*/config.json"))
+        names = {id_: names.get(id_, id_) for id_ in [*names, *found]}
+        trials = [self._trial(id_, name) for id_, name in names.items()]
         return State(self.folder.name, tuple(trials), _left(trials), alive)
-
-    def _more(self, planned: Mapping[str, str]) -> list[str]:
-        """Return trials that a search has added since the plan was written."""
-        folder = self.folder / "trials"
-        try:
-            entries = [path for path in folder.iterdir() if path.name not in planned]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return sorted(path.name for path in entries if (path / "config.json").is_file())
 
     def _trial(self, trial: str, name: str) -> TrialState:
         folder = self.folder / "trials" / trial
-        found = self._json(folder / "status.json")
-        status = str(found.get("status", "pending"))
-        steps, step = found.get("steps"), _number(found, "step") or 0.0
-        seconds, loss, left = _number(found, "train_seconds"), (), None
+        found = self._content(folder / "status.json", {})
+        status, steps, step = found.get("status", "pending"), found.get("steps"), found.get("step")
+        seconds, loss, left = found.get("train_seconds"), (), None
         if status == "running":
-            loss = self._read(folder / "curves.parquet", _losses) or ()
-            if isinstance(steps, int) and seconds is not None and step > 0:
+            loss = self._content(folder / "curves.parquet", ())
+            if steps and seconds is not None and step:
                 left = max(0.0, (steps - step) * seconds / step)
         return TrialState(
             trial,
             name,
             status,
-            int(step),
-            steps if isinstance(steps, int) else None,
+            step or 0,
+            steps,
             loss,
-            _number(found, "samples_per_second"),
+            found.get("samples_per_second"),
             left,
-            (seconds or 0.0) + (_number(found, "select_seconds") or 0.0),
-            _number(found, "select_score"),
-            str(found.get("error")) if status == "failed" else None,
-            _number(found, "updated") or 0.0,
+            (seconds or 0.0) + (found.get("select_seconds") or 0.0),
+            found.get("select_score"),
+            found.get("error") if status == "failed" else None,
+            found.get("updated") or 0.0,
         )
 
-    def _json(self, path: Path) -> Mapping[str, Any]:
-        content = self._read(path, files.read_json)
-        return content if isinstance(content, dict) else {}
-
-    def _read(self, path: Path, reader: Any) -> Any:
+    def _content(self, path: Path, default: Any) -> Any:
         try:
             facts = path.stat()
-            key = facts.st_mtime_ns, facts.st_size
-            kept = self._kept.get(path)
-            if kept is None or kept[0] != key:
-                self._kept[path] = kept = key, reader(path)
-            return kept[1]
+            version = facts.st_mtime_ns, facts.st_size
+            if path not in self._kept or self._kept[path][0] != version:
+                self._kept[path] = version, _read(path)
+            return self._kept[path][1]
         except (OSError, ValueError):  # removed, truncated or no such file
-            return None
+            return default
 
 
-def _losses(path: Path) -> tuple[float, ...]:
-    content = table_schemas.read_file(path, "curves")
-    return tuple(value for value in content["train_loss"].to_pylist() if value is not None)
-
-
-def _number(found: Mapping[str, Any], key: str) -> float | None:
-    value = found.get(key)
-    return float(value) if isinstance(value, int | float) else None
+def _read(path: Path) -> Any:
+    """Return a JSON file, or the losses of curves."""
+    if path.suffix == ".json":
+        return json_schemas.read(path)
+    losses = table_schemas.read_file(path, "curves")["train_loss"]
+    return tuple(losses.drop_null().to_pylist())
 
 
 def _left(trials: Sequence[TrialState]) -> float | None:
@@ -166,6 +146,6 @@ def is_run(folder: Path) -> bool:
         os.kill(int(holder[1]), 0)
     except ProcessLookupError:
         return False
-    except (PermissionError, OverflowError):
-        return True
+    except PermissionError:
+        pass
     return True

@@ -1,9 +1,7 @@
 """The commands that write files from a sweep's tables: export, rebuild, report."""
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
 
 import pyarrow as pa
 import pyarrow.csv
@@ -54,83 +52,69 @@ def write_tables(
     for path in paths.values():
         if path.is_dir() or (path.exists() and not force):
             raise UserError(f"{path} exists already; --force replaces files")
+    sweep = Sweep(folder)
     try:
-        return _write(Sweep(folder), paths, form)
+        written = [path for name, path in paths.items() if _write(sweep, name, path, form)]
     except OSError as error:
         raise UserError(f"{to} must be a place to write to: {error.strerror}") from None
-
-
-def _write(sweep: Sweep, paths: Mapping[str, Path], form: str) -> list[Path]:
-    written = []
-    for name, path in paths.items():
-        if form in _FOR_PAPERS:
-            content = _FOR_PAPERS[form](sweep, verdicts.answers(sweep)).encode()
-            with files.atomic(path) as file:
-                file.write(content)
-        else:
-            rows = _rows(sweep, name)
-            if rows.num_columns == 0:
-                continue  # no trial has begun: write no empty file
-            with files.atomic(path) as file:
-                _write_rows(rows, file, form)
-        written.append(path)
     if not written:
-        raise UserError(f"sweep {sweep.folder.name} has nothing to write in {', '.join(paths)}")
+        raise UserError(f"sweep {folder.name} has nothing to write in {', '.join(paths)}")
     return written
 
 
-def _rows(sweep: Sweep, name: str) -> pa.Table:
+def _write(sweep: Sweep, name: str, path: Path, form: str) -> bool:
+    """Write one table; False for a table without columns, as no trial has begun."""
+    if form in _FOR_PAPERS:
+        text = _FOR_PAPERS[form](sweep, verdicts.answers(sweep))
+        with files.atomic(path) as file:
+            file.write(text.encode())
+        return True
     if name == "arms":
-        return pa.Table.from_pylist([arm.as_row() for arm in sweep.arms()])
-    if name == "answers":
-        return verdicts.table(verdicts.answers(sweep))
-    return sql.tables([sweep.folder], next(kind for kind in sql.KINDS if kind == name))
-
-
-def _write_rows(rows: pa.Table, file: IO[bytes], form: str) -> None:
-    if form == "csv":
-        pyarrow.csv.write_csv(for_csv(rows), file)
-    elif form == "arrow":
-        pyarrow.feather.write_feather(rows, file, compression="uncompressed")
+        rows = pa.Table.from_pylist([arm.as_row() for arm in sweep.arms()])
+    elif name == "answers":
+        rows = verdicts.table(verdicts.answers(sweep))
     else:
-        pq.write_table(rows, file, compression="zstd")
+        rows = sql.tables([sweep.folder], next(kind for kind in sql.KINDS if kind == name))
+    if rows.num_columns == 0:
+        return False
+    with files.atomic(path) as file:
+        if form == "csv":
+            pyarrow.csv.write_csv(for_csv(rows), file)
+        elif form == "arrow":
+            pyarrow.feather.write_feather(rows, file, compression="uncompressed")
+        else:
+            pq.write_table(rows, file, compression="zstd")
+    return True
 
 
 def rebuild(given: argparse.Namespace) -> Answer:
     """Derive the tables again and show what changed."""
     folder = lookup.sweep_dir(given.results, given.sweep)
-    before = {kind: _stored(folder, kind) for kind in sql.KINDS}
+    derived = {kind: folder / "tables" / f"{kind}.parquet" for kind in sql.KINDS}
+    before = {
+        kind: files.read_or(None, table_schemas.read_file, path, kind)
+        for kind, path in derived.items()
+    }
     torn = _torn(folder)
     try:
         tables.rebuild(folder)
     except OSError as error:
         raise UserError(f"{folder} must be writable: {error.strerror}") from None
     rows, lines = [], []
-    for kind in sql.KINDS:
-        now = table_schemas.read_file(_path(folder, kind), kind)
+    for kind, path in derived.items():
+        now = table_schemas.read_file(path, kind)
         was = before[kind]
         change = "new" if was is None else "unchanged" if was.equals(now) else "changed"
         count = None if was is None else was.num_rows
         rows.append({"table": kind, "rows": now.num_rows, "rows_before": count, "change": change})
         text = f"{kind}: {now.num_rows:,} rows, {change}"
         lines.append(Text(text if count in (None, now.num_rows) else f"{text} (were {count:,})"))
-    for path in sorted(_torn(folder) - torn):
-        rows.append({"table": path, "rows": None, "rows_before": None, "change": "set aside"})
-        lines.append(plain(f"truncated, set aside: {path}", "yellow"))
+    for name in sorted(_torn(folder) - torn):
+        rows.append({"table": name, "rows": None, "rows_before": None, "change": "set aside"})
+        lines.append(plain(f"truncated, set aside: {name}", "yellow"))
     if torn:
         lines.append(Text(f"{len(torn)} truncated files were set aside earlier", style="dim"))
     return pa.Table.from_pylist(rows), Group(*lines)
-
-
-def _path(folder: Path, kind: str) -> Path:
-    return folder / "tables" / f"{kind}.parquet"
-
-
-def _stored(folder: Path, kind: table_schemas.Kind) -> pa.Table | None:
-    try:
-        return files.read_or(None, table_schemas.read_file, _path(folder, kind), kind)
-    except pa.ArrowException:
-        return None
 
 
 def _torn(folder: Path) -> set[str]:

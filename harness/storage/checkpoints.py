@@ -21,10 +21,10 @@ _STATE = "training_state.safetensors"
 
 
 class Saveable(Protocol):
-    """A policy that writes its files, with its weights in `model.safetensors`, into a folder."""
+    """A policy that can be written to a folder."""
 
     def save(self, directory: Path, /) -> object:
-        """Write all files that loading needs."""
+        """Write all files that loading needs, with the weights in `model.safetensors`."""
 
 
 def save(
@@ -59,7 +59,11 @@ def save(
             "config": dict(config),
         }
         write_json(described, temporary / CONFIG)
-        _sync(temporary)
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        sync_folder(temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -71,13 +75,11 @@ def put(directory: Path, name: str, temporary: Path) -> Path:
     target = directory / paths.check_name(name, "a checkpoint's name")
     old = _old(target)
     if target.exists():
-        if old.exists():
-            shutil.rmtree(old)
+        shutil.rmtree(old, ignore_errors=True)
         target.rename(old)
     temporary.rename(target)
     sync_folder(directory)
-    if old.exists():
-        shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)
     return target
 
 
@@ -133,11 +135,3 @@ def weights_hash(path: Path) -> str:
 
 def _old(target: Path) -> Path:
     return target.with_name(f".{target.name}.old")
-
-
-def _sync(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    sync_folder(folder)

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from harness.config.domains import Axis
 from harness.core import files
 from harness.core.errors import UserError
 
@@ -49,17 +50,8 @@ class _Dataset:
 
 
 @dataclass
-class _Axis:
-    choices: list[Any]
-    low: float | None = None
-    high: float | None = None
-    log: bool = False
-    whole: bool = False
-
-
-@dataclass
 class _Search:
-    axes: dict[str, _Axis] = field(default_factory=dict)
+    axes: dict[str, Axis] = field(default_factory=dict)
     text: str = ""
     sampler: str = ""
     trials: int = 0
@@ -101,6 +93,7 @@ class _Status:
     select_score: float | None = None
     select_success_rate: float | None = None
     train_seconds: float | None = None
+    samples_per_second: float | None = None
     select_seconds: float | None = None
     started: float | None = None
     updated: float | None = None

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harness.config import trial_config
 from harness.core.files import TornFileError, atomic
 
 Kind = Literal["trials", "curves", "episodes"]
@@ -132,19 +133,12 @@ def _text(value: object) -> str | None:
     return json.dumps(value)
 
 
-def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the settings of a nested config by dotted name: {"policy.energy.width": 256, ...}.
-
-    A list becomes JSON text, an empty mapping None.
-    """
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            found.update(leaves(value, f"{name}.") if value else {name: None})
-        else:
-            found[name] = json.dumps(value) if isinstance(value, list | tuple) else value
-    return found
+def leaves(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config's settings as columns by their dotted names; a list becomes JSON text."""
+    return {
+        name: json.dumps(value) if isinstance(value, list | tuple) else value
+        for name, value in trial_config.leaves(config).items()
+    }
 
 
 def write(content: pa.Table, path: Path) -> None:
@@ -173,7 +167,10 @@ def read_file(path: Path, kind: Kind) -> pa.Table:
         raise ValueError(
             f"{path} has schema version {version} and this program reads 1 to {VERSION}; upgrade it"
         )
-    return _conform(content, SCHEMAS[kind])
+    try:
+        return _conform(content, SCHEMAS[kind])
+    except pa.ArrowException as error:
+        raise TornFileError(f"{path} is not a table of {kind}: {error}") from error
 
 
 def _conform(content: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -24,6 +24,7 @@ class TrialFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
+        self._stacks = path / ".stacks.txt"
         self.state: dict[str, Any] = {}
 
     @contextmanager
@@ -150,10 +151,6 @@ class TrialFolder:
     def checkpoint(self, name: str) -> Path | None:
         """Return the path of the whole checkpoint of this name, None without one."""
         return checkpoints.find(self.checkpoints, name)
-
-    @property
-    def _stacks(self) -> Path:
-        return self.path / ".stacks.txt"
 
     def _select_path(self, step: int) -> Path:
         return self.path / "episodes" / f"select-{step:08d}.parquet"
