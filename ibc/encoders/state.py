@@ -75,5 +75,5 @@ class StateEncoder(nn.Module):
 
 def offsets(agent: Tensor, block: Tensor) -> Tensor:
     """Positions (..., X) on the block from the agent (..., 2), in units of 100 px."""
-    places = block.unflatten(-1, (-1, 2)) - agent.unsqueeze(-2)
+    places = block.reshape(*block.shape[:-1], -1, 2) - agent.unsqueeze(-2)
     return places.flatten(-2) * PER_OFFSET

@@ -65,10 +65,11 @@ class ConcatEnergy(nn.Module):
             return self._score(context_BW, actions_BND, dropout)
         columns = min(N, max(1, BLOCK // W))
         rows = max(1, BLOCK // (columns * W))
-        parts = zip(context_BW.split(rows), actions_BND.expand(B, -1, -1).split(rows), strict=True)
+        actions_BND = actions_BND.expand(B, -1, -1)
+        parts = zip(torch.split(context_BW, rows), torch.split(actions_BND, rows), strict=True)
         return torch.cat(
             [
-                torch.cat([self._score(c, a, None) for a in acts.split(columns, 1)], 1)
+                torch.cat([self._score(c, a, None) for a in torch.split(acts, columns, 1)], 1)
                 for c, acts in parts
             ]
         )

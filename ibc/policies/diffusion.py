@@ -100,7 +100,7 @@ class Denoiser(nn.Module):
         """(B, D) in float32. First and last layer stay in float32 under autocast."""
         condition_BW = context_BW + self.level(self._waves(level_B))
         with torch.autocast(noised_BD.device.type, enabled=False):
-            h_BHW = self.inputs(noised_BD.unflatten(1, (-1, 2))) + self.place
+            h_BHW = self.inputs(noised_BD.reshape(len(noised_BD), -1, 2)) + self.place
         for block in self.blocks:
             h_BHW = block(h_BHW, functional.silu(condition_BW))
         with torch.autocast(noised_BD.device.type, enabled=False):
