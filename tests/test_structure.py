@@ -15,7 +15,7 @@ SOURCES = sorted([*structure.modules(ROOT).values(), *ROOT.glob("*.py")])
 # These alone may name Ray; the others run on a machine that has none.
 RAY = {
     "harness/demos/collect.py",
-    "harness/evaluation/ray_actors.py",
+    "harness/evaluation/pool.py",
     "harness/sweep/ray_tune.py",
 }
 RAY_FOLDER = "harness/cluster/"

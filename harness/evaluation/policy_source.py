@@ -98,7 +98,7 @@ class Worker:
 
     def __init__(self, protocol: Protocol) -> None:
         self.protocol = protocol
-        self._loaded: tuple[Source, Predicts] | None = None
+        self.loaded: tuple[Source, Predicts] | None = None
 
     def run(
         self, tasks: Iterable[Task], record: Iterable[int] = ()
@@ -109,11 +109,7 @@ class Worker:
 
     def roll(self, task: Task, record: Iterable[int]) -> Outcome:
         """Evaluate a block and record the episodes of the seeds in `record`."""
-        if self._loaded is None or self._loaded[0] != task.source:
-            self._loaded = None  # free the old policy before loading the new one
-            self._loaded = task.source, self.load(task.source)
-        return roll(self._loaded[1], task.block, self.protocol, record)
-
-    def load(self, source: Source) -> Predicts:
-        """Return the policy of a source."""
-        return source.load()
+        if self.loaded is None or self.loaded[0] != task.source:
+            self.loaded = None  # free the old policy before loading the new one
+            self.loaded = task.source, task.source.load()
+        return roll(self.loaded[1], task.block, self.protocol, record)

@@ -22,36 +22,33 @@ class EvalProgress:
         self.done = 0
         self.scores: list[float] = []
         self.began = self.printed = time.monotonic()
-        self._bar: Progress | None = None
-        if self.console.is_terminal and not self.console.is_dumb_terminal and total:
-            text = TextColumn("{task.fields[text]}", markup=False)
-            columns = BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total}"), text
-            self._bar = Progress(*columns, console=self.console, transient=True)
-            self._task = self._bar.add_task("episodes", total=total, text="starting")
+        text = TextColumn("{task.fields[text]}", markup=False)
+        columns = BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total}"), text
+        plain = not self.console.is_interactive or total == 0
+        self._bar = Progress(*columns, console=self.console, transient=True, disable=plain)
+        self._task = self._bar.add_task("episodes", total=total, text="starting")
 
     def __enter__(self) -> Self:
-        if self._bar is not None:
-            self._bar.start()
+        self._bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._bar.stop()
 
     def advance(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Count a block's rows."""
         self.done += len(rows)
         self.scores += [row["score"] for row in rows if row.get("score") is not None]
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self.done, text=self.text())
-        elif time.monotonic() - self.printed > _QUIET_SECONDS or self.done == self.total:
+        self._bar.update(self._task, completed=self.done, text=self.text())
+        late = time.monotonic() - self.printed > _QUIET_SECONDS
+        if self._bar.disable and (late or self.done == self.total):
             self.printed = time.monotonic()
             line = f"[{self.done}/{self.total}] {self.text()}"
             self.console.print(line, soft_wrap=True, highlight=False, markup=False)
 
     def tick(self) -> None:
         """Update the time left between blocks."""
-        if self._bar is not None and self.done:
+        if self.done:
             self._bar.update(self._task, text=self.text())
 
     def text(self) -> str:

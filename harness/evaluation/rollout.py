@@ -46,11 +46,7 @@ class Predicts(Structural):
 
 
 def evaluate_block(
-    policy: Predicts,
-    seeds: Sequence[int],
-    protocol: Protocol,
-    *,
-    video: Watch | None = None,
+    policy: Predicts, seeds: Sequence[int], protocol: Protocol, *, video: Watch | None = None
 ) -> list[dict[str, Any]]:
     """Roll the policy out from each seed and return one row an episode, in the order of the seeds.
 
@@ -78,14 +74,9 @@ def error_text(error: Exception) -> str:
 
 class _Block:
     def __init__(
-        self,
-        policy: Predicts,
-        seeds: Sequence[int],
-        protocol: Protocol,
-        watch: Watch | None,
+        self, policy: Predicts, seeds: Sequence[int], protocol: Protocol, watch: Watch | None
     ) -> None:
         self.policy, self.seeds, self.protocol, self.watch = policy, seeds, protocol, watch
-        self.horizon = int(getattr(policy, "obs_horizon", 1))
         B = len(seeds)
         self.world = LockstepPushT(
             seeds,
@@ -97,10 +88,10 @@ class _Block:
         self.errors: dict[int, str] = {}
         self.milliseconds = {name: np.zeros(B) for name in ("policy", "env", "render")}
         self.actions: list[Floats] = []
-        self.agents: list[Floats] = []
-        frame = self.timed_world(np.ones(B, bool), self.world.reset)
-        self.frames = [frame] * self.horizon
-        self.agents.append(self.world.states[:, :2].copy())
+        self.frames = [self.timed_world(np.ones(B, bool), self.world.reset)] * int(
+            getattr(policy, "obs_horizon", 1)
+        )
+        self.agents = [self.world.states[:, :2].copy()]
 
     @property
     def running(self) -> NDArray[np.bool_]:
@@ -170,11 +161,11 @@ class _Block:
     def timed_world(
         self, running: NDArray[np.bool_], work: Callable[[], Mapping[str, NDArray[Any]]]
     ) -> dict[str, NDArray[Any]]:
-        before = self.world.env_seconds, self.world.render_seconds
+        env, render = self.world.env_seconds, self.world.render_seconds
         frame = dict(work())
-        after = self.world.env_seconds, self.world.render_seconds
-        for name, start, stop in zip(("env", "render"), before, after, strict=True):
-            self.milliseconds[name][running] += (stop - start) * 1e3 / running.sum()
+        share = 1e3 / running.sum()
+        self.milliseconds["env"][running] += (self.world.env_seconds - env) * share
+        self.milliseconds["render"][running] += (self.world.render_seconds - render) * share
         return frame
 
     def show(self, rows: NDArray[np.bool_], actions_BA: Floats | None) -> None:

@@ -105,7 +105,7 @@ def _ensemble_target(members: Sequence[Target], results: Path) -> Target:
         info = {"members": [member.title for member in members]}
         checkpoints.save(directory, name, policy, config=config, step=0, info=info)
     target = _checkpoint_target(lookup.resolve(str(directory / name), results), results)
-    return replace(target, note="the energies of " + ", ".join(m.title for m in members))
+    return replace(target, title=f"ensemble of {len(members)} policies, {directory / name}")
 
 
 def _object_target(factory: str, results: Path) -> Target:

@@ -15,7 +15,6 @@ from harness.media.recorder import SIZE, Frame, Step, episode_frames, held
 from harness.media.video import free_path, write_animation, write_video
 
 MAX_VIDEOS = 1000
-OVERLAYS = ("energy",)
 GIF_SIZE = 192
 GIF_FRAMES = 75  # at most
 
@@ -36,8 +35,8 @@ class Videos:
         most = min(MAX_VIDEOS, seeds)
         if not 0 <= self.count <= most:
             raise UserError(f"--video takes 0 to {most} episodes, given {self.count}")
-        if self.overlay not in (None, *OVERLAYS):
-            raise UserError(f"--overlay takes {', '.join(OVERLAYS)}, given {self.overlay[:60]!r}")
+        if self.overlay not in (None, "energy"):
+            raise UserError(f"--overlay takes energy, given {self.overlay[:60]!r}")
         if self.count == 0 and (self.overlay or self.gif):
             option = "--overlay" if self.overlay else "--gif"
             raise UserError(f"{option} needs videos: --video N, N at least 1")

@@ -12,7 +12,7 @@ from harness.config.protocol import Protocol
 from harness.config.trial_config import resolve
 from harness.core.errors import UserError
 from harness.evaluation.policy_source import Source, Task
-from harness.evaluation.pool import open_pool
+from harness.evaluation.pool import RayWorkers, open_pool
 from harness.storage import checkpoints, tables
 from ibc.config.action import ActionConfig
 from ibc.data.normalizer import Normalizer
@@ -131,8 +131,6 @@ def test_a_checkpoint_travels_to_workers_that_share_no_folder(cluster, tmp_path)
     with open_pool(protocol, 1) as pool:
         ((_, here),) = pool.run([task])
 
-    from harness.evaluation.ray_actors import RayWorkers
-
     with ray_session(address=cluster.address):
         crew = RayWorkers(protocol, 1, lambda: None, elsewhere=True)
         crew._files(source)
@@ -147,8 +145,6 @@ def test_a_checkpoint_travels_to_workers_that_share_no_folder(cluster, tmp_path)
 
 
 def test_a_cluster_without_nodes_ends_with_a_word(cluster):
-    from harness.evaluation.ray_actors import RayWorkers
-
     source = Source(factory="builtins:dict")
     with ray_session(address=cluster.address):
         crew = RayWorkers(Protocol(), None, lambda: None, elsewhere=True, patience=2.0)
