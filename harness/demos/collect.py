@@ -132,7 +132,7 @@ class _Collection:
 def plan(
     next_job: Callable[[], Job | None], demonstrate: Callable[[Job], Episode], workers: int
 ) -> Iterator[tuple[Job, Episode]]:
-    """Yield jobs with their episodes as they finish, made in this process or by Ray actors."""
+    """Yield jobs with their episodes as they finish, made in this process or by Ray's."""
     if workers == 1:
         while (job := next_job()) is not None:
             yield job, demonstrate(job)
@@ -140,27 +140,16 @@ def plan(
     with ray_session(cpus=workers, gpus=0):
         import ray  # only now: Ray reads the session's environment when it is imported
 
-        # A planner that dies is started again; any planner makes the same episode.
-        actor: Any = ray.remote(num_cpus=1, max_restarts=3, max_task_retries=3)(_Planner)
-        idle = [actor.remote() for _ in range(workers)]
-        busy: dict[Any, tuple[Job, Any]] = {}
+        # Where a process dies, another one makes the same episode.
+        remote: Any = ray.remote(num_cpus=1, max_retries=3)(demonstrate)
+        running: dict[Any, Job] = {}
         while True:
-            while idle and (job := next_job()) is not None:
-                planner = idle.pop()
-                busy[planner.plan.remote(demonstrate, job)] = job, planner
-            if not busy:
+            while len(running) < workers and (job := next_job()) is not None:
+                running[remote.remote(job)] = job
+            if not running:
                 return
-            (done, *_), _ = ray.wait(list(busy), num_returns=1)
-            job, planner = busy.pop(done)
-            idle.append(planner)
-            yield job, ray.get(done)
-
-
-class _Planner:
-    """A Ray actor."""
-
-    def plan(self, demonstrate: Callable[[Any], Episode], job: Any) -> Episode:
-        return demonstrate(job)
+            (done, *_), _ = ray.wait(list(running), num_returns=1)
+            yield running.pop(done), ray.get(done)
 
 
 def save_episode(path: Path, episode: Episode) -> None:
@@ -173,12 +162,8 @@ def read_episode(path: Path) -> Episode | None:
     """Return a saved episode, or None for a damaged file, which is renamed."""
     try:
         with np.load(path, allow_pickle=False) as saved:
-            return Episode(
-                saved["states"],
-                saved["actions"],
-                float(saved["max_coverage"]),
-                bool(saved["success"]),
-            )
+            numbers = float(saved["max_coverage"]), bool(saved["success"])
+            return Episode(saved["states"], saved["actions"], *numbers)
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
         files.quarantine(path)
         return None

@@ -71,16 +71,9 @@ def statistics(demos: Demos) -> Statistics:
         agents = np.concatenate([recorded[:, :2], states[-1:, :2]])
         speed = np.linalg.norm(np.diff(agents, axis=0), axis=1)
         speeds.append(speed)
-        rows.append(
-            (
-                covered.max(),
-                covered[-1],
-                drift,
-                third.mean() if len(third) else np.nan,
-                (speed < IDLE_PX).mean(),
-                seeded,
-            )
-        )
+        jerk = third.mean() if len(third) else np.nan
+        idle = (speed < IDLE_PX).mean()
+        rows.append((covered.max(), covered[-1], drift, jerk, idle, seeded))
     best, final, drift, jerk, idle, seeded = np.array(rows, dtype=np.float64).T
     reach = np.linalg.norm(demos.action - demos.state[:, :2], axis=1)
     return Statistics(
