@@ -15,6 +15,8 @@ from harness.core.errors import UserError
 from harness.evaluation import policy_source
 from harness.evaluation.job import Options, evaluate
 from harness.storage import checkpoints, lookup, table_schemas, tables
+from ibc.policies.ensemble import EnsemblePolicy
+from ibc.policies.factory import load_policy
 from tests.commands import Commands
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -101,6 +103,28 @@ def test_other_weights_are_other_episodes(tiny_results: Path, tiny_policy: Any) 
     row = tables.read(tiny_results / "tiny", "trials").to_pylist()
     (mine,) = [r for r in row if r["trial"] == found.trial_dir.name]
     assert mine["report_n"] == 10
+
+
+def test_an_ensemble_is_one_checkpoint_with_rows_of_its_own(
+    tiny_results: Path, tiny_policy: Any
+) -> None:
+    paths = []
+    for seed in range(2):
+        paths.append(str(tiny_results / f"member-{seed}"))
+        tiny_policy(seed).save(Path(paths[-1]))
+    code, text = run(ckpt=paths, seeds="5", results=tiny_results, ensemble=True)
+    assert code == 0
+    assert "ensemble of 2 policies" in " ".join(text.split())
+    (made,) = (tiny_results / "ensembles").iterdir()
+    assert isinstance(load_policy(made), EnsemblePolicy)
+    _, text = run(ckpt=paths[::-1], seeds="5", results=tiny_results, ensemble=True)
+    assert "nothing to run: all 5 episodes are stored already" in text
+    _, text = run(ckpt=str(made), seeds="5", results=tiny_results)
+    assert "nothing to run: all 5 episodes are stored already" in text
+    with pytest.raises(UserError, match="--ensemble: an ensemble must have at least two policies"):
+        run(ckpt=paths[0], seeds="5", results=tiny_results, ensemble=True)
+    with pytest.raises(UserError, match="--ensemble joins checkpoints"):
+        run(policy="envs.expert:policy", seeds="5", results=tiny_results, ensemble=True)
 
 
 def test_several_checkpoints_are_evaluated_in_one_go(tiny_results: Path) -> None:
