@@ -122,10 +122,8 @@ def blocks(seeds: Iterable[int], size: int) -> list[tuple[int, ...]]:
 
     A seed's block does not depend on the number of seeds, on workers, or on order.
     """
-    found: dict[int, list[int]] = {}
-    for seed in sorted(seeds):
-        found.setdefault(seed // size, []).append(seed)
-    return [tuple(block) for block in found.values()]
+    grouped = itertools.groupby(sorted(seeds), lambda seed: seed // size)
+    return [tuple(block) for _, block in grouped]
 
 
 def span(seeds: Sequence[int]) -> str:

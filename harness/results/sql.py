@@ -88,10 +88,10 @@ def _named(content: pa.Table, sweep: str) -> pa.Table:
         trial = pc.binary_join_element_wise(content["config_hash"], seed, "-s")
         content = content.add_column(0, "trial", trial)
     names = pa.array([sweep] * content.num_rows, pa.string())
-    if "sweep" in content.column_names:
-        index = content.column_names.index("sweep")
-        return content.set_column(index, "sweep", names)
-    return content.add_column(0, "sweep", names)
+    index = content.schema.get_field_index("sweep")
+    if index < 0:
+        return content.add_column(0, "sweep", names)
+    return content.set_column(index, "sweep", names)
 
 
 def _together(parts: list[pa.Table]) -> pa.Table:

@@ -11,8 +11,7 @@ from typing import Any, Protocol
 from harness.core import paths
 from harness.core.errors import UserError
 from harness.core.files import read_json, sync_folder, temporary_beside, write_json
-from harness.storage.training_state import read as read_state
-from harness.storage.training_state import write as write_state
+from harness.storage import training_state as state_file
 
 VERSION = 1
 CONFIG = "config.json"
@@ -50,7 +49,7 @@ def save(
     try:
         policy.save(temporary)
         if training_state is not None:
-            write_state(dict(training_state), temporary / _STATE)
+            state_file.write(dict(training_state), temporary / _STATE)
         described = {
             "version": VERSION,
             "step": step,
@@ -111,7 +110,7 @@ def remove_old(directory: Path) -> None:
 
 def load_training_state(path: Path) -> Any:
     """Return the training state of a checkpoint's folder; FileNotFoundError when it has none."""
-    return read_state(path / _STATE)
+    return state_file.read(path / _STATE)
 
 
 def describe(path: Path) -> dict[str, Any]:
