@@ -1,5 +1,6 @@
 """The trials that are left of a sweep, those that this run is about, and their states."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from envs.physics.geometry import GOAL_POSE
 from harness.config.plan import Plan
 from harness.config.trial_config import nearest, parse_trial_id
 from harness.core.errors import UserError
@@ -17,6 +19,8 @@ from harness.sweep.folder import SweepFolder
 from ibc.config.training import SplitConfig
 from ibc.data import demos as ibc_demos
 from ibc.data.demos import Demos
+
+SAME_GOAL_PX, SAME_GOAL_RAD = 60.0, 0.5
 
 
 @dataclass(frozen=True)
@@ -116,8 +120,27 @@ def _asked(plan: Plan, questions: tuple[str, ...]) -> set[str] | None:
     return set().union(*(by_name[name] for name in questions))
 
 
+def _check_goals(demos: Demos, mirrored: bool) -> None:
+    known = [goal for goal in ibc_demos.goals(demos) if goal is not None]
+    compared = [GOAL_POSE, *known] if mirrored else known
+    for x, y, angle in compared:
+        for other_x, other_y, other in compared:
+            turn = abs(math.remainder(angle - other, 2 * math.pi))
+            if math.hypot(x - other_x, y - other_y) > SAME_GOAL_PX or turn > SAME_GOAL_RAD:
+                ends = "; ".join(f"({x:.0f}, {y:.0f}) px, {a:.2f} rad" for x, y, a in known)
+                rule = "all data sets must have one goal"
+                if mirrored:
+                    x, y, angle = GOAL_POSE
+                    rule = (
+                        f"train.augment.mirror needs the goal at ({x:g}, {y:g}) px, {angle:.2f} rad"
+                    )
+                raise UserError(f"{rule}; the episodes of {demos.path} end around {ends}")
+
+
 def check_data(work: Work, demos: Demos) -> None:
-    """UserError for a split or a batch that is too large for the demonstrations."""
+    """UserError for a split, a batch or a mirror that does not fit the demonstrations."""
+    mirrored = any(j.config.train.augment.mirror > 0.0 for j in (*work.typical, *work.largest))
+    _check_goals(demos, mirrored)
     lengths = np.diff(demos.episode_ends, prepend=0)
     windows: dict[SplitConfig, int] = {}
     for job in (*work.typical, *work.largest):

@@ -7,6 +7,7 @@ Row t holds what was seen at step t and the action then taken. L steps in all, E
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from ibc.data.zarr_store import StoredArray, StoreError
 
 RENDERED_AT_ONCE = 256
 FAULTS_RAISED = 3
+GOAL_PX, GOAL_SHARE = 40.0, 0.8
 Render = Callable[[NDArray[np.float64]], NDArray[np.uint8]]
 Keypoints = Callable[[NDArray[np.float64]], NDArray[np.floating[Any]]]
 
@@ -103,6 +105,26 @@ def join(demos: Sequence[Demos]) -> Demos:
         seeds=_frozen(np.concatenate(seeds)) if len(seeds) == len(demos) else None,
         sets=tuple(len(each.episode_ends) for each in demos),
     )
+
+
+def goals(demos: Demos) -> list[tuple[float, float, float] | None]:
+    """The block's pose (x, y px, angle rad) in which the episodes of each data set end.
+
+    None where fewer than GOAL_SHARE of them end within GOAL_PX of their median.
+    """
+    found: list[tuple[float, float, float] | None] = []
+    first = 0
+    for count in demos.sets or (len(demos.episode_ends),):
+        last = demos.state[demos.episode_ends[first : first + count] - 1, 2:].astype(np.float64)
+        first += count
+        x, y = np.median(last[:, :2], axis=0)
+        near = last[np.hypot(last[:, 0] - x, last[:, 1] - y) <= GOAL_PX]
+        if len(near) < GOAL_SHARE * count:
+            found.append(None)
+            continue
+        angle = math.atan2(np.sin(near[:, 2]).mean(), np.cos(near[:, 2]).mean())
+        found.append((float(x), float(y), angle % (2 * math.pi)))
+    return found
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,16 @@
 import io
 import shutil
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from harness.config import plan
 from harness.core import files
+from harness.core.errors import UserError
 from harness.sweep import pending, plan_table
 from harness.sweep.folder import SweepFolder
+from ibc.data.demos import Demos, join
 
 SPACE = """
 version: 1
@@ -131,3 +134,51 @@ def test_the_plan_says_where_every_trial_stands(swept):
     line = "1 finished, 1 failed, 1 stopped early, 1 interrupted, 4 to run\n"
     assert console.file.getvalue() == f"{swept.folder.path}: {line}"
     assert pending.finished_seconds(work.statuses) == {jobs[0].config_hash: 1.0}
+
+
+def ending_at(*goals):
+    """Data sets whose ten episodes of 60 steps each end at a goal."""
+    sets = []
+    for number, goal in enumerate(goals):
+        state = np.full((600, 5), 100.0, np.float32)
+        state[59::60, 2:] = goal
+        sets.append(
+            Demos(
+                path=f"set {number}",
+                fingerprint=str(number),
+                action=state[:, :2].copy(),
+                state=state,
+                keypoints=np.zeros((600, 20), np.float32),
+                episode_ends=np.arange(60, 601, 60),
+                images=None,
+            )
+        )
+    return join(sets)
+
+
+GOAL, ELSEWHERE = (255.0, 257.0, 0.8), (150.0, 256.0, 0.8)
+NO_MIRROR = "base: {train.augment.mirror: 0.0, "
+
+
+def test_a_goal_that_is_not_the_mirrors_is_refused(swept):
+    pending.check_data(swept.left(), ending_at(GOAL))
+    for goal in (ELSEWHERE, (256.0, 256.0, 2.4)):
+        with pytest.raises(
+            UserError, match=r"needs the goal at \(256, 256\) px, 0.79 rad; .* set 0"
+        ):
+            pending.check_data(swept.left(), ending_at(goal))
+    swept.change("base: {", NO_MIRROR)
+    pending.check_data(swept.left(), ending_at(ELSEWHERE))
+
+
+def test_data_sets_of_different_goals_are_refused(swept):
+    swept.change("base: {", NO_MIRROR)
+    with pytest.raises(UserError, match=r"must have one goal; .* around \(255, .*; \(150, "):
+        pending.check_data(swept.left(), ending_at(GOAL, ELSEWHERE))
+
+
+def test_shares_are_of_the_data_sets(swept):
+    swept.change("base: {", "base: {split.shares: [0.5, 0.5], ")
+    pending.check_data(swept.left(), ending_at(GOAL, GOAL))
+    with pytest.raises(UserError, match=r"empty or one for each of 1 data sets, got \(0.5, 0.5\)"):
+        pending.check_data(swept.left(), ending_at(GOAL))
