@@ -98,7 +98,7 @@ def _measure(
     low, high = np.quantile(resampled, ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=0)
     order = np.argsort(-value, kind="stable")
     keys = list(axes)
-    return {keys[i]: Estimate(*map(float, (value[i], low[i], high[i])), n) for i in order}
+    return {keys[i]: Estimate(float(value[i]), float(low[i]), float(high[i]), n) for i in order}
 
 
 def _scored(

@@ -286,7 +286,7 @@ def _arm(question: Mapping[str, Any], name: str, group: Group, first: Group | No
         question=question["question"],
         text=question.get("text") or "",
         arm=name,
-        config_hash=group.trials[0]["config_hash"] if group.trials else group.name,
+        config_hash=group.name,
         group=group,
         difference=None if first is None else paired(group, first, "score", SELECT_SEEDS),
         **estimates,

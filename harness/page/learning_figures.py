@@ -63,9 +63,9 @@ def _curves(data: PageData, arms: Sequence[Arm], styles: Styles, column: str) ->
         if band is None or (scores and len(band.steps) < 2):
             continue
         seeds, values = len(band.values), band.values
-        ends = (values.min(0), values.max(0)) if seeds > 1 else (None, None)
+        low, high = (values.min(0), values.max(0)) if seeds > 1 else (None, None)
         label = f"{arms[index].arm}, {plural(seeds, 'seed')}"
-        drawn.append(Line(label, style, band.steps, values.mean(0), *ends, marks=scores))
+        drawn.append(Line(label, style, band.steps, values.mean(0), low, high, scores))
     return drawn
 
 
