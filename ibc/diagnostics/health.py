@@ -165,7 +165,7 @@ def _of_predictions(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Ite
                 "action is the last of the past ones, not the first (ibc/data/windows.py)",
             )
     copied = last.get("val_copied_motion", 0.0)
-    if several and last["step"] >= COPIES_FROM and copied >= 0.5:
+    if several and last.get("step", 0) >= COPIES_FROM and copied >= 0.5:
         yield Finding(
             "copies its own motion",
             f"where the agent's past motion is 10 % faster, the predicted move is {copied:.0%} of "
