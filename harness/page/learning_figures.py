@@ -75,8 +75,8 @@ def _by_step(title: str, unit: str, drawn: Sequence[Line], *, log: bool) -> Elem
     )
     y = _share_axis(unit) if unit == "score" else fitted(unit, values, log=log)
     x = fitted("optimizer steps", np.concatenate([line.x for line in drawn]))
-    scale = ", logarithmic" if y.log else ""
-    return figure(title, lines(title, f"{title} by optimizer step", x, y, drawn), f"{unit}{scale}")
+    text = "by step" if unit == "score" else f"{unit}, logarithmic" if y.log else unit
+    return figure(title, lines(title, f"{title} by optimizer step", x, y, drawn), text)
 
 
 def success(arms: Sequence[Arm], styles: Styles) -> list[Node]:
