@@ -152,6 +152,7 @@ class _Run:
             **trainer.facts,
             "unclipped": not self.config.policy.inference.clip,
             "idle_share": self.idle_share,
+            "select_scores": self.folder.select_scores(),
         }
         found = [
             *health.diagnose(self.history, facts),

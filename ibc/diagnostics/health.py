@@ -33,9 +33,9 @@ class Finding:
 def diagnose(history: Sequence[Metrics], facts: Mapping[str, Any]) -> list[Finding]:
     """All issues found in the metrics of the epochs so far, which are given oldest first.
 
-    facts: `Trainer.facts`, "unclipped" for a search that may leave the bounds, and "idle_share" of
-    the selection episodes. Checks of a missing number (nothing held out, an explicit policy) are
-    skipped.
+    facts: `Trainer.facts`, "unclipped" for a search that may leave the bounds, "idle_share" of the
+    selection episodes and "select_scores", their mean by step. Checks of a missing number (nothing
+    held out, an explicit policy) are skipped.
     """
     if not history:
         return []
@@ -43,6 +43,7 @@ def diagnose(history: Sequence[Metrics], facts: Mapping[str, Any]) -> list[Findi
         *_of_loss(history, facts),
         *_of_predictions(history, facts),
         *_of_bounds_and_layers(history[-1], facts),
+        *_of_selection(history, facts),
     ]
     # An effect of another issue is not reported beside it.
     if {finding.name for finding in found} & _CAUSES:
@@ -119,6 +120,22 @@ def _error_does_not_follow(history: Sequence[Metrics]) -> Iterator[Finding]:
             "use more negatives (negatives.count) or tighter bounds (action.bounds) so that the "
             "loss resolves errors of a few px, and make sure that the normaliser is that of this "
             "data set",
+        )
+
+
+def _of_selection(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Iterator[Finding]:
+    losses = {int(m["step"]): m["val_loss"] for m in history if "val_loss" in m}
+    scores = {s: score for s, score in facts.get("select_scores", {}).items() if s in losses}
+    if len(scores) < 3:
+        return
+    lowest, best = min(scores, key=lambda step: losses[step]), max(scores, key=lambda s: scores[s])
+    if scores[best] - scores[lowest] >= 0.1:
+        yield Finding(
+            "loss and rollouts disagree",
+            f"the lowest validation loss is that of step {lowest}, which scores "
+            f"{scores[lowest]:.2f} in rollouts; step {best} scores {scores[best]:.2f}",
+            "choose checkpoints by rollouts (select.every), as `best` is; the validation loss "
+            "prefers policies that copy their own motion",
         )
 
 
