@@ -46,7 +46,7 @@ types: $(STAMP)
 # Arguments: the environment, the marked tests, the folders, further options.
 define beside
 log=$$(mktemp) && trap 'rm -f "$$log"' EXIT; export OMP_NUM_THREADS=1; \
-	starts_ray=$$(grep -rl --include 'test_*.py' 'mark\.ray\b' $(3)); \
+	starts_ray=$$(grep -rl --include 'test_*.py' 'mark\.ray\b' $(3) | sort); \
 	$(1)/bin/python -m pytest -m "ray and ($(2))" $(4) $$starts_ray >"$$log" 2>&1 & \
 	$(1)/bin/python -m pytest -m "not ray and ($(2))" $(4) $(3); rest=$$?; \
 	wait $$!; ray=$$?; cat "$$log"; exit $$((rest || ray))
