@@ -153,7 +153,8 @@ class Effects:
 
     seed: between training seeds; start: between starts, the same for all arms, so no paired
     difference contains it; own: an episode's own. wide: how many times as much the seeds of
-    arm number `which` (0 is the baseline) vary.
+    arm number `which` (0 is the baseline) vary. baseline: how many times as many training seeds
+    the baseline has, rounded.
     """
 
     arms: int = ARMS + 1
@@ -162,24 +163,26 @@ class Effects:
     own: float = 0.21
     wide: float = 1.0
     which: int = 1
+    baseline: float = 1.0
 
     def draw(self, rng: np.random.Generator, repeats: int, seeds: int, starts: int) -> "Drawn":
         """Draw what intervals depend on, without the single episodes, exactly."""
-        sd = np.full((self.arms, 1), self.seed)
+        count = np.full(self.arms, seeds)
+        count[0] = round(seeds * self.baseline)
+        sd = np.full(self.arms, self.seed)
         sd[self.which] *= self.wide
-        columns = rng.normal(0, self.own / math.sqrt(seeds), (repeats, self.arms, starts))
-        means = sd * rng.normal(size=(repeats, self.arms, seeds))
-        cells = rng.normal(0, self.own / math.sqrt(starts), means.shape)
-        rest = (seeds - 1) * (starts - 1)
-        mean_square = self.own**2 * rng.chisquare(rest, means.shape[:2]) / rest
-        means_of_arms = means.mean(2) + columns.mean(2)
+        columns = rng.normal(size=(repeats, self.arms, starts))
+        columns *= self.own / np.sqrt(count)[:, None]
+        mean = columns.mean(2) + rng.normal(size=(repeats, self.arms)) * sd / np.sqrt(count)
+        rest = (count - 1) * (starts - 1)
+        squares = [rng.chisquare(df, (repeats, self.arms)) / df for df in (count - 1, rest)]
         return Drawn(
-            seeds=seeds,
+            seeds=count,
             starts=starts,
-            difference=means_of_arms[:, 1:] - means_of_arms[:, :1],
+            difference=mean[:, 1:] - mean[:, :1],
             of_env=(columns[:, 1:] - columns[:, :1]).var(2, ddof=1) / starts,
-            of_seeds=(means + cells - cells.mean(2, keepdims=True)).var(2, ddof=1),
-            noise=mean_square / (seeds * starts),
+            of_seeds=(sd**2 + self.own**2 / starts) * squares[0],
+            noise=self.own**2 * squares[1] / (count * starts),
         )
 
 
@@ -188,10 +191,10 @@ class Drawn:
     """Repeated questions (R, A): arms 1.. against arm 0; see `intervals.half_width`.
 
     difference, of_env (R, A - 1): of means, and its variance from starts. of_seeds, noise (R, A):
-    the variance of seeds' means, and the part of the mean's variance from single cells.
+    the variance of seeds' means, and the part of the mean's variance from single cells. seeds (A,).
     """
 
-    seeds: int
+    seeds: NDArray[np.int64]
     starts: int
     difference: Scores
     of_env: Scores
@@ -200,10 +203,11 @@ class Drawn:
 
     def own(self, level: float) -> Scores:
         """Half widths (R, A - 1) with each arm's own variance: `intervals.half_width`."""
-        df, tail = self.seeds - 1, 0.5 + level / 2
+        tail = 0.5 + level / 2
         parts = self.of_seeds / self.seeds
         of_seeds = parts[:, 1:] + parts[:, :1]
-        both = of_seeds**2 / ((parts[:, 1:] ** 2 + parts[:, :1] ** 2) / df)
+        error = parts**2 / (self.seeds - 1)
+        both = of_seeds**2 / (error[:, 1:] + error[:, :1])
         wide_env = self.of_env * stdtrit(self.starts - 1, tail) ** 2
         wide_seeds = of_seeds * stdtrit(both, tail) ** 2
         noise = ndtri(tail) ** 2 * (self.noise[:, 1:] + self.noise[:, :1])
@@ -215,16 +219,13 @@ class Drawn:
         limited: whether the prior counts at most what `seed_variance.limited` allows.
         """
         df = self.seeds - 1
-        arms = self.of_seeds.shape[1]
-        prior, estimated = seed_variance.moderate(
-            self.of_seeds, np.full(arms, df), np.full(arms, 0.5)
-        )
-        used = seed_variance.limited(estimated, df) if limited else estimated
-        prior = np.broadcast_to(prior, used.shape)
-        sides = [
-            SeedVariance(self.of_seeds[:, at], df, prior[:, at], used[:, at], estimated[:, at])
-            for at in (slice(1, None), slice(0, 1))
-        ]
+        prior, estimated = seed_variance.moderate(self.of_seeds, df, np.full(len(df), 0.5))
+        sides = []
+        for at in (slice(1, None), slice(0, 1)):
+            own, counted = int(df[at][0]), estimated[:, at]
+            used = seed_variance.limited(counted, own) if limited else counted
+            expected = np.broadcast_to(prior, estimated.shape)[:, at]
+            sides.append(SeedVariance(self.of_seeds[:, at], own, expected, used, counted))
         noise = self.noise[:, 1:], self.noise[:, :1]
         return seed_variance.half_width(self.of_env, self.starts, sides, noise, level)[0]
 
@@ -294,10 +295,13 @@ def main() -> int:
     parser.add_argument("--seed-sd", type=float, default=Effects.seed)
     parser.add_argument("--start-sd", type=float, default=Effects.start)
     parser.add_argument("--episode-sd", type=float, default=Effects.own)
+    parser.add_argument("--baseline", type=float, default=1.0, help="its seeds, times the arms'")
     given: argparse.Namespace = parser.parse_args()
     if not given.power:
         print_coverage(given.repeats)
-    effects = Effects(given.arms, given.seed_sd, given.start_sd, given.episode_sd)
+    effects = Effects(
+        given.arms, given.seed_sd, given.start_sd, given.episode_sd, baseline=given.baseline
+    )
     power(effects, given.draws)
     unequal(effects, given.draws)
     return errors.OK

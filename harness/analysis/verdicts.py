@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from harness.analysis.sweep_results import Arm, Paired, Pairing, Sweep, estimate_columns
@@ -221,7 +220,7 @@ def _check(paired: Paired, pairing: Pairing, names: Mapping[str, str]) -> str:
             f"{seed_variance.MIN_ARMS} arms with two training seeds were evaluated on these starts."
         )
     known = [each for each in shared.arms if each is not None]
-    counted = max(float(np.asarray(each.prior_df)) for each in known)
+    counted = max(float(each.prior_df) for each in known)
     wide = [f"“{names[config]}”" for config in pairing.names(shared.wide)]
     text = (
         f"Variance between training seeds, from {len(known)} arms: standard deviation "

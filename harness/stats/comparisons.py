@@ -175,7 +175,7 @@ def spread(
     starts, *own = (float(each.var(ddof=1)) if len(each) > 1 else 0.0 for each in means)
     if seeds is None:
         return Spread(starts, *own)
-    prior_df = min(float(np.asarray(side.estimated_df)) for side in seeds)
+    prior_df = min(float(side.estimated_df) for side in seeds)
     return Spread(starts, *(float(side.moderated) for side in seeds), prior_df)
 
 

@@ -31,29 +31,29 @@ class SeedVariance:
 
     own: the sample variance of S means, df = S - 1. prior: expected, as if it were known from
     prior_df degrees of freedom; 0 where the arm keeps its own variance. estimated_df: before
-    `limited`. All but df are numbers or arrays (...).
+    `limited`. All but df are arrays (...), for one arm ().
     """
 
-    own: ArrayLike
+    own: Numbers
     df: int
-    prior: ArrayLike
-    prior_df: ArrayLike
-    estimated_df: ArrayLike
+    prior: Numbers
+    prior_df: Numbers
+    estimated_df: Numbers
 
     @property
     def borrows(self) -> bool:
         """Whether there is a prior."""
-        return bool(np.any(np.asarray(self.prior_df) > 0))
+        return bool((self.prior_df > 0).any())
 
     @property
     def weight(self) -> Numbers:
         """The share of the prior in the moderated variance."""
-        return np.asarray(np.asarray(self.prior_df) / (np.asarray(self.prior_df) + self.df))
+        return self.prior_df / (self.prior_df + self.df)
 
     @property
     def moderated(self) -> Numbers:
         """The moderated variance: the mean of both, weighted by degrees of freedom."""
-        return np.asarray(self.weight * self.prior + (1 - self.weight) * np.asarray(self.own))
+        return self.weight * self.prior + (1 - self.weight) * self.own
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class SharedVariances:
 
 def limited(prior_df: ArrayLike, df: int) -> Numbers:
     """Return degrees of freedom of a prior for an arm with df own ones: at most WEIGHT df**2."""
-    return np.minimum(prior_df, WEIGHT * df**2)
+    return np.asarray(np.minimum(prior_df, WEIGHT * df**2), np.float64)
 
 
 def total_df(prior_df: float, df: int) -> float:
@@ -188,9 +188,10 @@ def share(grids: Sequence[Numbers]) -> SharedVariances | None:
     prior, estimated = moderate(s2, df, means)
     arms: list[SeedVariance | None] = [None] * len(grids)
     for at, index in enumerate(part):
-        used = float(limited(estimated[at], int(df[at])))
+        own_df = int(df[at])
+        used = limited(estimated[at], own_df)
         arms[index] = SeedVariance(
-            own[index], int(df[at]), float(prior[at]), used, float(estimated[at])
+            np.asarray(own[index]), own_df, np.asarray(prior[at]), used, np.asarray(estimated[at])
         )
     return SharedVariances(
         arms=tuple(arms),
@@ -220,18 +221,16 @@ def half_width(
 
     of_starts = np.asarray(of_env, np.float64)
     error = of_starts**2 / (starts - 1)  # half the variance of the estimated variance
-    of_prior: Numbers | float = 0.0
-    of_seeds: Numbers = np.zeros_like(of_starts)
-    cells: Numbers = np.zeros_like(of_starts)
+    of_prior, of_seeds, cells = (np.zeros_like(of_starts) for _ in range(3))
     for side, single in zip(sides, noise, strict=True):
-        count = side.df + 1
+        count, single_cells = side.df + 1, np.asarray(single, np.float64)
         prior = side.weight * side.prior / count
-        own = (1 - side.weight) * np.asarray(side.own) / count
+        own = (1 - side.weight) * side.own / count
         of_prior = of_prior + prior / np.sqrt(np.maximum(side.prior_df, 1e-9))
-        error = error + own**2 / side.df + np.square(single) / (side.df * (starts - 1))
+        error = error + own**2 / side.df + single_cells**2 / (side.df * (starts - 1))
         of_seeds = of_seeds + prior + own
-        cells = cells + single
-    error = error + np.square(of_prior)
+        cells = cells + single_cells
+    error = error + of_prior**2
     variance = np.maximum(of_starts + of_seeds - cells, of_starts)
     df = np.maximum(variance**2 / np.maximum(error, 1e-300), 1.0)
     return np.asarray(stdtrit(df, 0.5 + level / 2) * np.sqrt(variance)), of_seeds
