@@ -59,7 +59,7 @@ def write(folder: Path, size: Size) -> None:
     planned = plan(file)
     jobs = [planned_job(trial, folder.name) for trial in planned.trials]
     sweep = SweepFolder(folder)
-    sweep.write_plan(planned, file, jobs, Source(folder / "no.zarr", "given"), FINGERPRINT)
+    sweep.write_plan(planned, file, jobs, Source((folder / "no.zarr",), "given"), FINGERPRINT)
     provenance_ = provenance.collect("cpu")
     effects: dict[str, float] = {}
     random = np.random.default_rng(0)

@@ -19,8 +19,8 @@ MIN_ARMS = 4  # with fewer, a wide arm is not told from the others
 TREND_ARMS = 10  # with fewer, a trend follows single arms
 # Most degrees of freedom of the prior, as a multiple of the squared own ones: an arm of few seeds
 # that vary much more than the others' often looks like them, and would get false verdicts. Chosen
-# by benchmarks/interval_coverage.py, whose last tables show what more would cost.
-WEIGHT = 0.75
+# by benchmarks/interval_coverage.py, whose last tables show what more would gain and cost.
+WEIGHT = 0.5
 WIDE = 0.05  # level of the test that an arm's seeds vary more than the others'
 _ROUNDS = 20  # of Newton's method, which needs about 6
 
@@ -102,18 +102,19 @@ def trigamma_inverse(values: ArrayLike) -> Numbers:
     return np.where(given > 1e7, 1 / np.sqrt(given), np.where(given < 1e-6, 1 / given, y))
 
 
-def fit_prior(variances: ArrayLike, df: ArrayLike) -> tuple[Numbers, Numbers]:
+def fit_prior(variances: ArrayLike, df: ArrayLike, fitted: int = 1) -> tuple[Numbers, Numbers]:
     """Return the prior's variance (...) and degrees of freedom (...) for variances (..., A) > 0.
 
     Mean and variance of log s**2 are matched to those of Smyth 2004, section 6.2 (limma's
     fitFDist); df: those of the arms, (A,). Where log s**2 varies no more than by chance, the
-    degrees of freedom are infinite and the variance is the mean, weighted by df.
+    degrees of freedom are infinite and the variance is the mean, weighted by df. fitted: how many
+    parameters the mean of log s**2 has, 2 with a trend.
     """
     from scipy.special import digamma, polygamma
 
     s2, own = np.broadcast_arrays(np.asarray(variances, np.float64), np.asarray(df, np.float64))
     logs = np.log(s2) - digamma(own / 2) + np.log(own / 2)
-    excess = logs.var(-1, ddof=1) - polygamma(1, own / 2).mean(-1)
+    excess = logs.var(-1, ddof=fitted) - polygamma(1, own / 2).mean(-1)
     finite = excess > 0
     half = trigamma_inverse(np.where(finite, excess, 1.0))
     centre = np.exp(logs.mean(-1) + digamma(half) - np.log(half))
@@ -154,8 +155,9 @@ def moderate(variances: ArrayLike, df: ArrayLike, means: ArrayLike) -> tuple[Num
     ratios = s2 / line
     rest = own.sum() - own
     others = ((ratios * own).sum(-1, keepdims=True) - ratios * own) / rest
+    fitted = 1 if s2.shape[-1] < TREND_ARMS else 2
     most = others * fdtri(own, rest, 1 - WIDE)
-    variance, prior_df = fit_prior(np.minimum(ratios, most), own)
+    variance, prior_df = fit_prior(np.minimum(ratios, most), own, fitted)
     counted = np.minimum(prior_df[..., None], rest)
     return variance[..., None] * line, np.where(ratios > most, 0.0, counted)
 
