@@ -223,11 +223,12 @@ class Drawn:
         sides = []
         for at in (slice(1, None), slice(0, 1)):
             own, counted = int(df[at][0]), estimated[:, at]
-            used = seed_variance.limited(counted, own) if limited else counted
             expected = np.broadcast_to(prior, estimated.shape)[:, at]
-            sides.append(SeedVariance(self.of_seeds[:, at], own, expected, used, counted))
+            sides.append(SeedVariance(self.of_seeds[:, at], own, expected, counted))
         noise = self.noise[:, 1:], self.noise[:, :1]
-        return seed_variance.half_width(self.of_env, self.starts, sides, noise, level)[0]
+        return seed_variance.half_width(
+            self.of_env, self.starts, sides, noise, level, limit=limited
+        )[0]
 
 
 METHODS: dict[str, Callable[[Drawn, float], Scores]] = {

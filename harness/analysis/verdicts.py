@@ -150,7 +150,7 @@ def answers(sweep: Sweep, arms: Sequence[Arm] | None = None) -> list[Answer]:
         seeds = REPORT_SEEDS if reported else SELECT_SEEDS
         level = comparisons.shared_level(max(1, len(others)))
         verdicts = tuple(_judge(arm, first, pairing, seeds, level) for arm in others)
-        checks = (_check(verdict.paired, pairing, names) for verdict in verdicts)
+        checks = (_check(verdict.paired, pairing, names, level) for verdict in verdicts)
         check = tuple(dict.fromkeys(text for text in checks if text))
         result.append(Answer(name, first.text, of_question, verdicts, reported, check))
     return result
@@ -199,7 +199,7 @@ def _words(paired: Paired, found: Estimate, level: float) -> tuple[str, str]:
     farthest = max(-near.low, near.high, 0.0)
     if farthest <= SMALL and found.n >= MIN_STARTS:
         return "no difference", f"no difference larger than {farthest:.3f}: {shown}"
-    spread = comparisons.spread(paired.a.values, paired.b.values, paired.seeds)
+    spread = comparisons.spread(paired.a.values, paired.b.values, paired.seeds, level)
     needed = spread.needed(SMALL, found.n, level)
     more = f"more than {comparisons.MOST_SEEDS} training seeds"
     if needed is not None:
@@ -209,7 +209,7 @@ def _words(paired: Paired, found: Estimate, level: float) -> tuple[str, str]:
     return "not enough evidence", text
 
 
-def _check(paired: Paired, pairing: Pairing, names: Mapping[str, str]) -> str:
+def _check(paired: Paired, pairing: Pairing, names: Mapping[str, str], level: float) -> str:
     """Return how the arms share the variance of their training seeds; "" without any seeds."""
     if min(len(paired.a.train_seeds), len(paired.b.train_seeds)) < 2:
         return ""
@@ -220,7 +220,7 @@ def _check(paired: Paired, pairing: Pairing, names: Mapping[str, str]) -> str:
             f"{seed_variance.MIN_ARMS} arms with two training seeds were evaluated on these starts."
         )
     known = [each for each in shared.arms if each is not None]
-    counted = max(float(each.prior_df) for each in known)
+    counted = max(float(seed_variance.limited(each.estimated_df, each.df, level)) for each in known)
     wide = [f"“{names[config]}”" for config in pairing.names(shared.wide)]
     text = (
         f"Variance between training seeds, from {len(known)} arms: standard deviation "

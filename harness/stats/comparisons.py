@@ -136,7 +136,8 @@ class Spread:
         of_seeds = (self.a + self.b) / train_seeds
         if train_seeds > 1:
             own = train_seeds - 1
-            df = seed_variance.total_df(float(seed_variance.limited(self.prior_df, own)), own)
+            limited = float(seed_variance.limited(self.prior_df, own, level))
+            df = seed_variance.total_df(limited, own)
             of_seeds *= student_quantile(tail, df) ** 2
         return math.sqrt(of_starts + of_seeds)
 
@@ -164,11 +165,15 @@ class Spread:
 
 
 def spread(
-    a: ArrayLike, b: ArrayLike, seeds: tuple[SeedVariance, SeedVariance] | None = None
+    a: ArrayLike,
+    b: ArrayLike,
+    seeds: tuple[SeedVariance, SeedVariance] | None = None,
+    level: float = LEVEL,
 ) -> Spread:
     """Return the variances of mean(a) - mean(b) for grids (S_a, E) and (S_b, E).
 
-    seeds: the variances of a's and b's training seeds, where a sweep's arms share them.
+    seeds: the variances of a's and b's training seeds, where a sweep's arms share them, as they
+    count for intervals of this level.
     """
     grids = as_grid(a), as_grid(b)
     means = grids[0].mean(0) - grids[1].mean(0), grids[0].mean(1), grids[1].mean(1)
@@ -176,7 +181,7 @@ def spread(
     if seeds is None:
         return Spread(starts, *own)
     prior_df = min(float(side.estimated_df) for side in seeds)
-    return Spread(starts, *(float(side.moderated) for side in seeds), prior_df)
+    return Spread(starts, *(float(side.moderated(level)) for side in seeds), prior_df)
 
 
 @dataclass(frozen=True)
@@ -220,6 +225,6 @@ def pair(
     grids = as_grid(a), as_grid(b)
     detectable, S, E = math.nan, min(map(len, grids)), grids[0].shape[1]
     if E > 1 and S > 0:
-        detectable = spread(*grids, seeds).detectable(S, E, level=level)
+        detectable = spread(*grids, seeds, level).detectable(S, E, level=level)
     better = probability_of_improvement(*grids, level)
     return Pair(interquartile_mean(a), interquartile_mean(b), better, detectable)

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from harness.stats import seed_variance
+from harness.stats.seed_variance import LEVEL as LEVEL
 from harness.stats.seed_variance import SeedVariance
 
-LEVEL = 0.95
 RESAMPLES = 2000
 # For more values the bootstrap distribution of the mean is normal to the third digit.
 _MOST_RESAMPLED = 4000

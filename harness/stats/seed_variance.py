@@ -15,12 +15,14 @@ from numpy.typing import ArrayLike, NDArray
 
 Numbers = NDArray[np.float64]
 
+LEVEL = 0.95  # of all of a question's intervals together
 MIN_ARMS = 4  # with fewer, a wide arm is not told from the others
 TREND_ARMS = 10  # with fewer, a trend follows single arms
-# Most degrees of freedom of the prior, as a multiple of the squared own ones: an arm of few seeds
-# that vary much more than the others' often looks like them, and would get false verdicts. Chosen
-# by benchmarks/interval_coverage.py, whose last tables show what more would gain and cost.
-WEIGHT = 0.5
+# Most degrees of freedom of the prior, as a multiple of the squared own ones and of the number of
+# comparisons: an arm of few seeds that vary much more than the others' often looks like them, and
+# would get false verdicts, above all where few comparisons leave the intervals narrow. Chosen by
+# benchmarks/interval_coverage.py, whose last tables show what more would gain and cost.
+WEIGHT, MOST_COMPARISONS = 0.1, 20
 WIDE = 0.05  # level of the test that an arm's seeds vary more than the others'
 _ROUNDS = 20  # of Newton's method, which needs about 6
 
@@ -30,30 +32,24 @@ class SeedVariance:
     """The variance of an arm's means between training seeds: its own, and what other arms expect.
 
     own: the sample variance of S means, df = S - 1. prior: expected, as if it were known from
-    prior_df degrees of freedom; 0 where the arm keeps its own variance. estimated_df: before
-    `limited`. All but df are arrays (...), for one arm ().
+    estimated_df degrees of freedom; 0 where the arm keeps its own variance. All but df are arrays
+    (...), for one arm ().
     """
 
     own: Numbers
     df: int
     prior: Numbers
-    prior_df: Numbers
     estimated_df: Numbers
 
     @property
     def borrows(self) -> bool:
         """Whether there is a prior."""
-        return bool((self.prior_df > 0).any())
+        return bool((self.estimated_df > 0).any())
 
-    @property
-    def weight(self) -> Numbers:
-        """The share of the prior in the moderated variance."""
-        return self.prior_df / (self.prior_df + self.df)
-
-    @property
-    def moderated(self) -> Numbers:
-        """The moderated variance: the mean of both, weighted by degrees of freedom."""
-        return self.weight * self.prior + (1 - self.weight) * self.own
+    def moderated(self, level: float) -> Numbers:
+        """Return the mean of both, weighted by degrees of freedom, for an interval's level."""
+        prior_df = limited(self.estimated_df, self.df, level)
+        return (prior_df * self.prior + self.df * self.own) / (prior_df + self.df)
 
 
 @dataclass(frozen=True)
@@ -73,9 +69,13 @@ class SharedVariances:
     wide: tuple[int, ...]
 
 
-def limited(prior_df: ArrayLike, df: int) -> Numbers:
-    """Return degrees of freedom of a prior for an arm with df own ones: at most WEIGHT df**2."""
-    return np.asarray(np.minimum(prior_df, WEIGHT * df**2), np.float64)
+def limited(prior_df: ArrayLike, df: int, level: float) -> Numbers:
+    """Return degrees of freedom of a prior for an arm with df own ones, see WEIGHT.
+
+    level: that of the interval, which tells for how many comparisons it is (Bonferroni).
+    """
+    comparisons = min((1 - LEVEL) / (1 - level), MOST_COMPARISONS)
+    return np.asarray(np.minimum(prior_df, WEIGHT * comparisons * df**2), np.float64)
 
 
 def total_df(prior_df: float, df: int) -> float:
@@ -190,10 +190,8 @@ def share(grids: Sequence[Numbers]) -> SharedVariances | None:
     prior, estimated = moderate(s2, df, means)
     arms: list[SeedVariance | None] = [None] * len(grids)
     for at, index in enumerate(part):
-        own_df = int(df[at])
-        used = limited(estimated[at], own_df)
         arms[index] = SeedVariance(
-            np.asarray(own[index]), own_df, np.asarray(prior[at]), used, np.asarray(estimated[at])
+            np.asarray(own[index]), int(df[at]), np.asarray(prior[at]), np.asarray(estimated[at])
         )
     return SharedVariances(
         arms=tuple(arms),
@@ -210,6 +208,8 @@ def half_width(
     sides: Sequence[SeedVariance],
     noise: Sequence[ArrayLike],
     level: float,
+    *,
+    limit: bool = True,
 ) -> tuple[Numbers, Numbers]:
     """Return half the width of a crossed difference's interval, and its variance from seeds.
 
@@ -217,7 +217,7 @@ def half_width(
     the part of its mean's variance from single cells, which starts and seeds both contain. So the
     variance is of_env + seeds - noise, at least of_env, and Student's t has the degrees of freedom
     of Satterthwaite 1946 (Biometrics Bulletin 2(6)) for its parts: starts, the prior (common to
-    both sides), each side's own seeds, and noise.
+    both sides), each side's own seeds, and noise. limit: whether a prior counts as `limited`.
     """
     from scipy.special import stdtrit
 
@@ -226,9 +226,10 @@ def half_width(
     of_prior, of_seeds, cells = (np.zeros_like(of_starts) for _ in range(3))
     for side, single in zip(sides, noise, strict=True):
         count, single_cells = side.df + 1, np.asarray(single, np.float64)
-        prior = side.weight * side.prior / count
-        own = (1 - side.weight) * side.own / count
-        of_prior = of_prior + prior / np.sqrt(np.maximum(side.prior_df, 1e-9))
+        counted = limited(side.estimated_df, side.df, level) if limit else side.estimated_df
+        weight = counted / (counted + side.df)
+        prior, own = weight * side.prior / count, (1 - weight) * side.own / count
+        of_prior = of_prior + prior / np.sqrt(np.maximum(counted, 1e-9))
         error = error + own**2 / side.df + single_cells**2 / (side.df * (starts - 1))
         of_seeds = of_seeds + prior + own
         cells = cells + single_cells

@@ -95,10 +95,11 @@ def test_arms_share() -> None:
     assert [float(arm.own) for arm in found.arms if arm] == pytest.approx(own)
     for arm in found.arms:
         assert arm is not None
-        assert float(arm.prior_df) <= seed_variance.WEIGHT * 4
-        weight = float(arm.prior_df) / (float(arm.prior_df) + 2)
-        expected = weight * float(arm.prior) + (1 - weight) * float(arm.own)
-        assert float(arm.moderated) == pytest.approx(expected)
+        for level, most in ((0.95, 0.4), (0.99, 2.0), (0.9995, 8.0)):
+            counted = float(seed_variance.limited(arm.estimated_df, 2, level))
+            assert counted == pytest.approx(min(most, float(arm.estimated_df)))
+            expected = (counted * float(arm.prior) + 2 * float(arm.own)) / (counted + 2)
+            assert float(arm.moderated(level)) == pytest.approx(expected)
     # One seed, no start and seeds that all score alike say nothing about the variance.
     others = [grids[0, :1], grids[0][:, :0], np.ones((3, 60))]
     more = seed_variance.share([*grids, *others])
@@ -109,14 +110,14 @@ def test_arms_share() -> None:
 
 def test_the_width_is_students_where_the_parts_are_known() -> None:
     # Only the prior: a t interval with its degrees of freedom.
-    side = SeedVariance(np.array(0.0), 1, np.array(0.5), np.array(1e9), np.array(1e9))
-    half, of_seeds = seed_variance.half_width(0.0, 10, (side, side), (0.0, 0.0), 0.95)
+    zero, one = np.array(0.0), np.array(1.0)
+    side = SeedVariance(zero, 1, np.array(0.5), np.array(1e9))
+    half, of_seeds = seed_variance.half_width(0.0, 10, (side, side), (0, 0), 0.95, limit=False)
     assert of_seeds == pytest.approx(0.5)
     assert half == pytest.approx(1.959964 * math.sqrt(0.5), rel=1e-5)
     # Only own seeds: Welch's interval.
     a, b = np.array([0.1, 0.5, 0.3]), np.array([0.2, 0.25, 0.4, 0.1])
-    zero, one = np.array(0.0), np.array(1.0)
-    sides = [SeedVariance(np.array(x.var(ddof=1)), len(x) - 1, one, zero, zero) for x in (a, b)]
+    sides = [SeedVariance(np.array(x.var(ddof=1)), len(x) - 1, one, zero) for x in (a, b)]
     half, _ = seed_variance.half_width(0.0, 10, sides, (0.0, 0.0), 0.95)
     theirs = scipy.stats.ttest_ind(a, b, equal_var=False).confidence_interval()
     assert half == pytest.approx((theirs.high - theirs.low) / 2)
