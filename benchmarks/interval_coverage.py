@@ -154,7 +154,8 @@ class Effects:
     seed: between training seeds; start: between starts, the same for all arms, so no paired
     difference contains it; own: an episode's own. wide: how many times as much the seeds of
     arm number `which` (0 is the baseline) vary. baseline: how many times as many training seeds
-    the baseline has, rounded.
+    the baseline has, rounded. compared: how many arms the question has beside the baseline; the
+    others, of other questions, only share their variances.
     """
 
     arms: int = ARMS + 1
@@ -164,6 +165,7 @@ class Effects:
     wide: float = 1.0
     which: int = 1
     baseline: float = 1.0
+    compared: int = ARMS
 
     def draw(self, rng: np.random.Generator, repeats: int, seeds: int, starts: int) -> "Drawn":
         """Draw what intervals depend on, without the single episodes, exactly."""
@@ -242,9 +244,10 @@ POWER_SEEDS, POWER_STARTS = (2, 3, 5, 8), (50, 200, 500)
 
 def power(effects: Effects, repeats: int) -> None:
     """Print how often a true difference is shown, wrong verdicts, and coverage."""
-    level = comparisons.shared_level(effects.arms - 1)
+    compared = effects.compared
+    level = comparisons.shared_level(compared)
     head = " | ".join(f"{d:.2f} {name}" for d in DIFFERENCES for name in METHODS)
-    print(f"\nA true difference is shown (wrong verdicts: in a question of {effects.arms} arms):\n")
+    print(f"\nA true difference is shown (wrong verdicts: in a question of {compared + 1} arms):\n")
     print(
         f"| seeds | starts | {head} | wrong: {' | wrong: '.join(METHODS)} | covers: own | shared |"
     )
@@ -252,11 +255,14 @@ def power(effects: Effects, repeats: int) -> None:
     for seeds in POWER_SEEDS:
         for starts in POWER_STARTS:
             drawn = effects.draw(np.random.default_rng((seeds, starts)), repeats, seeds, starts)
-            off = drawn.difference
-            half = {name: method(drawn, level) for name, method in METHODS.items()}
+            off = drawn.difference[:, :compared]
+            half = {name: method(drawn, level)[:, :compared] for name, method in METHODS.items()}
             shown = [np.mean(off + d > half[name]) for d in DIFFERENCES for name in METHODS]
             wrong = [np.mean((np.abs(off) > each).any(1)) for each in half.values()]
-            covers = [np.mean(np.abs(off) <= METHODS[n](drawn, 0.95)) for n in ("own", "shared")]
+            covers = [
+                np.mean(np.abs(off) <= METHODS[name](drawn, 0.95)[:, :compared])
+                for name in ("own", "shared")
+            ]
             cells = [f"{share:.2f}" for share in shown]
             cells += [f"{share:.1%}" for share in (*wrong, *covers)]
             print(f"| {seeds} | {starts} | {' | '.join(cells)} |", flush=True)
@@ -264,7 +270,8 @@ def power(effects: Effects, repeats: int) -> None:
 
 def unequal(effects: Effects, repeats: int) -> None:
     """Print wrong verdicts where one arm's seeds vary more, the most of all numbers of starts."""
-    level = comparisons.shared_level(effects.arms - 1)
+    compared = effects.compared
+    level = comparisons.shared_level(compared)
     cases = [(1.0, 1), *((wide, which) for which in (1, 0) for wide in (2.0, 4.0, 8.0))]
     head = " | ".join(f"{seeds} seeds: {name}" for seeds in POWER_SEEDS for name in METHODS)
     print("\nWrong verdicts where the seeds of one arm vary more than the others':\n")
@@ -278,7 +285,8 @@ def unequal(effects: Effects, repeats: int) -> None:
                 rng = np.random.default_rng((seeds, starts, int(wide), which))
                 drawn = replace(effects, wide=wide, which=which).draw(rng, repeats, seeds, starts)
                 for name, method in METHODS.items():
-                    wrong = (np.abs(drawn.difference) > method(drawn, level)).any(1)
+                    wrong = np.abs(drawn.difference) > method(drawn, level)
+                    wrong = wrong[:, :compared].any(1)
                     most[name] = max(most[name], float(wrong.mean()))
             cells += [f"{share:.1%}" for share in most.values()]
         name = (
@@ -293,6 +301,7 @@ def main() -> int:
     parser.add_argument("--power", action="store_true", help="print only how often verdicts show")
     parser.add_argument("--draws", type=int, default=4000, help="questions for each power")
     parser.add_argument("--arms", type=int, default=Effects.arms)
+    parser.add_argument("--compared", type=int, help="arms of the question; the default is all")
     parser.add_argument("--seed-sd", type=float, default=Effects.seed)
     parser.add_argument("--start-sd", type=float, default=Effects.start)
     parser.add_argument("--episode-sd", type=float, default=Effects.own)
@@ -301,7 +310,12 @@ def main() -> int:
     if not given.power:
         print_coverage(given.repeats)
     effects = Effects(
-        given.arms, given.seed_sd, given.start_sd, given.episode_sd, baseline=given.baseline
+        arms=given.arms,
+        seed=given.seed_sd,
+        start=given.start_sd,
+        own=given.episode_sd,
+        baseline=given.baseline,
+        compared=given.compared or given.arms - 1,
     )
     power(effects, given.draws)
     unequal(effects, given.draws)

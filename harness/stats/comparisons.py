@@ -181,7 +181,8 @@ def spread(
     if seeds is None:
         return Spread(starts, *own)
     prior_df = min(float(side.estimated_df) for side in seeds)
-    return Spread(starts, *(float(side.moderated(level)) for side in seeds), prior_df)
+    of_a, of_b = (float(side.moderated(level)) for side in seeds)
+    return Spread(starts, of_a, of_b, prior_df)
 
 
 @dataclass(frozen=True)
