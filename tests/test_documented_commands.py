@@ -129,7 +129,7 @@ def make_tiny(path: Path) -> None:
             question["tracks"] = ["keypoints"]
         space["questions"] = questions
         del space["tracks"]["image"]  # the presets have image policies
-    if "data" in space:
+    if "data" in questions:  # the recipes
         space["data"] = ["built-in", "data/other.zarr"]
         space["questions"] = {k: questions[k] for k in ("data", "negatives")}
     search = space.get("search", {})

@@ -58,7 +58,7 @@ def _measure(
     axes: Mapping[str, Axis], scored: Sequence[tuple[Parameters, float]], quantile: float
 ) -> dict[str, Estimate]:
     import optuna
-    from optuna.trial import FrozenTrial, create_trial
+    from optuna.trial import FrozenTrial, TrialState
 
     class Resampled(optuna.Study):
         """A study with the given trials: storing every resample takes far longer."""
@@ -70,11 +70,21 @@ def _measure(
 
     distributions = {key: distribution(axis) for key, axis in axes.items()}
     trials = [
-        create_trial(value=score, params=encode(axes, given), distributions=distributions)
-        for given, score in scored
+        FrozenTrial(
+            number,
+            TrialState.COMPLETE,
+            value=score,
+            datetime_start=None,
+            datetime_complete=None,
+            params=encode(axes, given),
+            distributions=distributions,
+            user_attrs={},
+            system_attrs={},
+            intermediate_values={},
+            trial_id=number,
+        )
+        for number, (given, score) in enumerate(scored)
     ]
-    for number, trial in enumerate(trials):
-        trial.number = number
     optuna.logging.set_verbosity(logging.WARNING)
     storage = optuna.storages.InMemoryStorage()
     name = optuna.create_study(storage=storage, direction="maximize").study_name
@@ -98,7 +108,7 @@ def _measure(
     low, high = np.quantile(resampled, ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=0)
     order = np.argsort(-value, kind="stable")
     keys = list(axes)
-    return {keys[i]: Estimate(*map(float, (value[i], low[i], high[i])), n) for i in order}
+    return {keys[i]: Estimate(float(value[i]), float(low[i]), float(high[i]), n) for i in order}
 
 
 def _scored(

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from harness.core.errors import UserError
+from harness.core.paths import JOINED
 from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
 from harness.core.text import one_line
 from harness.stats import intervals, seed_variance
@@ -232,7 +233,8 @@ class Sweep:
         """Return the data set and the budget of its plan, as far as they are known."""
         found = []
         if data := self.plan.get("dataset"):
-            found.append(f"data set {Path(data['path']).name} ({data.get('kind')})")
+            names = JOINED.join(Path(path).name for path in data["path"].split(JOINED))
+            found.append(f"data set {names} ({data.get('kind')})")
         if self.plan.get("budget"):
             found.append(f"budget {self.plan['budget']}")
         return found
@@ -365,7 +367,7 @@ def _arm(
         question=question["question"],
         text=question.get("text") or "",
         arm=name,
-        config_hash=group.trials[0]["config_hash"] if group.trials else group.name,
+        config_hash=group.name,
         group=group,
         difference=select,
         report_difference=report,

@@ -4,16 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.config import trial_config
 from harness.config.strict_yaml import Document, Location
-from harness.config.trial_config import (
-    ConfigError,
-    TrialConfig,
-    flatten,
-    leaves,
-    nearest,
-    resolve,
-    to_dict,
-)
+from harness.config.trial_config import ConfigError, TrialConfig
 from harness.core.errors import UserError
 from harness.core.text import one_line
 from ibc.config import presets
@@ -52,7 +45,7 @@ class SpaceFile:
         content = self.mapping(where, given)
         for key in content:
             if key not in known:
-                near = nearest(key, list(known)) or f"; known are {', '.join(known)}"
+                near = trial_config.nearest(key, list(known)) or f"; known are {', '.join(known)}"
                 raise self.error((*where, key), f"{_short(key)} must be a known key{near}")
         return content
 
@@ -102,7 +95,7 @@ class SpaceFile:
     def layer(self, where: Location, given: object) -> Layer:
         """Return a mapping of settings as overrides."""
         try:
-            return Layer(where, given, flatten(self.mapping(where, given)))
+            return Layer(where, given, trial_config.flatten(self.mapping(where, given)))
         except ConfigError as error:
             raise self.error(_locate(where, given, error.key), str(error)) from None
 
@@ -116,14 +109,14 @@ class SpaceFile:
             policy, train = presets.preset(name)
         except ValueError as error:
             raise self.error((*where, "preset"), str(error)) from None
-        recipe = to_dict(TrialConfig(policy=policy, train=train))
-        flat = leaves({section: recipe[section] for section in ("policy", "train")})
+        recipe = trial_config.to_dict(TrialConfig(policy=policy, train=train))
+        flat = trial_config.leaves({section: recipe[section] for section in ("policy", "train")})
         return [Layer((*where, "preset"), name, flat), self.layer(where, content)]
 
     def resolve(self, layers: Sequence[Layer], what: str) -> TrialConfig:
         """Return the config of these layers; an error names the line that set the value."""
         try:
-            return resolve(*(layer.flat for layer in layers))
+            return trial_config.resolve(*(layer.flat for layer in layers))
         except ConfigError as error:
             for layer in reversed(layers):
                 if any(f"{key}.".startswith(f"{error.key}.") for key in layer.flat):

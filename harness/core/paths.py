@@ -34,6 +34,7 @@ def check_name(name: str, what: str = "a sweep's name") -> str:
     return name
 
 
+JOINED = " + "  # between the paths of several data sets
 CACHE_VARIABLE = "IBC_HARNESS_CACHE"
 
 

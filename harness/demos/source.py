@@ -16,7 +16,7 @@ from envs.physics.geometry import keypoints
 from envs.rendering import observations
 from harness.core import files, paths
 from harness.core.errors import UserError
-from harness.core.paths import CACHE_VARIABLE, ROOT, cache_folder
+from harness.core.paths import CACHE_VARIABLE, JOINED, ROOT, cache_folder
 from ibc.data import demos as ibc_demos
 from ibc.data import zarr_store
 from ibc.data.demos import Demos
@@ -36,11 +36,11 @@ class Source:
     @property
     def path(self) -> str:
         """The paths as one text."""
-        return " + ".join(map(str, self.paths))
+        return JOINED.join(map(str, self.paths))
 
     def __str__(self) -> str:
         shown = [p.relative_to(ROOT) if p.is_relative_to(ROOT) else p for p in self.paths]
-        return f"demonstrations: {' + '.join(map(str, shown))} ({self.kind})"
+        return f"demonstrations: {JOINED.join(map(str, shown))} ({self.kind})"
 
 
 def resolve_source(*data: str | Path | None, folder: Path | None = None) -> Source:

@@ -126,10 +126,10 @@ def _board(decision: Decision, state: Floats, expert: Floats, shown: float) -> F
     x, y = expert.tolist()
     for radius, colour in ((9.0, PAPER), (6.5, EXPERT)):
 
-        def diamond(u: Floats, v: Floats, radius: float = radius) -> Floats:
+        def distance(u: frames.Floats, v: frames.Floats, radius: float = radius) -> frames.Floats:
             return np.asarray((np.abs(u - x) + np.abs(v - y) - radius) / 2**0.5)
 
-        frames.paint(frame, (x, y), radius, diamond, colour)
+        frames.paint(frame, (x, y), radius, distance, colour)
     scale = size / BOARD
     left, top = (
         int(np.clip(round(middle * scale - PANEL / 2), 0, size - PANEL)) for middle in state[:2]

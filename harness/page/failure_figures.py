@@ -171,9 +171,9 @@ def _by_pose(
     """Return an arm's success rate by bin, drawn in the bins' middles."""
     middles = np.array([(a + b) / 2 for a, b in itertools.pairwise(edges)])
     middles[-1] = min(middles[-1], (edges[-2] + 280.0) / 2)  # the last distances are off the axis
-    found = arrays(by_bins(grid, places, edges))
-    known = np.isfinite(found[0])
-    return Line(name, style, middles[known], *(ends[known] for ends in found), marks=True)
+    value, low, high = arrays(by_bins(grid, places, edges))
+    known = np.isfinite(value)
+    return Line(name, style, middles[known], value[known], low[known], high[known], marks=True)
 
 
 def improvement(arms: Sequence[Arm], styles: Styles) -> list[Node]:

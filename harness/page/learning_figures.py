@@ -63,9 +63,9 @@ def _curves(data: PageData, arms: Sequence[Arm], styles: Styles, column: str) ->
         if band is None or (scores and len(band.steps) < 2):
             continue
         seeds, values = len(band.values), band.values
-        ends = (values.min(0), values.max(0)) if seeds > 1 else (None, None)
+        low, high = (values.min(0), values.max(0)) if seeds > 1 else (None, None)
         label = f"{arms[index].arm}, {plural(seeds, 'seed')}"
-        drawn.append(Line(label, style, band.steps, values.mean(0), *ends, marks=scores))
+        drawn.append(Line(label, style, band.steps, values.mean(0), low, high, scores))
     return drawn
 
 
@@ -75,8 +75,8 @@ def _by_step(title: str, unit: str, drawn: Sequence[Line], *, log: bool) -> Elem
     )
     y = _share_axis(unit) if unit == "score" else fitted(unit, values, log=log)
     x = fitted("optimizer steps", np.concatenate([line.x for line in drawn]))
-    scale = ", logarithmic" if y.log else ""
-    return figure(title, lines(title, f"{title} by optimizer step", x, y, drawn), f"{unit}{scale}")
+    text = "by step" if unit == "score" else f"{unit}, logarithmic" if y.log else unit
+    return figure(title, lines(title, f"{title} by optimizer step", x, y, drawn), text)
 
 
 def success(arms: Sequence[Arm], styles: Styles) -> list[Node]:

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from harness.config.protocol import Protocol
+from harness.core.paths import JOINED
 from harness.page.elements import Element, Node, el, short
 from harness.page.page_data import PageData
 
@@ -64,7 +65,8 @@ def reproduce(plan: Mapping[str, Any], name: str) -> str | None:
     words += ["--name", name]
     data = plan.get("dataset") or {}
     if data.get("kind") == "given":
-        words += ["--data", data["path"]]
+        for path in data["path"].split(JOINED):
+            words += ["--data", path]
     return shlex.join(words)
 
 

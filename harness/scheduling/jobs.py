@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, Protocol, Self
 
 from harness.config.plan import BASELINE, PlannedTrial
-from harness.config.trial_config import TrialConfig, config_hash, from_dict, to_dict, trial_id
+from harness.config.trial_config import TrialConfig, config_hash, from_stored, to_dict, trial_id
 
 Parameters = Mapping[str, Any]
 Statuses = Mapping[str, Mapping[str, Any]]  # the content of status.json by trial id
@@ -47,7 +47,7 @@ class Job:
         """Return the job of `dumps`; ValueError when this code gives it another id."""
         content = json.loads(text)
         id_ = content.pop("id")
-        job = cls(**{**content, "config": from_dict(content["config"])})
+        job = cls(**{**content, "config": from_stored(content["config"])})
         if job.id != id_:
             raise ValueError(f"the code must not change under a sweep: {id_} is {job.id} by now")
         return job

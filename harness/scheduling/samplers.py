@@ -38,7 +38,11 @@ class OptunaSampler:
 
     def ask(self, number: int, known: Collection[Parameters]) -> Parameters | None:
         """Return new parameters; after many failed draws the first ones in the grid's order."""
-        self.study.sampler = self._seeded(number)
+        import optuna
+
+        random, samplers = self._search.sampler == "random", optuna.samplers
+        sampler = samplers.RandomSampler if random else samplers.TPESampler
+        self.study.sampler = sampler(seed=self._search.seed * 1_000_003 + number)
         for _ in range(_MAX_ATTEMPTS):
             trial = self.study.ask(self._distributions)
             parameters = decode(self._search.axes, trial.params)
@@ -66,14 +70,6 @@ class OptunaSampler:
         from optuna.trial import TrialState
 
         self.study.tell(optuna_number, state=TrialState.FAIL)
-
-    def _seeded(self, number: int) -> "optuna.samplers.BaseSampler":
-        import optuna
-
-        seed = self._search.seed * 1_000_003 + number
-        if self._search.sampler == "random":
-            return optuna.samplers.RandomSampler(seed=seed)
-        return optuna.samplers.TPESampler(seed=seed)
 
 
 def config_of(search: Search, parameters: Parameters) -> TrialConfig | None:

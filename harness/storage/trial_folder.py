@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+
 from harness.core import files, processes
 from harness.core.errors import UserError
 from harness.core.text import one_line
@@ -147,6 +149,14 @@ class TrialFolder:
     def write_selected(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Store the selection episodes of a step."""
         table_schemas.write(table_schemas.table("episodes", rows), self._select_path(step))
+
+    def select_scores(self) -> dict[int, float]:
+        """Return the mean score of the selection episodes by step."""
+        found = {}
+        for path in sorted((self.path / "episodes").glob("select-*.parquet")):
+            scores = table_schemas.read_file(path, "episodes")["score"]
+            found[int(path.stem.removeprefix("select-"))] = float(pc.mean(scores).as_py())
+        return found
 
     def checkpoint(self, name: str) -> Path | None:
         """Return the path of the whole checkpoint of this name, None without one."""

@@ -103,7 +103,7 @@ class Dispatch:
             job = self._last.popleft()
         if job is not None:
             self.running[key] = _Running(job)
-            self.folder.push_order()
+            self.folder.attempt(lambda mirror: mirror.push_plan(self.folder.path.name))
         return job
 
     def started(self, key: str) -> None:
@@ -121,8 +121,8 @@ class Dispatch:
         """Its worker has ended; message: Ray's, where the worker failed."""
         worker = self.running.pop(key)
         job = worker.job
-        self.folder.refresh_trial(job.id)
         trial = self.folder.trial(job.id)
+        self.folder.attempt(lambda mirror: mirror.pull_trial(trial.path))
         status = trial.read_status()
         # After a failure, "stopped" and "failed" may be of an earlier run.
         if status.get("status") not in (ENDED if message is None else ("finished",)):
@@ -140,7 +140,7 @@ class Dispatch:
                 trial.state.update(status="failed", error=str(error))
                 self.note(f"{job.label}: its failure could not be written: {unwritable}")
             status = trial.state
-            self.folder.push_trial(job.id)
+            self.folder.attempt(lambda mirror: mirror.push_trial(trial.path))
         error_text = status.get("error") if status.get("status") == "failed" else None
         self._times = self._times + 1 if error_text == self._error else 1
         self._error = error_text

@@ -189,12 +189,11 @@ def _print_end(run: Run, work: Work) -> int:
     if work.asked:
         statuses = {job.id: statuses.get(job.id, {}) for job in work.asked}
     states = Counter(pending.state_of(status) for status in statuses.values())
-    parts = [f"{states['finished']}/{states.total()} trials finished"]
-    parts += [f"{states['stopped']} stopped early"] if states["stopped"] else []
-    parts += [f"{states['failed']} failed"] if states["failed"] else []
     # A search stops trials early on purpose.
     rest = states.total() - sum(states[state] for state in ("finished", "stopped", "failed"))
-    parts += [f"{rest} not finished"] if rest else []
+    others = {"stopped early": states["stopped"], "failed": states["failed"], "not finished": rest}
+    parts = [f"{states['finished']}/{states.total()} trials finished"]
+    parts += [f"{count} {what}" for what, count in others.items() if count]
     run.say(", ".join(parts))
     return SOME_FAILED if states["failed"] or rest else OK
 

@@ -40,10 +40,6 @@ class TrialSettings:
     seconds: float
     uri: str | None = None
 
-    def trial(self, id_: str) -> TrialFolder:
-        """Return the folder of a trial."""
-        return TrialFolder(Path(self.folder) / "trials" / id_)
-
     def check_shared(self) -> None:
         """OSError when this machine does not see the sweep's folder."""
         if self.uri is None and not (Path(self.folder) / "plan.json").is_file():
@@ -133,29 +129,18 @@ class SweepFolder:
         if self.mirror is not None:
             self.mirror.pull(self.path.name)
 
-    def refresh_trial(self, id_: str) -> None:
-        """Copy what a worker on another machine has written, if the store can be reached."""
-        self._try(lambda mirror: mirror.pull_trial(self.trial(id_).path))
-
-    def push_trial(self, id_: str) -> None:
-        """Copy what this process has written of a trial, if the store can be reached."""
-        self._try(lambda mirror: mirror.push_trial(self.trial(id_).path))
-
     def push_plan(self) -> None:
         """Copy the plan to the store; RemoteError when that fails."""
         if self.mirror is not None:
             self.mirror.push_plan(self.path.name)
-
-    def push_order(self) -> None:
-        """Copy the decisions of a search, if the store can be reached; else with the next ones."""
-        self._try(lambda mirror: mirror.push_plan(self.path.name))
 
     def publish(self) -> None:
         """Copy tables, answers and the page to the store."""
         if self.mirror is not None:
             self.mirror.push_derived(self.path.name)
 
-    def _try(self, copy: Callable[[Mirror], None]) -> None:
+    def attempt(self, copy: Callable[[Mirror], None]) -> None:
+        """Copy something between this folder and its store, if the store can be reached."""
         if self.mirror is not None:
             with self.mirror.once():
                 copy(self.mirror)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -23,7 +24,7 @@ def write(folder: Path, console: Console, *, draw: bool = True) -> list[Path]:
     def say(text: str) -> None:
         console.print(one_line(text), soft_wrap=True, markup=False, highlight=False)
 
-    def attempt(what: str, make: Callable[[], Path | None]) -> Path | None:
+    def attempt(what: str, make: Callable[[], Any]) -> Any:
         try:
             return make()
         except Exception as error:
@@ -34,10 +35,7 @@ def write(folder: Path, console: Console, *, draw: bool = True) -> list[Path]:
     answers = answers_markdown.write(folder)
     sweep_tables.print_sweep(console, folder)
     if draw and "finished" in tables.read(folder, "trials")["status"].to_pylist():
-
-        def pictures() -> None:
-            load("harness.page.gallery:make")(folder, seconds=PICTURE_SECONDS, say=say)
-
-        attempt("pictures", pictures)
+        limits = {"seconds": PICTURE_SECONDS, "say": say}
+        attempt("pictures", lambda: load("harness.page.gallery:make")(folder, **limits))
     page = attempt("page", lambda: load("harness.page.document:write")(folder))
     return [path for path in (page, answers) if path is not None]

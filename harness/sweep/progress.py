@@ -1,6 +1,7 @@
 """The progress of a sweep: a live table on a terminal, plain lines elsewhere."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -42,15 +43,10 @@ class Progress:
     """
 
     def __init__(
-        self,
-        console: Console,
-        total: int,
-        slots: int,
-        seconds: Mapping[str, float] | None = None,
+        self, console: Console, total: int, slots: int, seconds: Mapping[str, float]
     ) -> None:
-        self.console, self.total, self.slots = console, total, slots
-        self.seconds = dict(seconds or {})
-        self.finished = self.stopped = self.failed = 0
+        self.console, self.total, self.slots, self.seconds = console, total, slots, seconds
+        self.ended: Counter[str] = Counter()  # finished, stopped, failed; a stopped one may go on
         self._running: dict[str, _Running] = {}
         self._expected = self._taken = 0.0  # of the trials that are over
         self._began = self._printed = time.monotonic()
@@ -84,15 +80,13 @@ class Progress:
         """A trial has ended."""
         running = self._running.pop(job.id, _Running(job.label, time.monotonic()))
         took = time.monotonic() - running.since
-        state = status.get("status")
-        good = state in ("finished", "stopped")
-        self.finished += state == "finished"
-        self.stopped += state == "stopped"
-        self.failed += not good
+        good = status.get("status") in ("finished", "stopped")
+        state = str(status["status"]) if good else "failed"
+        self.ended[state] += 1
         if state == "finished" and job.id in self.seconds:
             self._expected += self.seconds[job.id]
             self._taken += took
-        count = f"[{self._over}/{self.total}]"
+        count = f"[{self.ended.total()}/{self.total}]"
         if good:
             score = f"validation score {status['select_score']:.3f}"
             success = f"success {status['select_success_rate']:.0%}"
@@ -117,23 +111,18 @@ class Progress:
         self._printed = time.monotonic()
         self.console.print(line, soft_wrap=True, highlight=False)  # above a live table
 
-    @property
-    def _over(self) -> int:
-        """How many jobs have ended; a trial that stopped early may be run again as another one."""
-        return self.finished + self.stopped + self.failed
-
     def _left(self) -> str:
         """Return the time left in words, from the estimates and how good they were so far."""
-        unknown = sum(self.seconds.values()) / len(self.seconds) if self.seconds else None
-        if unknown is None:
+        if not self.seconds:
             return "time left unknown"
+        unknown = sum(self.seconds.values()) / len(self.seconds)
         pace = self._taken / self._expected if self._expected else 1.0
         now = time.monotonic()
         running = sum(
             max(0.0, self.seconds.get(id_, unknown) * pace - (now - r.since))
             for id_, r in self._running.items()
         )
-        waiting = max(0, self.total - self._over - len(self._running)) * unknown * pace
+        waiting = max(0, self.total - self.ended.total() - len(self._running)) * unknown * pace
         return f"about {duration((running + waiting) / self.slots)} left"
 
     def _render(self) -> Group:
@@ -148,8 +137,8 @@ class Progress:
             table.add_row(escape(running.label), running.step(), *numbers)
         so_far = duration(time.monotonic() - self._began)
         head = (
-            f"{self.finished} of {self.total} finished, {len(self._running)} running, "
-            + (f"{self.stopped} stopped early, " if self.stopped else "")
-            + f"{self.failed} failed; {so_far} so far, {self._left()}"
+            f"{self.ended['finished']} of {self.total} finished, {len(self._running)} running, "
+            + (f"{self.ended['stopped']} stopped early, " if self.ended["stopped"] else "")
+            + f"{self.ended['failed']} failed; {so_far} so far, {self._left()}"
         )
         return Group(Text(head, style="bold"), table)

@@ -32,7 +32,8 @@ def run_job(
     trial ends this process.
     """
     if settings.uri is None:
-        _run_here(settings.trial(id_), text, settings, report)
+        folder = TrialFolder(Path(settings.folder) / "trials" / id_)
+        _run_here(folder, text, settings, report)
         return
 
     def report_and_push(metrics: Mapping[str, Any]) -> None:

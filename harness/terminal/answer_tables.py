@@ -12,7 +12,7 @@ from harness.analysis.sweep_results import Comparison
 from harness.analysis.verdicts import RULE, Answer
 from harness.core.text import one_line
 from harness.stats.comparisons import Pair
-from harness.terminal.formatting import WIDE, number, percent, plain, signed, table
+from harness.terminal.formatting import WIDE, facts, number, percent, plain, signed, table
 
 
 def answers(name: str, found: Sequence[Answer], width: int) -> RenderableType:
@@ -76,16 +76,15 @@ def comparison(
 
 
 def _more(pair: Pair) -> RenderableType:
-    made = table("", "")
-    made.show_header = False
-    made.columns[1].no_wrap = False
-    made.add_row("interquartile mean, a", number(pair.middle_a))
-    made.add_row("interquartile mean, b", number(pair.middle_b))
-    made.add_row("P(a scores higher than b)", percent(pair.better))
+    found = [
+        ("interquartile mean, a", number(pair.middle_a)),
+        ("interquartile mean, b", number(pair.middle_b)),
+        ("P(a scores higher than b)", percent(pair.better)),
+    ]
     if not math.isnan(pair.detectable):
         text = f"{pair.detectable:.3f} in score (80 % power, these seeds and starts)"
-        made.add_row("minimum detectable difference", text)
-    return made
+        found.append(("minimum detectable difference", text))
+    return facts(found)
 
 
 def _verdict(found: Comparison) -> str:

@@ -57,34 +57,28 @@ def evaluation(episodes: pa.Table, spent: TimeSpent, width: int) -> RenderableTy
         k = int(pc.sum(pc.greater(good["max_coverage"], threshold)).as_py() or 0)
         line(f"success, coverage > {threshold:.2f}", intervals.wilson(k, good.num_rows), share=True)
     line("final coverage", intervals.share_interval(good["final_coverage"].to_numpy()), share=False)
-    parts: list[RenderableType] = [Text(""), made, Text("")]
-    parts += [plain(text) for text in _remarks(good)]
-    parts += [plain(text, "red") for text in _failures(episodes)]
-    parts.append(plain(_time(episodes, spent)))
-    return Group(*parts)
+    remarks = [plain(text) for text in _remarks(good)]
+    remarks += [plain(text, "red") for text in _failures(episodes)]
+    return Group(Text(""), made, Text(""), *remarks, plain(_time(episodes, spent)))
 
 
 def evaluations(results: Sequence[tuple[str, pa.Table]], spent: TimeSpent) -> RenderableType:
     """Return the results of several policies on the same seeds, the highest score first."""
     made = table("policy", "score", "success", "n", fold=("policy",), right=("n",))
     rows = []
-    remarks: list[RenderableType] = []
+    remarks: list[Text] = []
     for title, episodes in results:
         good = episodes.filter(pc.is_null(episodes["error"]))
         score = intervals.share_interval(good["score"].to_numpy())
         k = int(pc.sum(good["success"]).as_py() or 0)
         rows.append((score, title, intervals.wilson(k, good.num_rows)))
         remarks += [plain(f"{title}: {text}", "red") for text in _failures(episodes)]
-    for score, title, rate in sorted(rows, key=lambda row: _last_if_nan(row[0].value)):
+    rows.sort(key=lambda row: math.inf if math.isnan(row[0].value) else -row[0].value)
+    for score, title, rate in rows:
         made.add_row(plain(title), number(score), percent(rate), str(score.n))
     note = "the best of several scores is biased upwards: evaluate that policy on other seeds"
-    parts: list[RenderableType] = [Text(""), made, Text(""), plain(note), *remarks]
-    parts.append(plain(_rate(spent, sum(episodes.num_rows for _, episodes in results))))
-    return Group(*parts)
-
-
-def _last_if_nan(score: float) -> float:
-    return math.inf if math.isnan(score) else -score
+    speed = _rate(spent, sum(episodes.num_rows for _, episodes in results))
+    return Group(Text(""), made, Text(""), plain(note), *remarks, plain(speed))
 
 
 def _remarks(good: pa.Table) -> list[str]:
@@ -147,19 +141,19 @@ def episodes(content: pa.Table, width: int) -> RenderableType:
     made.columns[0].max_width = 24 if width >= WIDE else 10
     for row in content.to_pylist():
         seed = "" if row["train_seed"] is None else f"-s{row['train_seed']}"
-        cells = {
+        cells: dict[str, RenderableType] = {
             "trial": plain(f"{(row['config_hash'] or '')[: 24 if width >= WIDE else 6]}{seed}"),
-            "step": plain(or_blank(row["checkpoint_step"], "d")),
-            "seed": plain(row["env_seed"]),
-            "score": plain(or_blank(row["score"], ".3f")),
-            "coverage": plain(or_blank(row["max_coverage"], ".3f")),
-            "final": plain(or_blank(row["final_coverage"], ".3f")),
-            "success": plain({True: "yes", False: "no", None: ""}[row["success"]]),
-            "steps": plain(or_blank(row["length"], "d")),
-            "idle": plain(or_blank(row["idle_share"], ".0%").replace("%", " %")),
-            "jerk": plain(or_blank(row["action_jerk"], ".1f")),
-            "inference ms": plain(or_blank(row["policy_ms"], ".0f")),
-            "simulation ms": plain(or_blank(row["env_ms"], ".0f")),
+            "step": or_blank(row["checkpoint_step"], "d"),
+            "seed": str(row["env_seed"]),
+            "score": or_blank(row["score"], ".3f"),
+            "coverage": or_blank(row["max_coverage"], ".3f"),
+            "final": or_blank(row["final_coverage"], ".3f"),
+            "success": {True: "yes", False: "no", None: ""}[row["success"]],
+            "steps": or_blank(row["length"], "d"),
+            "idle": or_blank(row["idle_share"], ".0%").replace("%", " %"),
+            "jerk": or_blank(row["action_jerk"], ".1f"),
+            "inference ms": or_blank(row["policy_ms"], ".0f"),
+            "simulation ms": or_blank(row["env_ms"], ".0f"),
             "protocol": plain(row["protocol_hash"] or ""),
             "error": plain(row["error"] or "", "red"),
         }

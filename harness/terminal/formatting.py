@@ -4,9 +4,10 @@ Text from files is never taken for markup: control characters are escaped.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -74,8 +75,9 @@ def percent_of(share: float, digits: int = 0) -> str:
 
 def signed(estimate: Estimate | None) -> Text:
     """Return a difference, green or red where its interval excludes 0."""
-    found = estimate or Estimate(math.nan, math.nan, math.nan, 0)
-    style = "green" if found.low > 0 else "red" if found.high < 0 else ""
+    style = ""
+    if estimate is not None:
+        style = "green" if estimate.low > 0 else "red" if estimate.high < 0 else ""
     return Text(difference(estimate), style=style)
 
 
@@ -119,6 +121,15 @@ def sparkline(values: Sequence[float], width: int) -> Text:
         else:
             bars.append(_LEVELS[0])
     return Text("".join(bars), style="cyan")
+
+
+def facts(rows: Iterable[tuple[str, RenderableType]]) -> Table:
+    """Return a table of names and values without a head; long values are folded."""
+    made = table("name", "value", fold=("value",))
+    made.show_header = False
+    for name, value in rows:
+        made.add_row(name, value)
+    return made
 
 
 def table(*columns: str, right: Sequence[str] = (), fold: Sequence[str] = ()) -> Table:

@@ -20,6 +20,7 @@ from harness.terminal.formatting import (
     BAR_HEAD,
     WIDE,
     bar,
+    facts,
     number,
     or_blank,
     percent,
@@ -189,9 +190,7 @@ def sweeps(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
 
 def best(found: Checkpoint, row: Mapping[str, Any]) -> RenderableType:
     """Return a sweep's best trial and how to evaluate it."""
-    made = table("", "")
-    made.show_header = False
-    for name, value in (
+    shown = (
         ("trial", f"{row['trial']} of {row['sweep']}"),
         ("arm", arm_name(row)),
         ("selected by", found.note),
@@ -202,12 +201,8 @@ def best(found: Checkpoint, row: Mapping[str, Any]) -> RenderableType:
         ("health", row["health"] or ""),
         ("checkpoint", found.path),
         ("evaluate it", _evaluate(row["sweep"])),
-    ):
-        if value not in ("", None):
-            made.add_row(Text(name), Text(one_line(value), overflow="fold"))
-    made.columns[1].no_wrap = False
-    made.columns[1].overflow = "fold"
-    return made
+    )
+    return facts((name, plain(value)) for name, value in shown if value not in ("", None))
 
 
 def cut(shown: RenderableType, lines: int, total: int) -> RenderableType:

@@ -5,7 +5,7 @@ Their libraries are optional, and imported only where a tracker was requested.
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +20,6 @@ class Trial:
     """The description of a trial; config: every setting by its dotted name."""
 
     id: str
-    sweep: str
     facts: Mapping[str, str]
     config: Mapping[str, Any]
 
@@ -47,20 +46,11 @@ _MOST_METRICS, _MOST_PARAMS = 1000, 100  # that MLflow takes at once
 _MOST_TEXT = 500
 
 
-def make(name: str, sweep_dir: Path) -> Backend:
-    """Return the tracker of this name for a sweep; its local files are in the sweep's folder."""
-    if name == "tensorboard":
-        return _TensorBoard(sweep_dir / "tensorboard")
-    if name == "mlflow":
-        return _MLflow(sweep_dir)
-    return _WandB(sweep_dir)
-
-
 class _TensorBoard:
     """Event files, a folder for each trial: `tensorboard --logdir results/<sweep>/tensorboard`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, sweep_dir: Path) -> None:
+        self.folder = sweep_dir / "tensorboard"
         self._writers: dict[str, Any] = {}
         self._steps: dict[str, int] = {}
 
@@ -69,7 +59,7 @@ class _TensorBoard:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         folder = self.folder / trial.id
-        new = not any(folder.glob("events.*")) if folder.is_dir() else True
+        new = not any(folder.glob("events.*"))
         self._writers[key] = EventFileWriter(str(folder))
         self._steps[key] = 0
         if new:
@@ -122,12 +112,10 @@ class _MLflow:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
         from mlflow.tracking import MlflowClient
 
-        self._where = os.environ.get("MLFLOW_TRACKING_URI") or (sweep_dir / "mlruns").as_uri()
-        self._client = MlflowClient(tracking_uri=self._where)
-        found = self._client.get_experiment_by_name(sweep_dir.name)
-        self._experiment = (
-            self._client.create_experiment(sweep_dir.name) if found is None else found.experiment_id
-        )
+        where = os.environ.get("MLFLOW_TRACKING_URI") or (sweep_dir / "mlruns").as_uri()
+        self._client = MlflowClient(tracking_uri=where)
+        found, name = self._client.get_experiment_by_name(sweep_dir.name), sweep_dir.name
+        self._experiment = found.experiment_id if found else self._client.create_experiment(name)
         self._runs: dict[str, str] = {}
 
     def begin(self, trial: Trial, key: str) -> None:
@@ -194,7 +182,7 @@ class _WandB:
         )
         self._runs[key] = self._wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
-            group=trial.sweep,
+            group=self._folder.name,
             id=key,
             name=trial.id,
             config={**trial.config, **trial.facts},
@@ -234,6 +222,13 @@ def check_wandb() -> None:
         raise UserError(
             "--tracker wandb needs a key (`wandb login`, or WANDB_API_KEY), or WANDB_MODE=offline"
         )
+
+
+BACKENDS: dict[str, Callable[[Path], Backend]] = {
+    "tensorboard": _TensorBoard,
+    "mlflow": _MLflow,
+    "wandb": _WandB,
+}
 
 
 def _table(content: Mapping[str, Any]) -> str:

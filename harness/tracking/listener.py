@@ -24,11 +24,9 @@ from harness.scheduling.jobs import Job
 from harness.storage import table_schemas
 from harness.storage.table_schemas import leaves
 from harness.storage.trial_folder import TrialFolder
-from harness.tracking import backends
-from harness.tracking.backends import Backend, Point, Trial
+from harness.tracking.backends import BACKENDS, Backend, Point, Trial, check_wandb
 
 FOLDER = "trackers"
-NAMES = ("tensorboard", "mlflow", "wandb")
 PATIENCE = 60.0  # seconds that a sweep waits at its end for the tracker
 HURRY = 5.0  # the same after an interruption
 OVER = ("finished", "failed")
@@ -38,15 +36,15 @@ def check(name: str | None) -> None:
     """UserError unless the tracker is known, installed and ready; None is no tracker."""
     if name is None:
         return
-    if name not in NAMES:
-        raise UserError(f"--tracker takes {', '.join(NAMES)}, given {name[:60]!r}")
+    if name not in BACKENDS:
+        raise UserError(f"--tracker takes {', '.join(BACKENDS)}, given {name[:60]!r}")
     if importlib.util.find_spec(name) is None:
         raise UserError(
             f"--tracker {name} needs an extra that is not installed: pip install "
             f"'ibc-harness[{name}]'"
         )
     if name == "wandb":
-        backends.check_wandb()
+        check_wandb()
 
 
 @contextmanager
@@ -60,7 +58,7 @@ def opened(
     if name is None:
         yield None
         return
-    tracker = Tracker(lambda: backends.make(name, sweep_dir), name, sweep_dir, say)
+    tracker = Tracker(lambda: BACKENDS[name](sweep_dir), name, sweep_dir, say)
     try:
         yield tracker
     except BaseException:
@@ -95,7 +93,7 @@ class Tracker:
     def start(self, job: Job) -> None:
         """A trial starts or restarts."""
         content = {**job.info, "train_seed": job.train_seed, "config": to_dict(job.config)}
-        trial = _trial(job.id, self.sweep_dir.name, content)
+        trial = _trial(job.id, content)
         self._begun.add(job.id)
         self._put(lambda backend: self._begin(backend, trial))
 
@@ -137,15 +135,14 @@ class Tracker:
     def _send_missed(self, backend: Backend) -> None:
         """Send trials that ended without the tracker, from their files."""
         for path in sorted(self.sweep_dir.glob("trials/*/config.json")):
-            folder = TrialFolder(path.parent)
+            folder, id_ = TrialFolder(path.parent), path.parent.name
             status = folder.read_status()
             over = status.get("status")
-            if path.parent.name in self._begun:
+            if id_ in self._begun:
                 continue  # its end is sent by `end`
-            if over in OVER and self._state(path.parent.name).get("over") != over:
-                trial = _trial(path.parent.name, self.sweep_dir.name, folder.read_config())
-                self._begin(backend, trial)
-                self._end(backend, trial.id, status)
+            if over in OVER and self._state(id_).get("over") != over:
+                self._begin(backend, _trial(id_, folder.read_config()))
+                self._end(backend, id_, status)
 
     def _begin(self, backend: Backend, trial: Trial) -> None:
         state = self._state(trial.id)
@@ -172,9 +169,10 @@ class Tracker:
     def _end(self, backend: Backend, id_: str, status: Mapping[str, Any]) -> None:
         self._points(backend, id_, self._curves(id_))
         state, facts = self._state(id_), {"status": str(status.get("status"))}
-        health = self._health(id_)
-        if health is not None:
-            facts["health"] = health
+        findings = files.read_json_or(self.sweep_dir / "trials" / id_ / "health.json")
+        if findings is not None:
+            names = sorted({str(finding["name"]) for finding in findings})
+            facts["health"] = ", ".join(names) or "ok"
         if status.get("error"):
             facts["error"] = one_line(status["error"])
         backend.end(state["key"], _numbers(status), facts)
@@ -187,12 +185,6 @@ class Tracker:
         rows = [] if table is None else table.to_pylist()
         return sorted((_point(row) for row in rows), key=lambda point: point[0])
 
-    def _health(self, id_: str) -> str | None:
-        findings = files.read_json_or(self.sweep_dir / "trials" / id_ / "health.json")
-        if findings is None:
-            return None
-        return ", ".join(sorted({str(finding["name"]) for finding in findings})) or "ok"
-
     def _path(self, id_: str) -> Path:
         return self.sweep_dir / FOLDER / self.name / f"{id_}.json"
 
@@ -204,10 +196,10 @@ class Tracker:
         files.write_json(dict(state), self._path(id_))
 
 
-def _trial(id_: str, sweep: str, content: Mapping[str, Any]) -> Trial:
+def _trial(id_: str, content: Mapping[str, Any]) -> Trial:
     names = ("question", "arm", "track", "train_seed")
     facts = {name: str(content[name]) for name in names if content.get(name) is not None}
-    return Trial(id_, sweep, facts, leaves(content["config"]))
+    return Trial(id_, facts, leaves(content["config"]))
 
 
 def _point(metrics: Mapping[str, Any]) -> Point:

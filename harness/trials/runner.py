@@ -152,6 +152,7 @@ class _Run:
             **trainer.facts,
             "unclipped": not self.config.policy.inference.clip,
             "idle_share": self.idle_share,
+            "select_scores": self.folder.select_scores(),
         }
         found = [
             *health.diagnose(self.history, facts),
@@ -225,7 +226,7 @@ class _Run:
         if rows is None:
             rows = self.rollouts(trainer, policy_hash)
             self.folder.write_selected(trainer.step, rows)
-        self.idle_share = sum(row["idle_share"] or 0.0 for row in rows) / len(rows)
+        self.idle_share = sum(row.get("idle_share") or 0.0 for row in rows) / len(rows)
         score = sum(row["score"] for row in rows) / len(rows)
         rate = sum(row["success"] for row in rows) / len(rows)
         best = self.folder.checkpoint("best")

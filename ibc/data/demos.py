@@ -64,7 +64,7 @@ class Demos:
 class JoinedImages:
     """The images of several data sets behind one index, each still mapped from its own file."""
 
-    def __init__(self, parts: Sequence[NDArray[np.uint8]]) -> None:
+    def __init__(self, parts: Sequence["NDArray[np.uint8] | JoinedImages"]) -> None:
         self.parts = parts
         self._starts = np.cumsum([0, *(len(part) for part in parts)])
 

@@ -55,7 +55,7 @@ class Reflection:
 
     def __call__(self, actions: Tensor, columns: slice) -> Tensor:
         """Actions (..., P) of these columns of a chunk, which are whole steps, reflected."""
-        swapped = actions.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+        swapped = actions.reshape(*actions.shape[:-1], -1, 2).flip(-1).flatten(-2)
         return swapped * self._scale_D[columns] + self._shift_D[columns]
 
 
@@ -80,7 +80,7 @@ def _state(state: Tensor) -> Tensor:
 
 def _keypoints(keypoints: Tensor) -> Tensor:
     """The keypoints of the mirrored pose, which are not the mirror images of the keypoints."""
-    block = keypoints[..., :18].unflatten(-1, (9, 2))
+    block = keypoints[..., :18].reshape(*keypoints.shape[:-1], 9, 2)
     turned = _flip(keypoints.device) @ block.double()
     block = _points(turned).to(keypoints.dtype).flatten(-2)
     return torch.cat([block, _points(keypoints[..., 18:])], -1)

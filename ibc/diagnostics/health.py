@@ -33,9 +33,9 @@ class Finding:
 def diagnose(history: Sequence[Metrics], facts: Mapping[str, Any]) -> list[Finding]:
     """All issues found in the metrics of the epochs so far, which are given oldest first.
 
-    facts: `Trainer.facts`, "unclipped" for a search that may leave the bounds, and "idle_share" of
-    the selection episodes. Checks of a missing number (nothing held out, an explicit policy) are
-    skipped.
+    facts: `Trainer.facts`, "unclipped" for a search that may leave the bounds, "idle_share" of the
+    selection episodes and "select_scores", their mean by step. Checks of a missing number (nothing
+    held out, an explicit policy) are skipped.
     """
     if not history:
         return []
@@ -43,6 +43,7 @@ def diagnose(history: Sequence[Metrics], facts: Mapping[str, Any]) -> list[Findi
         *_of_loss(history, facts),
         *_of_predictions(history, facts),
         *_of_bounds_and_layers(history[-1], facts),
+        *_of_selection(history, facts),
     ]
     # An effect of another issue is not reported beside it.
     if {finding.name for finding in found} & _CAUSES:
@@ -122,6 +123,22 @@ def _error_does_not_follow(history: Sequence[Metrics]) -> Iterator[Finding]:
         )
 
 
+def _of_selection(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Iterator[Finding]:
+    losses = {int(m["step"]): m["val_loss"] for m in history if "val_loss" in m}
+    scores = {s: score for s, score in facts.get("select_scores", {}).items() if s in losses}
+    if len(scores) < 3:
+        return
+    lowest, best = min(scores, key=lambda step: losses[step]), max(scores, key=lambda s: scores[s])
+    if scores[best] - scores[lowest] >= 0.1:
+        yield Finding(
+            "loss and rollouts disagree",
+            f"the lowest validation loss is that of step {lowest}, which scores "
+            f"{scores[lowest]:.2f} in rollouts; step {best} scores {scores[best]:.2f}",
+            "choose checkpoints by rollouts (select.every), as `best` is; the validation loss "
+            "prefers policies that copy their own motion",
+        )
+
+
 def _of_predictions(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Iterator[Finding]:
     last, several = history[-1], len(history) >= 2
     outside = 0.0 if facts.get("unclipped", False) else last.get("share_outside_bounds", 0.0)
@@ -165,7 +182,7 @@ def _of_predictions(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Ite
                 "action is the last of the past ones, not the first (ibc/data/windows.py)",
             )
     copied = last.get("val_copied_motion", 0.0)
-    if several and last["step"] >= COPIES_FROM and copied >= 0.5:
+    if several and last.get("step", 0) >= COPIES_FROM and copied >= 0.5:
         yield Finding(
             "copies its own motion",
             f"where the agent's past motion is 10 % faster, the predicted move is {copied:.0%} of "

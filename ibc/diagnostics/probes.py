@@ -45,7 +45,7 @@ def inspect(trainer: Trainer, split: Split) -> list[Finding]:
         *frames(policy, windows, batch, windows.steps[picks]),
         *executed(policy, batch),
         *input_scale(policy, batch),
-        *normalizer(policy, windows),
+        *normalizer(policy, windows, mirrored=trainer.config.augment.mirror > 0.0),
         *unread_widths(policy.config),
         *episodes(trainer, split),
     ]
@@ -134,9 +134,9 @@ def input_scale(policy: Policy, batch: Mapping[str, Tensor]) -> Iterable[Finding
     )
 
 
-def normalizer(policy: Policy, windows: Windows) -> Iterable[Finding]:
+def normalizer(policy: Policy, windows: Windows, *, mirrored: bool = False) -> Iterable[Finding]:
     """Whether the normaliser is the one of these training windows."""
-    fitted = fit_normalizer(policy.config, windows)
+    fitted = fit_normalizer(policy.config, windows, mirrored=mirrored)
     pairs = [(policy.normalizer.low, fitted.low), (policy.normalizer.high, fitted.high)]
     if not all(torch.allclose(a.cpu(), b, atol=0.5) for a, b in pairs):
         shown = [[round(v, 1) for v in a.flatten().tolist()] for pair in pairs for a in pair]

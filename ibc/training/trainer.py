@@ -79,9 +79,6 @@ class Trainer:
         self._parameters = {n: p for n, p in policy.named_parameters() if p.requires_grad}
         ema = {} if self.ema is None else dict(self.ema.named_parameters())
         self._ema_parameters: list[Tensor] = [ema[n] for n in self._parameters if n in ema]
-        # A spectral norm's vector belongs to weights near the present ones, so it is copied.
-        self._ema_buffers = [] if self.ema is None else list(self.ema.buffers())
-        self._buffers = list(policy.buffers())
         self._optimizer = AdamW(
             self._parameters.values(), betas=config.betas, weight_decay=config.weight_decay
         )
@@ -197,7 +194,6 @@ class Trainer:
             decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
             trained = [p.detach() for p in self._parameters.values()]
             torch._foreach_lerp_(self._ema_parameters, trained, 1.0 - decay)
-            torch._foreach_copy_(self._ema_buffers, self._buffers)
 
     def _with_gradient(self) -> set[str]:
         return {

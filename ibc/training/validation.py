@@ -151,7 +151,7 @@ def _pushes(demos: Demos) -> NDArray[np.bool_]:
     """Whether the block moves within the next CONTACT + 1 steps of each row, (L,)."""
     change = np.abs(np.diff(demos.state[:, 2:], axis=0, append=demos.state[-1:, 2:]))
     change[:, 2] = np.minimum(change[:, 2], 2 * math.pi - change[:, 2]) * ARM_PX
-    moves = (change > STILL_PX).any(1)
+    moves = np.asarray((change > STILL_PX).any(axis=1))
     moves[demos.episode_ends - 1] = False  # the next row is another episode's
     rows = np.arange(len(moves))
     left = demos.episode_ends[np.searchsorted(demos.episode_ends, rows, side="right")] - rows

@@ -60,7 +60,7 @@ def test_the_configs_of_an_earlier_version_are_the_same_trials(written):
     for path in found:
         stored = files.read_json(path)
         assert (
-            trial_config.config_hash(trial_config.from_dict(stored["config"]))
+            trial_config.config_hash(trial_config.from_stored(stored["config"]))
             == stored["config_hash"]
         )
         assert path.parent.name == trial_config.trial_id(
@@ -93,7 +93,7 @@ def test_a_trial_that_an_earlier_version_began_is_finished_by_this_one(written):
     stored = files.read_json(trial / "config.json")
     heard = []
     result = run_trial(
-        trial_config.from_dict(stored["config"]),
+        trial_config.from_stored(stored["config"]),
         trial,
         heard.append,
         demos=folder / "demos.zarr",

@@ -368,7 +368,7 @@ def test_answers_into_a_pipe_are_the_file(command: Command, evaluated_results: P
 
 def test_a_search_says_what_mattered(command: Command, evaluated_results: Path) -> None:
     path = evaluated_results / "tiny" / "plan.json"
-    axes = {"policy.energy.width": {"choices": [16, 32], "low": None, "high": None, "log": False}}
+    axes = {"policy.energy.width": {"choices": [16, 32], "low": 0.0, "high": 0.0, "log": False}}
     plan = {**files.read_json(path), "questions": [], "train_seeds": [0, 1]}
     files.write_json({**plan, "search": {"sampler": "tpe", "axes": axes}}, path)
     text = command("show")

@@ -48,6 +48,7 @@ def test_a_made_up_sweep_reads_like_a_real_one(tmp_path: Path) -> None:
     assert [arm.as_row() for arm in again.arms()] == [arm.as_row() for arm in sweep.arms()]
 
 
+@pytest.mark.slow
 def test_the_efficiency_of_a_plan_is_measured(tmp_path: Path) -> None:
     found = sweep_efficiency.plan(tmp_path, quick=True)
     assert found["trials"] == "100"

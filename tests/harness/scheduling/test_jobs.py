@@ -50,7 +50,7 @@ def test_a_job_survives_its_way_to_a_worker(tmp_path):
 def test_a_job_is_refused_where_the_code_makes_another_trial_of_it(tmp_path):
     job = planned_job(read(tmp_path, SPACE).trials[0], "sweep")
     with pytest.raises(ValueError, match="the code must not change under a sweep"):
-        Job.loads(job.dumps().replace('"steps": 20000', '"steps": 20001'))
+        Job.loads(job.dumps().replace(f'"steps": {job.config.train.steps}', '"steps": 20001'))
 
 
 def test_planned_jobs_carry_the_names_of_their_arms(tmp_path):

@@ -60,7 +60,11 @@ def changed(value: Any, at: tuple[Any, ...], other: Any) -> Any:
             "questions.0.arms.0.arm must be a valid string, given '3'",
         ),
         ("plan.json", {"train_seeds": ["0"]}, "train_seeds.0 must be a valid integer"),
-        ("plan.json", {"search": {"axes": {"a": {"low": "x"}}}}, "search.axes.a.low must be a valid number"),
+        (
+            "plan.json",
+            {"search": {"axes": {"a": {"low": "x"}}}},
+            "search.axes.a.low must be a valid number",
+        ),
         ("health.json", {}, "a list of what was found wrong"),
         ("health.json", [{"evidence": "x"}], "0.name Field required"),
         ("status.json", ["finished"], "a trial's state as this program writes it"),

@@ -24,7 +24,7 @@ def shown(console: Console) -> str:
 
 def test_a_pipe_gets_plain_lines_without_any_control_character():
     console = Console(file=io.StringIO(), width=60)
-    with Progress(console, total=2, slots=1) as bar:
+    with Progress(console, 2, 1, {}) as bar:
         bar.start(job(0))
         bar.epoch(job(0), METRICS)
         bar.end(job(0), FINISHED)
@@ -40,7 +40,7 @@ def test_a_pipe_gets_plain_lines_without_any_control_character():
 
 def test_what_a_search_stops_is_no_failure():
     console = Console(file=io.StringIO(), width=120, force_terminal=True, no_color=True)
-    with Progress(console, 3, 1) as bar:
+    with Progress(console, 3, 1, {}) as bar:
         bar.start(job(0))
         bar.end(job(0), {**FINISHED, "status": "stopped", "step": 50})
         bar.start(job(0))
@@ -64,7 +64,7 @@ def test_a_quiet_log_shows_a_sign_of_life(monkeypatch):
 @pytest.mark.parametrize("no_color", [False, True])
 def test_a_terminal_gets_a_table_and_names_cannot_style_it(no_color):
     console = Console(file=io.StringIO(), width=120, force_terminal=True, no_color=no_color)
-    with Progress(console, 3, 1) as bar:
+    with Progress(console, 3, 1, {}) as bar:
         bar.start(job(0, "[bold]odd[/nonsense]"))
         bar.epoch(job(0, "[bold]odd[/nonsense]"), METRICS)
         bar.start(job(1))
@@ -80,7 +80,7 @@ def test_a_terminal_gets_a_table_and_names_cannot_style_it(no_color):
 def test_a_dumb_terminal_gets_plain_lines(monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
-    with Progress(console, 1, 1) as bar:
+    with Progress(console, 1, 1, {}) as bar:
         bar.start(job(0))
         bar.end(job(0), FINISHED)
     assert shown(console).count("\n") == 1

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
@@ -64,8 +65,12 @@ def job():
     return Job(trial_config.resolve(TINY), 0, "a job", {"question": "q", "arm": "a"})
 
 
+def trial_of(setting, job):
+    return TrialFolder(Path(setting.folder) / "trials" / job.id)
+
+
 def status_of(setting, job):
-    return json.loads((setting.trial(job.id).path / "status.json").read_text())
+    return json.loads((trial_of(setting, job).path / "status.json").read_text())
 
 
 def test_a_job_is_run_and_leaves_no_trace_of_its_limit(setting, job):
@@ -73,7 +78,7 @@ def test_a_job_is_run_and_leaves_no_trace_of_its_limit(setting, job):
     run_job(job.id, job.dumps(), setting, heard.append)
     assert [metrics["step"] for metrics in heard] == [2, 4]
     assert status_of(setting, job)["status"] == "finished"
-    folder = setting.trial(job.id)
+    folder = trial_of(setting, job)
     assert folder.time_out() == ""
     assert not list(folder.path.glob(".stacks*"))
 
@@ -93,13 +98,13 @@ def test_a_hiccup_is_tried_again_and_what_always_fails_is_not(setting, job, monk
     assert len(calls) == 2
     assert status_of(setting, job)["error"] == "RuntimeError: boom"
     calls.clear()
-    setting.trial(job.id).write_status(status="running")
+    trial_of(setting, job).write_status(status="running")
     monkeypatch.setattr(worker, "run_trial", fails(NonFiniteError("the loss is nan", "loss")))
     run_job(job.id, job.dumps(), setting, print)
     assert len(calls) == 1
     calls.clear()
     monkeypatch.setattr(worker, "run_trial", fails(MemoryError("3 GiB")))
-    setting.trial(job.id).write_status(status="running")
+    trial_of(setting, job).write_status(status="running")
     run_job(job.id, job.dumps(), setting, print)
     assert len(calls) == 2  # once more
     assert (
@@ -118,7 +123,7 @@ def test_other_data_than_the_sweeps_fails_the_trial_with_a_clear_word(
     rule = f"must be those of the sweep, fingerprint {setting.fingerprint[:12]}; {tmp_path}/other"
     assert rule in status["error"]
     # It has begun nothing, so the right data may go on with it.
-    assert setting.trial(job.id).read_config()["arm"] == "a"
+    assert trial_of(setting, job).read_config()["arm"] == "a"
     run_job(job.id, job.dumps(), setting, print)
     assert status_of(setting, job)["status"] == "finished"
 

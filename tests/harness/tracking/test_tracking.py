@@ -342,7 +342,7 @@ def test_no_tracker_by_default(sweep: Sweep) -> None:
 def test_what_is_missing_is_known_before_anything_starts(
     sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in listener.NAMES:
+    for name in listener.BACKENDS:
         check(name)
     with pytest.raises(UserError, match="takes tensorboard, mlflow, wandb, given 'neptune'"):
         check("neptune")

@@ -165,6 +165,65 @@ def test_numbers_have_names(seen, name):
     assert [f.name for f in diagnose([healthy, healthy, ill, ill], facts)] == [name]
 
 
+def epochs(*, steps=500, **numbers):
+    """A healthy training, with lists of numbers by epoch put in."""
+    healthy = {
+        "train_loss_ratio": 0.3,
+        "val_loss_ratio": 0.3,
+        "train_loss": 1.8,
+        "val_loss": 2.1,
+        "val_action_error_px": 9.0,
+        "val_readout_error_px": 9.0,
+        "trivial_action_error_px": 18.0,
+        "val_copied_motion": 0.28,
+    }
+    count = len(next(iter(numbers.values())))
+    return [
+        {**healthy, "step": (k + 1) * steps, **{name: v[k] for name, v in numbers.items()}}
+        for k in range(count)
+    ]
+
+
+def found_in(history, **facts):
+    return [finding.name for finding in diagnose(history, {"kind": "ibc", **facts})]
+
+
+def test_copied_motion_is_named_once_the_policy_knows_more_than_it():
+    assert found_in(epochs(val_copied_motion=[0.28] * 24)) == []
+    assert found_in(epochs(val_copied_motion=[0.73] * 24)) == ["copies its own motion"]
+    assert found_in(epochs(val_copied_motion=[0.9, 0.8])) == []
+
+
+def test_overfitting_is_a_loss_that_rises_again_far_above_that_of_training():
+    rises = [2.6, 2.2, 2.3, 2.6, 3.0]
+    assert found_in(epochs(val_loss=rises, train_loss=[2.2, 1.6, 1.3, 1.1, 0.9])) == ["overfits"]
+    assert found_in(epochs(val_loss=rises, train_loss=[2.8, 2.7, 2.6, 2.6, 2.5])) == []
+    assert found_in(epochs(val_loss=[2.4, 2.2, 2.1, 2.15, 2.2])) == []
+    assert found_in(epochs(val_loss=[-1.0, -2.0, -1.5, -1.0]), kind="mdn") == []
+
+
+def test_a_policy_that_stands_still_is_named():
+    history = epochs(val_loss=[2.1] * 4)
+    assert found_in(history, idle_share=0.12) == []
+    assert found_in(history, idle_share=0.72) == ["stands still"]
+
+
+def test_a_loss_that_prefers_the_worse_checkpoint_is_named():
+    history = epochs(val_loss=[2.4, 2.0, 2.1, 2.2])
+    scores = {500: 0.5, 1000: 0.62, 1500: 0.8, 2000: 0.9}
+    assert found_in(history, select_scores=scores) == ["loss and rollouts disagree"]
+    assert found_in(history, select_scores={**scores, 1000: 0.85}) == []
+    assert found_in(history, select_scores={1000: 0.5, 2000: 0.9}) == []
+
+
+def test_far_too_few_negatives_are_named_after_long_training_too():
+    errors = {"val_action_error_px": [12.0] * 24, "val_readout_error_px": [12.0] * 24}
+    found = found_in(epochs(finest_error_px=[181.0] * 24, **errors))
+    assert found == ["too few negatives for the tolerance"]
+    assert found_in(epochs(finest_error_px=[35.0] * 24, **errors)) == []
+    assert found_in(epochs(finest_error_px=[4.4] * 24)) == []
+
+
 def test_an_error_that_still_falls_is_no_issue():
     epoch = {"train_loss_ratio": 0.5, "trivial_action_error_px": 15.0}
     falling = [

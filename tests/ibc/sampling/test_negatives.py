@@ -66,7 +66,7 @@ def test_density_is_symmetric_so_that_the_moved_positive_needs_no_correction():
         NegativesConfig(count=7, shared=False),
         NegativesConfig(count=7, shared=True),
         mixture("agent"),
-        mixture("agent", shared=True),
+        pytest.param(mixture("agent", shared=True), marks=pytest.mark.slow),
         mixture("positive"),
     ],
 )
