@@ -22,7 +22,7 @@ TREND_ARMS = 10  # with fewer, a trend follows single arms
 # comparisons: an arm of few seeds that vary much more than the others' often looks like them, and
 # would get false verdicts, above all where few comparisons leave the intervals narrow. Chosen by
 # benchmarks/interval_coverage.py, whose last tables show what more would gain and cost.
-WEIGHT, MOST_COMPARISONS = 0.1, 20
+WEIGHT, MOST_COMPARISONS = 0.1, 15
 WIDE = 0.05  # level of the test that an arm's seeds vary more than the others'
 _ROUNDS = 20  # of Newton's method, which needs about 6
 

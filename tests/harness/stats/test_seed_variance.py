@@ -95,7 +95,7 @@ def test_arms_share() -> None:
     assert [float(arm.own) for arm in found.arms if arm] == pytest.approx(own)
     for arm in found.arms:
         assert arm is not None
-        for level, most in ((0.95, 0.4), (0.99, 2.0), (0.9995, 8.0)):
+        for level, most in ((0.95, 0.4), (0.99, 2.0), (0.9995, 6.0)):
             counted = float(seed_variance.limited(arm.estimated_df, 2, level))
             assert counted == pytest.approx(min(most, float(arm.estimated_df)))
             expected = (counted * float(arm.prior) + 2 * float(arm.own)) / (counted + 2)
