@@ -150,7 +150,7 @@ def answers(sweep: Sweep, arms: Sequence[Arm] | None = None) -> list[Answer]:
         seeds = REPORT_SEEDS if reported else SELECT_SEEDS
         level = comparisons.shared_level(max(1, len(others)))
         verdicts = tuple(_judge(arm, first, pairing, seeds, level) for arm in others)
-        checks = (_check(verdict.paired, pairing, names, level) for verdict in verdicts)
+        checks = (_check(verdict.paired, pairing, names) for verdict in verdicts)
         check = tuple(dict.fromkeys(text for text in checks if text))
         result.append(Answer(name, first.text, of_question, verdicts, reported, check))
     return result
@@ -209,7 +209,7 @@ def _words(paired: Paired, found: Estimate, level: float) -> tuple[str, str]:
     return "not enough evidence", text
 
 
-def _check(paired: Paired, pairing: Pairing, names: Mapping[str, str], level: float) -> str:
+def _check(paired: Paired, pairing: Pairing, names: Mapping[str, str]) -> str:
     """Return how the arms share the variance of their training seeds; "" without any seeds."""
     if min(len(paired.a.train_seeds), len(paired.b.train_seeds)) < 2:
         return ""
@@ -220,12 +220,12 @@ def _check(paired: Paired, pairing: Pairing, names: Mapping[str, str], level: fl
             f"{seed_variance.MIN_ARMS} arms with two training seeds were evaluated on these starts."
         )
     known = [each for each in shared.arms if each is not None]
-    counted = max(float(seed_variance.limited(each.estimated_df, each.df, level)) for each in known)
     wide = [f"“{names[config]}”" for config in pairing.names(shared.wide)]
     text = (
         f"Variance between training seeds, from {len(known)} arms: standard deviation "
-        f"{shared.sd:.3f} in mean score, counting up to {counted:.1f} degrees of freedom beside an "
-        f"arm's own; equal variances: p = {shared.equal:.2g} (Bartlett)."
+        f"{shared.sd:.3f} in mean score, estimated with {shared.estimated_df:.1f} degrees of "
+        "freedom, of which arms of few seeds count less; equal variances: "
+        f"p = {shared.equal:.2g} (Bartlett)."
     )
     if wide:
         verb = "varies more and keeps its" if len(wide) == 1 else "vary more and keep their"
