@@ -1,28 +1,35 @@
-"""How often the 95 % intervals that are reported cover the truth, on data with known truth.
+"""How often intervals cover the truth and verdicts are right, on data with known truth.
 
-    python benchmarks/interval_coverage.py [--repeats N]
+    python benchmarks/interval_coverage.py [--repeats N] [--power]
 
 Scores are drawn like those of policies that mostly succeed: effects of the start, the training seed
 and the episode add up; values above a threshold score 1, lower ones less. So most scores are 1.
-Prints three Markdown tables: the share of intervals that cover the truth, by interval; the lowest
-and highest share by numbers of training seeds and starts; and how often a question whose arms are
-all equal gets a wrong "helps" or "hurts".
+Prints Markdown tables: the share of intervals that cover the truth, by interval; the lowest and
+highest share by numbers of training seeds and starts; how often a question whose arms are all equal
+gets a wrong "helps" or "hurts"; and, from normal effects with the given standard deviations, how
+often a true difference is shown, and how often arms that are equal are told apart although one of
+them varies more between training seeds. --power prints only the latter two (a minute).
+
+"own" is the interval whose variance between training seeds is each arm's own, "shared" the one
+whose variance borrows from all arms, which verdicts use.
 """
 
 import argparse
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri, stdtrit
 
 from harness.core import errors
-from harness.stats import comparisons
+from harness.stats import comparisons, seed_variance
 from harness.stats import intervals as stats
+from harness.stats.seed_variance import SeedVariance
 
 SLOPE = 0.35  # of the score, per standard deviation between starts
 LUCK = 0.8  # noise of an episode, in standard deviations between starts
@@ -100,30 +107,226 @@ def coverage(repeats: int) -> dict[tuple[str, int, int], list[float]]:
     return found
 
 
-def false_verdicts(repeats: int) -> Iterator[tuple[int, int, float, float]]:
-    """Yield how often a question with five arms equal to its first gets a wrong verdict."""
+def false_verdicts(repeats: int) -> Iterator[tuple[int, int, float, list[float], float]]:
+    """Yield how often a question with five arms equal to its first gets a wrong verdict.
+
+    In score and in success rate, each with own and with shared variances; last, how often a shared
+    95 % interval of the difference in score covers 0.
+    """
     level = comparisons.shared_level(ARMS)
     for seeds in (2, 3, 5):
         for starts in (50, 500):
             for skill in SKILL:
                 rng = np.random.default_rng((seeds, starts, int(100 * skill)))
-                world, wrong = World(0.8, skill), 0
+                world, wrong, held = World(0.8, skill), np.zeros(4), 0
                 for _ in range(repeats):
-                    grids = world.draw(rng, ARMS + 1, seeds, starts)
-                    found = [stats.paired_difference(g, grids[0], level) for g in grids[1:]]
-                    wrong += any(each.low > 0 or each.high < 0 for each in found)
-                yield seeds, starts, skill, wrong / repeats
+                    scores = world.draw(rng, ARMS + 1, seeds, starts)
+                    for at, grids in enumerate((scores, (scores >= 1) * 1.0)):
+                        pairs = _variances(grids)
+                        for shared in (False, True):
+                            found = [
+                                stats.paired_difference(
+                                    a, grids[0], level, pair if shared else None
+                                )
+                                for a, pair in zip(grids[1:], pairs, strict=True)
+                            ]
+                            wrong[2 * at + shared] += any(f.low > 0 or f.high < 0 for f in found)
+                    one = stats.paired_difference(scores[1], scores[0], seeds=_variances(scores)[0])
+                    held += one.low <= 0 <= one.high
+                yield seeds, starts, skill, list(wrong / repeats), held / repeats
+
+
+def _variances(grids: Scores) -> list[tuple[SeedVariance, SeedVariance] | None]:
+    """Return the shared variances of each arm and the first, as verdicts use them."""
+    shared = seed_variance.share(list(grids))
+    if shared is None:
+        return [None] * (len(grids) - 1)
+    first, *others = shared.arms
+    return [
+        (arm, first) if arm and first and (arm.borrows or first.borrows) else None for arm in others
+    ]
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Standard deviations of normal effects on the scores of `arms` arms.
+
+    seed: between training seeds; start: between starts, the same for all arms, so no paired
+    difference contains it; own: an episode's own. wide: how many times as much the seeds of
+    arm number `which` (0 is the baseline) vary. baseline: how many times as many training seeds
+    the baseline has, rounded. compared: how many arms the question has beside the baseline; the
+    others, of other questions, only share their variances.
+    """
+
+    arms: int = ARMS + 1
+    seed: float = 0.01
+    start: float = 0.10
+    own: float = 0.21
+    wide: float = 1.0
+    which: int = 1
+    baseline: float = 1.0
+    compared: int = ARMS
+
+    def draw(self, rng: np.random.Generator, repeats: int, seeds: int, starts: int) -> "Drawn":
+        """Draw what intervals depend on, without the single episodes, exactly."""
+        count = np.full(self.arms, seeds)
+        count[0] = round(seeds * self.baseline)
+        sd = np.full(self.arms, self.seed)
+        sd[self.which] *= self.wide
+        columns = rng.normal(size=(repeats, self.arms, starts))
+        columns *= self.own / np.sqrt(count)[:, None]
+        mean = columns.mean(2) + rng.normal(size=(repeats, self.arms)) * sd / np.sqrt(count)
+        rest = (count - 1) * (starts - 1)
+        squares = [rng.chisquare(df, (repeats, self.arms)) / df for df in (count - 1, rest)]
+        return Drawn(
+            seeds=count,
+            starts=starts,
+            difference=mean[:, 1:] - mean[:, :1],
+            of_env=(columns[:, 1:] - columns[:, :1]).var(2, ddof=1) / starts,
+            of_seeds=(sd**2 + self.own**2 / starts) * squares[0],
+            noise=self.own**2 * squares[1] / (count * starts),
+        )
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Repeated questions (R, A): arms 1.. against arm 0; see `intervals.half_width`.
+
+    difference, of_env (R, A - 1): of means, and its variance from starts. of_seeds, noise (R, A):
+    the variance of seeds' means, and the part of the mean's variance from single cells. seeds (A,).
+    """
+
+    seeds: NDArray[np.int64]
+    starts: int
+    difference: Scores
+    of_env: Scores
+    of_seeds: Scores
+    noise: Scores
+
+    def own(self, level: float) -> Scores:
+        """Half widths (R, A - 1) with each arm's own variance: `intervals.half_width`."""
+        tail = 0.5 + level / 2
+        parts = self.of_seeds / self.seeds
+        of_seeds = parts[:, 1:] + parts[:, :1]
+        error = parts**2 / (self.seeds - 1)
+        both = of_seeds**2 / (error[:, 1:] + error[:, :1])
+        wide_env = self.of_env * stdtrit(self.starts - 1, tail) ** 2
+        wide_seeds = of_seeds * stdtrit(both, tail) ** 2
+        noise = ndtri(tail) ** 2 * (self.noise[:, 1:] + self.noise[:, :1])
+        return np.sqrt(np.maximum(np.maximum(wide_env + wide_seeds - noise, wide_env), wide_seeds))
+
+    def shared(self, level: float, *, limited: bool = True) -> Scores:
+        """Half widths (R, A - 1) with shared variances: `seed_variance.half_width`.
+
+        limited: whether the prior counts at most what `seed_variance.limited` allows.
+        """
+        df = self.seeds - 1
+        prior, estimated = seed_variance.moderate(self.of_seeds, df, np.full(len(df), 0.5))
+        sides = []
+        for at in (slice(1, None), slice(0, 1)):
+            own, counted = int(df[at][0]), estimated[:, at]
+            expected = np.broadcast_to(prior, estimated.shape)[:, at]
+            sides.append(SeedVariance(self.of_seeds[:, at], own, expected, counted))
+        noise = self.noise[:, 1:], self.noise[:, :1]
+        return seed_variance.half_width(
+            self.of_env, self.starts, sides, noise, level, limit=limited
+        )[0]
+
+
+METHODS: dict[str, Callable[[Drawn, float], Scores]] = {
+    "own": Drawn.own,
+    "shared": Drawn.shared,
+    "no limit": lambda drawn, level: drawn.shared(level, limited=False),
+}
+DIFFERENCES = (0.02, 0.05, 0.10)
+POWER_SEEDS, POWER_STARTS = (2, 3, 5, 8), (50, 200, 500)
+
+
+def power(effects: Effects, repeats: int) -> None:
+    """Print how often a true difference is shown, wrong verdicts, and coverage."""
+    compared = effects.compared
+    level = comparisons.shared_level(compared)
+    head = " | ".join(f"{d:.2f} {name}" for d in DIFFERENCES for name in METHODS)
+    print(f"\nA true difference is shown (wrong verdicts: in a question of {compared + 1} arms):\n")
+    print(
+        f"| seeds | starts | {head} | wrong: {' | wrong: '.join(METHODS)} | covers: own | shared |"
+    )
+    print("|" + "--:|" * (4 + 3 * (len(DIFFERENCES) + 1)))
+    for seeds in POWER_SEEDS:
+        for starts in POWER_STARTS:
+            drawn = effects.draw(np.random.default_rng((seeds, starts)), repeats, seeds, starts)
+            off = drawn.difference[:, :compared]
+            half = {name: method(drawn, level)[:, :compared] for name, method in METHODS.items()}
+            shown = [np.mean(off + d > half[name]) for d in DIFFERENCES for name in METHODS]
+            wrong = [np.mean((np.abs(off) > each).any(1)) for each in half.values()]
+            covers = [
+                np.mean(np.abs(off) <= METHODS[name](drawn, 0.95)[:, :compared])
+                for name in ("own", "shared")
+            ]
+            cells = [f"{share:.2f}" for share in shown]
+            cells += [f"{share:.1%}" for share in (*wrong, *covers)]
+            print(f"| {seeds} | {starts} | {' | '.join(cells)} |", flush=True)
+
+
+def unequal(effects: Effects, repeats: int) -> None:
+    """Print wrong verdicts where one arm's seeds vary more, the most of all numbers of starts."""
+    compared = effects.compared
+    level = comparisons.shared_level(compared)
+    cases = [(1.0, 1), *((wide, which) for which in (1, 0) for wide in (2.0, 4.0, 8.0))]
+    head = " | ".join(f"{seeds} seeds: {name}" for seeds in POWER_SEEDS for name in METHODS)
+    print("\nWrong verdicts where the seeds of one arm vary more than the others':\n")
+    print(f"| varies more | {head} |")
+    print("|---|" + "--:|" * len(POWER_SEEDS) * len(METHODS))
+    for wide, which in cases:
+        cells = []
+        for seeds in POWER_SEEDS:
+            most = dict.fromkeys(METHODS, 0.0)
+            for starts in POWER_STARTS:
+                rng = np.random.default_rng((seeds, starts, int(wide), which))
+                drawn = replace(effects, wide=wide, which=which).draw(rng, repeats, seeds, starts)
+                for name, method in METHODS.items():
+                    wrong = np.abs(drawn.difference) > method(drawn, level)
+                    wrong = wrong[:, :compared].any(1)
+                    most[name] = max(most[name], float(wrong.mean()))
+            cells += [f"{share:.1%}" for share in most.values()]
+        name = (
+            "as the others" if wide == 1 else f"{'an arm' if which else 'the baseline'} x {wide:g}"
+        )
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 def main() -> int:
     parser = errors.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=400)
+    parser.add_argument("--power", action="store_true", help="print only how often verdicts show")
+    parser.add_argument("--draws", type=int, default=4000, help="questions for each power")
+    parser.add_argument("--arms", type=int, default=Effects.arms)
+    parser.add_argument("--compared", type=int, help="arms of the question; the default is all")
+    parser.add_argument("--seed-sd", type=float, default=Effects.seed)
+    parser.add_argument("--start-sd", type=float, default=Effects.start)
+    parser.add_argument("--episode-sd", type=float, default=Effects.own)
+    parser.add_argument("--baseline", type=float, default=1.0, help="its seeds, times the arms'")
     given: argparse.Namespace = parser.parse_args()
-    found = coverage(given.repeats)
-    names = list(dict.fromkeys(name for name, _, _ in found))
-    print(
-        f"{given.repeats} draws each: standard error {math.sqrt(0.95 * 0.05 / given.repeats):.1%}\n"
+    if not given.power:
+        print_coverage(given.repeats)
+    effects = Effects(
+        arms=given.arms,
+        seed=given.seed_sd,
+        start=given.start_sd,
+        own=given.episode_sd,
+        baseline=given.baseline,
+        compared=given.compared or given.arms - 1,
     )
+    power(effects, given.draws)
+    unequal(effects, given.draws)
+    return errors.OK
+
+
+def print_coverage(repeats: int) -> None:
+    """Print how often intervals cover the truth, and wrong verdicts on scores that pile up at 1."""
+    found = coverage(repeats)
+    names = list(dict.fromkeys(name for name, _, _ in found))
+    print(f"{repeats} draws each: standard error {math.sqrt(0.95 * 0.05 / repeats):.1%}\n")
     print("| 95 % interval of | covers, mean | lowest | highest |\n|---|--:|--:|--:|")
     for name in names:
         shares = [share for key, each in found.items() if key[0] == name for share in each]
@@ -137,11 +340,14 @@ def main() -> int:
                 for E in STARTS
             ]
             print(f"| {name}, training seeds: {seeds} | {' | '.join(cells)} |")
-    print(f"\n| training seeds | starts | seeds' skill | wrong verdicts, {ARMS} arms |")
-    print("|--:|--:|--:|--:|")
-    for seeds, starts, skill, share in false_verdicts(given.repeats):
-        print(f"| {seeds} | {starts} | {skill:g} | {share:.1%} |")
-    return errors.OK
+    print(
+        "\n| training seeds | starts | seeds' skill | wrong, score: own | shared "
+        "| wrong, success: own | shared | 95 % interval of the score covers |"
+    )
+    print("|--:|--:|--:|--:|--:|--:|--:|--:|")
+    for seeds, starts, skill, wrong, held in false_verdicts(repeats):
+        cells = " | ".join(f"{share:.1%}" for share in (*wrong, held))
+        print(f"| {seeds} | {starts} | {skill:g} | {cells} |")
 
 
 if __name__ == "__main__":

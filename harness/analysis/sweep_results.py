@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from harness.core.errors import UserError
 from harness.core.paths import JOINED
 from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
 from harness.core.text import one_line
-from harness.stats import intervals
-from harness.stats.intervals import Crossed, Estimate
+from harness.stats import intervals, seed_variance
+from harness.stats.intervals import LEVEL, Crossed, Estimate
+from harness.stats.seed_variance import SeedVariance, SharedVariances
 from harness.storage import episode_table, json_schemas, table_schemas, tables
 
 Trial = Mapping[str, Any]
@@ -82,11 +83,76 @@ def _whole_grid(
 
 
 @dataclass(frozen=True)
+class Paired:
+    """Two groups' values (S, E) on the environment seeds that all their trials have.
+
+    shared: the variances of all arms' training seeds on these, None where too few show one; seeds:
+    those of a and b, None where both keep their own.
+    """
+
+    a: Crossed
+    b: Crossed
+    shared: SharedVariances | None = None
+    seeds: tuple[SeedVariance, SeedVariance] | None = None
+
+    def difference(self, level: float = LEVEL) -> Estimate:
+        """Return mean(a) - mean(b)."""
+        return intervals.paired_difference(self.a.values, self.b.values, level, self.seeds)
+
+
+class Pairing:
+    """Pairs of a sweep's groups, which share the variance of their training seeds.
+
+    A config that is an arm of several questions counts once.
+    """
+
+    def __init__(self, groups: Iterable[Group]) -> None:
+        self._groups: dict[str, Group] = {}
+        for group in groups:
+            self._groups.setdefault(group.name, group)
+        self._index = {name: index for index, name in enumerate(self._groups)}
+        self._shared: dict[tuple[str, range, bytes], SharedVariances | None] = {}
+
+    def pair(self, a: Group, b: Group, column: str, seeds: range) -> Paired:
+        """Return a and b, paired by the environment seeds in the range."""
+        cut = intervals.common(a.grid(column, seeds), b.grid(column, seeds))
+        if min(len(side.train_seeds) for side in cut) < 2 or not len(cut[0].env_seeds):
+            return Paired(*cut)
+        at = column, seeds, cut[0].env_seeds.tobytes()
+        if at not in self._shared:
+            self._shared[at] = self._share(column, seeds, cut[0].env_seeds)
+        shared = self._shared[at]
+        if shared is None:
+            return Paired(*cut)
+        of_a, of_b = (shared.arms[self._index[side.name]] for side in (a, b))
+        if of_a is None or of_b is None or not (of_a.borrows or of_b.borrows):
+            return Paired(*cut, shared)
+        return Paired(*cut, shared, (of_a, of_b))
+
+    def _share(
+        self, column: str, seeds: range, starts: NDArray[np.int64]
+    ) -> SharedVariances | None:
+        """Return the variances of the groups that have all of these environment seeds."""
+        grids = []
+        for group in self._groups.values():
+            grid = group.grid(column, seeds)
+            whole = np.isin(starts, grid.env_seeds).all()
+            columns = np.searchsorted(grid.env_seeds, starts if whole else starts[:0])
+            grids.append(grid.values[:, columns])
+        return seed_variance.share(grids)
+
+    def names(self, indices: Iterable[int]) -> list[str]:
+        """Return the names (config hashes) of groups by their index in `Paired.shared`."""
+        names = list(self._groups)
+        return [names[index] for index in indices]
+
+
+@dataclass(frozen=True)
 class Arm:
     """One arm of a question: its validation (select) and test (report) scores.
 
-    difference: to the question's first arm, paired by start; None in a search, which has no
-    baseline.
+    difference, report_difference: in validation and test score to the question's first arm, paired
+    by start; None in a search, which has no baseline.
     """
 
     question: str
@@ -99,6 +165,7 @@ class Arm:
     success: Estimate
     report: Estimate
     report_success: Estimate
+    report_difference: Estimate | None = None
 
     @property
     def tested(self) -> bool:
@@ -123,6 +190,7 @@ class Arm:
             **estimate_columns("select_success_rate", self.success),
             **estimate_columns("report_score", self.report),
             **estimate_columns("report_success_rate", self.report_success),
+            **estimate_columns("report_difference", self.report_difference),
         }
 
 
@@ -189,8 +257,8 @@ class Sweep:
 
     def arms(self) -> list[Arm]:
         """Return every arm of every question in the plan's order; a search's trials by score."""
-        found: list[Arm] = []
         searched: list[Arm] = []
+        asked: list[tuple[Mapping[str, Any], str, Group, Group | None]] = []
         groups: dict[tuple[str, ...], Group] = {}  # the baseline is an arm of many questions
         for question in self._questions():
             first: Group | None = None
@@ -199,13 +267,14 @@ class Sweep:
                 key = entry["config_hash"], *(trial["trial"] for trial in trials)
                 if key not in groups:
                     groups[key] = self.group(entry["config_hash"], trials)
-                arm = _arm(question, entry["arm"], groups[key], first)
                 # Of a search only the confirmation's arms are compared.
                 if not self.plan.get("search") or "train_seeds" in question:
-                    first = first or arm.group
-                    found.append(arm)
+                    asked.append((question, entry["arm"], groups[key], first))
+                    first = first or groups[key]
                 else:
-                    searched.append(arm)
+                    searched.append(_arm(question, entry["arm"], groups[key]))
+        pairs = Pairing(group for _, _, group, _ in asked)
+        found = [_arm(*of_question, pairs=pairs) for of_question in asked]
         return found + sorted(searched, key=_rank, reverse=True)
 
     def _of_arm(self, question: Mapping[str, Any], config_hash: str) -> list[Trial]:
@@ -274,7 +343,17 @@ def _rank(arm: Arm) -> tuple[bool, float, float]:
     return False, float(max(steps, default=0)), max(so_far, default=-1.0)
 
 
-def _arm(question: Mapping[str, Any], name: str, group: Group, first: Group | None) -> Arm:
+def _arm(
+    question: Mapping[str, Any],
+    name: str,
+    group: Group,
+    first: Group | None = None,
+    pairs: Pairing | None = None,
+) -> Arm:
+    select = report = None
+    if first is not None and pairs is not None:
+        select = pairs.pair(group, first, "score", SELECT_SEEDS).difference()
+        report = pairs.pair(group, first, "score", REPORT_SEEDS).difference()
     estimates = {
         key: intervals.share_interval(group.grid(column, seeds).values)
         for key, column, seeds in (
@@ -290,7 +369,8 @@ def _arm(question: Mapping[str, Any], name: str, group: Group, first: Group | No
         arm=name,
         config_hash=group.name,
         group=group,
-        difference=None if first is None else paired(group, first, "score", SELECT_SEEDS),
+        difference=select,
+        report_difference=report,
         **estimates,
     )
 
@@ -323,12 +403,6 @@ class Comparison:
             "train_seeds_a": self.seeds_a,
             "train_seeds_b": self.seeds_b,
         }
-
-
-def paired(a: Group, b: Group, column: str, seeds: range) -> Estimate:
-    """Return the difference a - b of a column on the environment seeds that all trials have."""
-    cut_a, cut_b = intervals.common(a.grid(column, seeds), b.grid(column, seeds))
-    return intervals.paired_difference(cut_a.values, cut_b.values)
 
 
 def compare(a: Group, b: Group, column: str, seeds: range) -> Comparison:

@@ -168,7 +168,9 @@ def _answers(data: PageData, questions: Sequence[Question]) -> Element:
         body.append(el("p", el("strong", "Best trial: "), text, class_="best"))
     if cards:
         rule = verdicts.RULE.replace("*", "")
-        body.append(el("details", el("summary", "How a verdict is reached"), el("p", rule)))
+        checks = dict.fromkeys(text for _, _, each in questions if each for text in each.check)
+        notes = [el("p", text) for text in (rule, *checks)]
+        body.append(el("details", el("summary", "How a verdict is reached"), *notes))
     return el("section", *body, id="answers")
 
 

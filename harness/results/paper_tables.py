@@ -82,6 +82,11 @@ def caption(sweep: Sweep, answers: Sequence[Answer]) -> str:
             " Differences are in score, to the first arm of each question, paired by start; their "
             "intervals are corrected for multiple comparisons within a question (Bonferroni)."
         )
+    if any(verdict.paired.seeds for answer in answers for verdict in answer.verdicts):
+        text += (
+            " The variance between an arm's training seeds is moderated by that of the other arms "
+            "(Smyth 2004)."
+        )
     return text
 
 

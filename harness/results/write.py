@@ -18,6 +18,7 @@ from harness.page import document
 from harness.results import SUFFIXES, TABLES, paper_tables, sql
 from harness.results.output import Answer, files_written, for_csv
 from harness.storage import lookup, table_schemas, tables
+from harness.terminal import answers_markdown
 from harness.terminal.formatting import plain
 
 _FOR_PAPERS = {"latex": paper_tables.latex, "markdown": paper_tables.markdown}
@@ -88,8 +89,10 @@ def _write(sweep: Sweep, name: str, path: Path, form: str) -> bool:
 
 
 def rebuild(given: argparse.Namespace) -> Answer:
-    """Derive the tables again and show what changed."""
+    """Derive the tables and answers.md again and show what changed."""
     folder = lookup.sweep_dir(given.results, given.sweep)
+    answers = folder / "answers.md"
+    answered = answers.read_bytes() if answers.is_file() else None
     derived = {kind: folder / "tables" / f"{kind}.parquet" for kind in sql.KINDS}
     before = {
         kind: files.read_or(None, table_schemas.read_file, path, kind)
@@ -98,6 +101,7 @@ def rebuild(given: argparse.Namespace) -> Answer:
     torn = _torn(folder)
     try:
         tables.rebuild(folder)
+        answers_markdown.write(folder)
     except OSError as error:
         raise UserError(f"{folder} must be writable: {error.strerror}") from None
     rows, lines = [], []
@@ -109,6 +113,10 @@ def rebuild(given: argparse.Namespace) -> Answer:
         rows.append({"table": kind, "rows": now.num_rows, "rows_before": count, "change": change})
         text = f"{kind}: {now.num_rows:,} rows, {change}"
         lines.append(Text(text if count in (None, now.num_rows) else f"{text} (were {count:,})"))
+    same = answered == answers.read_bytes()
+    change = "new" if answered is None else "unchanged" if same else "changed"
+    rows.append({"table": answers.name, "rows": None, "rows_before": None, "change": change})
+    lines.append(Text(f"{answers.name}: {change}"))
     for name in sorted(_torn(folder) - torn):
         rows.append({"table": name, "rows": None, "rows_before": None, "change": "set aside"})
         lines.append(plain(f"truncated, set aside: {name}", "yellow"))

@@ -10,6 +10,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from harness.stats import seed_variance
 from harness.stats.intervals import (
     LEVEL,
     Estimate,
@@ -18,6 +19,7 @@ from harness.stats.intervals import (
     share_interval,
     student_quantile,
 )
+from harness.stats.seed_variance import SeedVariance
 
 MOST_SEEDS, MOST_STARTS = 100, 10_000
 
@@ -115,12 +117,14 @@ class Spread:
     """The sources of a paired difference's uncertainty, as variances of single values.
 
     starts: between the columns' differences, by environment seed. a, b: between the training
-    seeds' means of each side, 0 where one training seed does not show it.
+    seeds' means of each side, 0 where one training seed does not show it. prior_df: degrees of
+    freedom that other arms estimate the latter with, see `seed_variance`.
     """
 
     starts: float
     a: float
     b: float
+    prior_df: float = 0.0
 
     def half_width(self, train_seeds: int, starts: int, level: float = LEVEL) -> float:
         """Return half the width of the difference's interval with so many seeds on each side.
@@ -131,7 +135,10 @@ class Spread:
         of_starts = self.starts / starts * student_quantile(tail, max(1, starts - 1)) ** 2
         of_seeds = (self.a + self.b) / train_seeds
         if train_seeds > 1:
-            of_seeds *= student_quantile(tail, 2 * (train_seeds - 1)) ** 2
+            own = train_seeds - 1
+            limited = float(seed_variance.limited(self.prior_df, own, level))
+            df = seed_variance.total_df(limited, own)
+            of_seeds *= student_quantile(tail, df) ** 2
         return math.sqrt(of_starts + of_seeds)
 
     def detectable(
@@ -157,11 +164,25 @@ class Spread:
         return None
 
 
-def spread(a: ArrayLike, b: ArrayLike) -> Spread:
-    """Return the variances of mean(a) - mean(b) for grids (S_a, E) and (S_b, E)."""
+def spread(
+    a: ArrayLike,
+    b: ArrayLike,
+    seeds: tuple[SeedVariance, SeedVariance] | None = None,
+    level: float = LEVEL,
+) -> Spread:
+    """Return the variances of mean(a) - mean(b) for grids (S_a, E) and (S_b, E).
+
+    seeds: the variances of a's and b's training seeds, where a sweep's arms share them, as they
+    count for intervals of this level.
+    """
     grids = as_grid(a), as_grid(b)
     means = grids[0].mean(0) - grids[1].mean(0), grids[0].mean(1), grids[1].mean(1)
-    return Spread(*(float(each.var(ddof=1)) if len(each) > 1 else 0.0 for each in means))
+    starts, *own = (float(each.var(ddof=1)) if len(each) > 1 else 0.0 for each in means)
+    if seeds is None:
+        return Spread(starts, *own)
+    prior_df = min(float(side.estimated_df) for side in seeds)
+    of_a, of_b = (float(side.moderated(level)) for side in seeds)
+    return Spread(starts, of_a, of_b, prior_df)
 
 
 @dataclass(frozen=True)
@@ -192,11 +213,19 @@ class Pair:
         return {name: None if math.isnan(value) else value for name, value in found.items()}
 
 
-def pair(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Pair:
-    """Return the statistics of grids (S_a, E) and (S_b, E) besides their mean difference."""
+def pair(
+    a: ArrayLike,
+    b: ArrayLike,
+    level: float = LEVEL,
+    seeds: tuple[SeedVariance, SeedVariance] | None = None,
+) -> Pair:
+    """Return the statistics of grids (S_a, E) and (S_b, E) besides their mean difference.
+
+    seeds: see `spread`.
+    """
     grids = as_grid(a), as_grid(b)
     detectable, S, E = math.nan, min(map(len, grids)), grids[0].shape[1]
     if E > 1 and S > 0:
-        detectable = spread(*grids).detectable(S, E, level=level)
+        detectable = spread(*grids, seeds, level).detectable(S, E, level=level)
     better = probability_of_improvement(*grids, level)
     return Pair(interquartile_mean(a), interquartile_mean(b), better, detectable)

@@ -16,7 +16,7 @@ from harness.terminal.formatting import WIDE, facts, number, percent, plain, sig
 
 
 def answers(name: str, found: Sequence[Answer], width: int) -> RenderableType:
-    """Return every question's answer, and the rule."""
+    """Return every question's answer, the rule and its check."""
     parts: list[RenderableType] = [Text.assemble("sweep ", (one_line(name), "bold"))]
     for answer in found:
         title = Text.assemble((one_line(answer.question), "bold"), f"  {one_line(answer.text)}")
@@ -26,7 +26,9 @@ def answers(name: str, found: Sequence[Answer], width: int) -> RenderableType:
         ]
         parts += [Text(""), title, plain(answer.summary, "green")]
         parts.append(Padding(Group(_arms(answer, width), *texts), (0, 0, 0, 2)))
-    return Group(*parts, Text(""), plain(RULE.replace("*", ""), "dim"))
+    checks = dict.fromkeys(text for answer in found for text in answer.check)
+    notes = [plain(text, "dim") for text in (RULE.replace("*", ""), *checks)]
+    return Group(*parts, Text(""), *notes)
 
 
 def _arms(answer: Answer, width: int) -> Table:

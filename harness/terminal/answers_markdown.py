@@ -27,13 +27,15 @@ _HEAD = (
 
 
 def markdown(sweep: Sweep, found: Sequence[Answer] | None = None) -> str:
-    """Return answers.md: a sentence and a table for every question, and the rule."""
+    """Return answers.md: a sentence and a table for every question, the rule and its check."""
     lines = [f"# {safe(sweep.folder.name)}", ""]
     found = answers(sweep) if found is None else found
     if not found:
         return "\n".join([*lines, "A search asks no question; see its best trials.", ""])
     lines += [f"- **{safe(answer.question)}** {safe(answer.summary)}" for answer in found]
     lines += ["", RULE, ""]
+    for check in dict.fromkeys(text for answer in found for text in answer.check):
+        lines += [safe(check), ""]
     for answer in found:
         lines += [f"## {safe(answer.question)}", "", safe(answer.text), ""]
         lines += [f"| {' | '.join(_HEAD)} |", "|---|---|---|---|---|---|---|--:|--:|---|"]

@@ -12,9 +12,8 @@ from rich.text import Text
 
 from harness.analysis import verdicts
 from harness.analysis.importance import importances
-from harness.analysis.sweep_results import Arm, Sweep, arm_name, counted, health, of_row, paired
+from harness.analysis.sweep_results import Arm, Sweep, arm_name, counted, health, of_row
 from harness.analysis.verdicts import Answer
-from harness.core.seeds import REPORT_SEEDS
 from harness.core.text import duration, one_line
 from harness.storage.lookup import Checkpoint
 from harness.terminal.formatting import (
@@ -106,10 +105,7 @@ def _difference(arm: Arm, first: Arm, *, reported: bool, coloured: bool) -> Text
     """Return the difference to the baseline; "= NAME" for the baseline's config again."""
     if arm is not first and arm.config_hash == first.config_hash:
         return plain(f"= {one_line(first.arm)[:16]}", "dim")
-    difference = arm.difference
-    if reported and difference is not None:
-        difference = paired(arm.group, first.group, "score", REPORT_SEEDS)
-    text = signed(difference)
+    text = signed(arm.report_difference if reported else arm.difference)
     return text if coloured else Text(text.plain)
 
 

@@ -1,6 +1,7 @@
 """Verdicts follow from the numbers by the rule, and text from files is escaped."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from benchmarks import generated_sweep
+from benchmarks.generated_sweep import Size
 from harness.analysis import verdicts
-from harness.analysis.sweep_results import Arm, Group, Sweep
+from harness.analysis.sweep_results import Arm, Group, Pairing, Sweep
 from harness.core import files
 from harness.core.errors import UserError
+from harness.core.seeds import REPORT_SEEDS
 from harness.results import __main__ as results_main
+from harness.stats import intervals
 from harness.stats.intervals import Estimate
 from harness.storage import table_schemas
 from harness.terminal import answers_markdown
@@ -105,6 +110,98 @@ def test_more_comparisons_widen_the_intervals() -> None:
     among = judged(base, other, *(arm(f"x{i}", noise(9 + i)) for i in range(9)))["other"].score
     assert among.high - among.low > 1.2 * (alone.high - alone.low)
     assert among.value == alone.value
+
+
+def test_arms_share_the_variance_of_their_seeds_and_say_so() -> None:
+    rng = np.random.default_rng(5)
+    grids = 0.6 + rng.normal(0, 0.01, (6, 3, 1)) + rng.normal(0, 0.1, (6, 3, 300))
+    arms = [arm(f"arm {i}", grid + 0.04 * (i == 1)) for i, grid in enumerate(grids)]
+    (answer,) = verdicts.answers(FakeSweep(), arms)
+    found = answer.verdicts[0]
+    assert found.paired.seeds is not None
+    own = intervals.paired_difference(grids[1] + 0.04, grids[0], found.level)
+    assert found.score != own
+    assert found.score.value == pytest.approx(own.value)
+    (check,) = answer.check
+    assert check.startswith("Variance between training seeds, from 6 arms: standard deviation 0.0")
+    assert "equal variances: p = " in check
+    # With fewer arms each keeps its own, as with one training seed.
+    (answer,) = verdicts.answers(FakeSweep(), arms[:3])
+    assert answer.verdicts[0].paired.seeds is None
+    alone = answer.verdicts[0].score
+    own = intervals.paired_difference(grids[1] + 0.04, grids[0], answer.verdicts[0].level)
+    assert (alone.low, alone.high) == pytest.approx((own.low, own.high))
+    assert "each arm's own, as fewer than 4 arms" in answer.check[0]
+    (answer,) = verdicts.answers(FakeSweep(), [arm("a", grids[0][:1]), arm("b", grids[1][:1])])
+    assert answer.check == ()
+
+
+def test_an_arm_that_varies_more_is_named_and_keeps_its_own_variance() -> None:
+    rng = np.random.default_rng(6)
+    grids = 0.6 + rng.normal(0, 0.01, (6, 3, 1)) + rng.normal(0, 0.05, (6, 3, 300))
+    grids[5] += np.array([[-0.3], [0.0], [0.3]])
+    arms = [arm(f"arm {i}", grid) for i, grid in enumerate(grids)]
+    (answer,) = verdicts.answers(FakeSweep(), arms)
+    (check,) = answer.check
+    assert check.endswith("“arm 5” varies more and keeps its own variance.")
+    assert answer.verdicts[4].word == "not enough evidence"
+    assert all(verdict.success_word for verdict in answer.verdicts)
+
+
+def test_no_difference_is_shown_by_the_90_percent_interval() -> None:
+    rng = np.random.default_rng(7)
+    a, b = 0.5 + rng.normal(0, 0.1, (2, 5, 60))
+    found = judged(arm("base", b), arm("same", a))["same"]
+    near = intervals.paired_difference(a, b, 0.9)
+    farthest = max(-near.low, near.high)
+    assert found.word == "no difference"
+    assert f"no difference larger than {farthest:.3f}: " in found.text
+    assert farthest < max(-found.score.low, found.score.high)
+
+
+def test_a_verdict_names_a_success_rate_that_says_something_else() -> None:
+    # Scores lower by a little everywhere, and more of them above the threshold.
+    rng = np.random.default_rng(8)
+    base = np.where(rng.random((3, 400)) < 0.3, 1.0, 0.9) + rng.normal(0, 0.001, (3, 400))
+    other = np.where(rng.random((3, 400)) < 0.6, 0.96, 0.7) + rng.normal(0, 0.001, (3, 400))
+    found = judged(arm("base", base), arm("other", other))["other"]
+    assert (found.word, found.success_word) == ("hurts", "helps")
+    assert found.text.startswith("hurts: -0.0")
+    assert "; in success rate helps: +0." in found.text
+    (answer,) = verdicts.answers(FakeSweep(), [arm("base", base), arm("other", other)])
+    assert verdicts.rows([answer])[0]["success_verdict"] == "helps"
+
+
+def test_an_old_sweep_gets_the_verdicts_of_today(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "old"
+    size = Size(configs=6, questions=1, train_seeds=3, select=40, report=60, epochs=2)
+    generated_sweep.write(folder, size)
+    (folder / "answers.md").write_text("# old\n\n- the verdicts of an earlier version\n")
+    assert results_main.main(["rebuild", "old", "--results", str(tmp_path), "--json"]) == 0
+    changes = {row["table"]: row["change"] for row in json.loads(capsys.readouterr().out)}
+    assert changes["answers.md"] == "changed"
+    text = (folder / "answers.md").read_text()
+    assert "Variance between training seeds, from 6 arms" in text
+    assert "earlier version" not in text
+    assert results_main.main(["answers", "old", "--results", str(tmp_path), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    sweep = Sweep(folder)
+    first, *others = sweep.arms()
+    pairing = Pairing(each.group for each in (first, *others))
+    for row, each in zip(rows, others, strict=True):
+        paired = pairing.pair(each.group, first.group, "score", REPORT_SEEDS)
+        assert paired.seeds is not None
+        expected = paired.difference(0.99)
+        assert (row["score_difference_low"], row["score_difference_high"]) == pytest.approx(
+            (expected.low, expected.high)
+        )
+        assert f"[{expected.low:+.3f}, {expected.high:+.3f}]" in row["text"]
+        assert each.report_difference == paired.difference()
+        assert row["equal_variances_p"] == pytest.approx(paired.shared.equal)
+    assert results_main.main(["show", "old", "--results", str(tmp_path)]) == 0
+    assert "vs baseline" in capsys.readouterr().out
 
 
 def test_answers_of_a_sweep_are_written_and_printed(
