@@ -2,7 +2,7 @@
 
     python -m benchmarks.choosing results/NAME [results/NAME ...]
 
-Each finished trial gives one point: the numbers of its last epoch against the score and the success
+Each selected trial gives one point: the numbers of its last epoch against the score and the success
 rate of its selection episodes. Prints Spearman's correlation with its p-value as a Markdown table,
 within each data set's trials; -1 is a number whose lowest value is the best policy.
 """
@@ -17,6 +17,7 @@ from scipy import stats
 
 from harness.core import errors
 from harness.core.errors import OK, UserError
+from harness.core.seeds import SELECT_SEEDS
 from harness.storage import tables
 
 NUMBERS = {
@@ -26,26 +27,30 @@ NUMBERS = {
     "copied motion": "val_copied_motion",
     "training loss": "train_loss",
 }
+RESULTS = {"score": "score_mean", "success rate": "success_mean"}
 FEWEST = 5  # trials
 
 
 def points(folder: Path) -> dict[str, np.ndarray]:
-    """Return each number of the finished trials that have all of them, and their two results."""
-    trials = tables.read(folder, "trials")
-    trials = trials.filter(pc.equal(trials["status"], "finished"))
+    """Return each number of the trials that have all of them, and their two results."""
     last: dict[tuple[str, int], dict[str, float]] = {}
     for row in tables.read(folder, "curves").to_pylist():
         key = row["config_hash"], row["train_seed"]
         if key not in last or row["step"] > last[key]["step"]:
             last[key] = row
-    found: dict[str, list[float]] = {name: [] for name in (*NUMBERS, "score", "success rate")}
-    for trial in trials.to_pylist():
-        metrics = last.get((trial["config_hash"], trial["train_seed"]), {})
+    episodes = tables.read(folder, "episodes")
+    selected = episodes.filter(pc.less(episodes["env_seed"], SELECT_SEEDS.stop))
+    means = selected.group_by(["config_hash", "train_seed"]).aggregate(
+        [("score", "mean"), ("success", "mean")]
+    )
+    found: dict[str, list[float]] = {name: [] for name in (*NUMBERS, *RESULTS)}
+    for row in means.to_pylist():
+        metrics = last.get((row["config_hash"], row["train_seed"]), {})
         values = [metrics.get(column) for column in NUMBERS.values()]
         if all(value is not None for value in values):
-            values += [trial["select_score"], trial["select_success_rate"]]
+            values += [row[column] for column in RESULTS.values()]
             for name, value in zip(found, values, strict=True):
-                found[name].append(float(value or 0.0))
+                found[name].append(float(value))
     return {name: np.array(values) for name, values in found.items()}
 
 
@@ -64,7 +69,7 @@ def main() -> int:
         print("|---|--:|--:|")
         for name in NUMBERS:
             cells = []
-            for result in ("score", "success rate"):
+            for result in RESULTS:
                 correlation = stats.spearmanr(found[name], found[result])
                 cells.append(f"{correlation.statistic:+.2f} (p {correlation.pvalue:.3f})")
             print(f"| {name} | {' | '.join(cells)} |")
