@@ -245,7 +245,7 @@ def filled(command: str, folder: Path) -> str:
         (r"--video \d+", "--video 1"),
         (r"A\.zarr", "data/expert.zarr"),
         (r"B\.zarr", "data/other.zarr"),
-        (r"TRIAL --ckpt TRIAL", " --ckpt ".join(alike(trials))),
+        (r"TRIAL( --ckpt TRIAL)+", " --ckpt ".join(alike(trials))),
         (r"SPACE\.yaml|\.\.\.(?= --)", "search_spaces/ablations.yaml"),
         (r"\bNAME\b", "ablations-smoke"),
         (r"\bTRIAL\b", trial.name),
