@@ -1,0 +1,41 @@
+"""The README's first results are those of the tables in docs/tables."""
+
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, list[tuple[float, float]]]:
+    """Mean score and success rate on the 500 test starts: of the trials by arm, of ensembles."""
+    folder = ROOT / "docs/tables/recipes"
+    trials = pq.read_table(folder / "trials.parquet").to_pylist()
+    arms = {row["config_hash"]: row["arm"] for row in trials}
+    episodes = pq.read_table(folder / "episodes.parquet")
+    tested = episodes.filter(pc.greater_equal(episodes["env_seed"], 300_000))
+    found: dict[str, list[tuple[float, float]]] = {}
+    grouped = tested.group_by(["sweep", "config_hash"]).aggregate(
+        [("score", "mean"), ("success", "mean"), ("env_seed", "count_distinct")]
+    )
+    for row in grouped.to_pylist():
+        assert row["env_seed_count_distinct"] == 500
+        kind = arms.get(row["config_hash"], "ensembles")
+        found.setdefault(kind, []).append((row["score_mean"], row["success_mean"]))
+    return found
+
+
+def test_the_readme_tells_what_the_tables_hold(results):
+    page = (ROOT / "README.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith(("| 206 human", "| half human"))]
+    assert len(rows) == 2
+    cells = [row.split("|") for row in rows]
+    shown = {(each[2].split()[0], each[3].split()[0]) for each in cells}
+    of_trials = [means for kind, found in results.items() if kind != "ensembles" for means in found]
+    assert shown == {(f"{score:.3f}", f"{success:.1%}"[:-1]) for score, success in of_trials}
+    shown = {(c.split()[0], c.split("], ")[1].split()[0]) for each in cells for c in each[4:6]}
+    expected = {(f"{score:.3f}", f"{rate:.1%}"[:-1]) for score, rate in results["ensembles"]}
+    assert shown == expected
