@@ -41,15 +41,20 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
-# Two processes, for two cores: one runs what starts Ray, one test after the other, the other the
-# rest. The first one's output follows the second one's.
+# Three processes: what starts Ray waits for other processes for most of its time, so two of them, one
+# test after the other each, run beside the rest. Their output follows the rest's. The documented
+# commands are one of the two (exit code 5: none of them is asked for).
 # Arguments: the environment, the marked tests, the folders, further options.
 define beside
-log=$$(mktemp) && trap 'rm -f "$$log"' EXIT; export OMP_NUM_THREADS=1; \
+logs=$$(mktemp -d) && trap 'rm -rf "$$logs"' EXIT; export OMP_NUM_THREADS=1; \
 	starts_ray=$$(grep -rl --include 'test_*.py' 'mark\.ray\b' $(3) | sort); \
-	$(1)/bin/python -m pytest -m "ray and ($(2))" $(4) $$starts_ray >"$$log" 2>&1 & \
-	$(1)/bin/python -m pytest -m "not ray and ($(2))" $(4) $(3); rest=$$?; \
-	wait $$!; ray=$$?; cat "$$log"; exit $$((rest || ray))
+	documents=$$(echo "$$starts_ray" | grep documented_commands); \
+	$(1)/bin/python -m pytest -m "ray and ($(2))" $(4) \
+		$$(echo "$$starts_ray" | grep -v documented_commands) >"$$logs/ray" 2>&1 & ray=$$!; \
+	(test -z "$$documents" || $(1)/bin/python -m pytest -m "$(2)" $(4) $$documents; \
+		test $$? = 0 -o $$? = 5) >"$$logs/documents" 2>&1 & documented=$$!; \
+	$(1)/bin/python -m pytest -m "not ray and ($(2))" $(4) $(3); failed=$$?; \
+	wait $$ray || failed=1; wait $$documented || failed=1; cat "$$logs"/*; exit $$failed
 endef
 
 fast: $(STAMP)
