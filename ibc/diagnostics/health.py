@@ -134,8 +134,7 @@ def _of_selection(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Itera
             "loss and rollouts disagree",
             f"the lowest validation loss is that of step {lowest}, which scores "
             f"{scores[lowest]:.2f} in rollouts; step {best} scores {scores[best]:.2f}",
-            "choose checkpoints by rollouts (select.every), as `best` is; the validation loss "
-            "prefers policies that copy their own motion",
+            "choose checkpoints by rollouts (select.every), as `best` is, not by the loss",
         )
 
 

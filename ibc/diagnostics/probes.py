@@ -227,7 +227,7 @@ def _influence(policy: Policy, obs: Mapping[str, Tensor], frame: int) -> float:
     for value in other.values():
         value[:, frame] = value[:, frame].roll(max(1, len(value) // 2), 0)
     with torch.no_grad():
-        moved_BF = policy.encoder(other) - policy.encoder(dict(obs))
+        moved_BF = policy.features(other) - policy.features(obs)
     return float(moved_BF.norm(dim=1).mean())
 
 

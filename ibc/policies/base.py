@@ -133,6 +133,11 @@ class Policy(nn.Module, ABC):
             prepared[name] = value.to(self.device, non_blocking=True)
         return prepared
 
+    def features(self, obs: Mapping[str, Tensor]) -> Tensor:
+        """The encoder's features (B, F) of prepared observations."""
+        encoded: Tensor = self.encoder(dict(obs))
+        return encoded
+
     def newest_agent(self, obs: Mapping[str, Tensor]) -> Tensor:
         """The agent's position (B, 2) px in the newest frame."""
         name, columns = AGENT[self.obs_mode]

@@ -49,6 +49,10 @@ class EnsemblePolicy(IBCPolicy):
         means = {name: torch.stack([each[name] for each in metrics]).mean() for name in metrics[0]}
         return torch.stack(losses).mean(), means
 
+    def features(self, obs: Mapping[str, Tensor]) -> Tensor:
+        """The features of all members side by side, (B, F)."""
+        return torch.cat([member.features(obs) for member in self.policies], 1)
+
     def conditional(self, obs: Mapping[str, Tensor]) -> Conditional:
         """The mean energies of all members, see `IBCPolicy.conditional`."""
         members = [member.conditional(obs) for member in self.policies]

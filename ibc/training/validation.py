@@ -55,7 +55,7 @@ class Validation:
         repeating the last move, trivial_action_error_px the better of the first two.
         val_past_error_px: distance to the demonstrated action of the step before.
         val_contact_error_px: the readout's error in windows whose agent moves the block now or in
-        the next CONTACT steps; it ranks policies more as rollouts do than the error of all windows.
+        the next CONTACT steps, the part of an episode that decides its score.
         val_copied_motion: by how many percent the predicted move grows where the agent's past
         motion is scaled up by one percent, 1 where it is repeated (obs_horizon 2 or more).
         val_search_missed: share of windows in which a tenth of uniform candidates has a lower

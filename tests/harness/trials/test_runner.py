@@ -8,11 +8,14 @@ import pytest
 
 from harness.config import trial_config
 from harness.config.protocol import Protocol
+from harness.core import paths
 from harness.core.errors import UserError
 from harness.storage import checkpoints, table_schemas
 from harness.storage.trial_folder import TrialFolder
 from harness.trials import runner
 from harness.trials.runner import RolloutError, run_trial
+from ibc.policies.ensemble import EnsemblePolicy
+from ibc.policies.factory import load_policy
 from ibc.training.nonfinite import NonFiniteError
 from ibc.training.trainer import Trainer
 
@@ -381,3 +384,14 @@ def test_a_trial_waits_for_the_one_before_to_die(tiny, data, tmp_path):
         pass
     with folder.lock(patience=0.0):
         pass
+
+
+def test_an_ensemble_is_trained_and_probed_like_one_policy(tmp_path):
+    tiny = {"train.steps": 8, "train.epoch_steps": 4, "train.warmup_steps": 2, "select.seeds": 2}
+    tiny |= {"train.batch_size": 16, "train.val_windows": 16, "policy.energy.width": 16}
+    config = trial_config.resolve(tiny, {"policy.members": 2})
+    result = run_trial(config, tmp_path / "trial", demos=paths.DATA / "expert.zarr")
+    assert result["status"] == "finished"
+    policy = load_policy(tmp_path / "trial/checkpoints/best")
+    assert isinstance(policy, EnsemblePolicy)
+    assert len(policy.policies) == 2
