@@ -30,7 +30,9 @@ def main() -> int:
         "--overlay", metavar="energy", help="videos show the policy's energies and candidates"
     )
     parser.add_argument("--gif", action="store_true", help="a small GIF beside each video")
-    parser.add_argument("--policy", metavar="module:factory", help="evaluate any object instead")
+    parser.add_argument(
+        "--policy", action="append", metavar="module:factory", help="evaluate any object instead"
+    )
     parser.add_argument(
         "--results",
         metavar="DIR|URI",
@@ -38,6 +40,15 @@ def main() -> int:
     )
     parser.add_argument(
         "--ensemble", action="store_true", help="one policy of the mean energies of all --ckpt"
+    )
+    parser.add_argument(
+        "--until-decided",
+        action="store_true",
+        help="two policies (--ckpt or --policy), on --seeds starts at most, until the better one "
+        "is known",
+    )
+    parser.add_argument(
+        "--delta", type=float, metavar="D", help="or until they differ by less than D (0.05)"
     )
     parser.add_argument("--address", metavar="ADDR", help="workers of a Ray cluster")
     parser.add_argument("--redo", action="store_true", help="repeat stored episodes")

@@ -21,6 +21,7 @@ class EvalProgress:
         self.console = console or Console(file=sys.stderr)
         self.done = 0
         self.scores: list[float] = []
+        self.note = ""  # shown instead of the mean score so far
         self.began = self.printed = time.monotonic()
         text = TextColumn("{task.fields[text]}", markup=False)
         columns = BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total}"), text
@@ -56,8 +57,10 @@ class EvalProgress:
         spent = time.monotonic() - self.began
         rate = self.done / spent if spent else 0.0
         score = f"score so far {sum(self.scores) / len(self.scores):.3f}, " if self.scores else ""
+        score = f"{self.note}, " if self.note else score
         if self.done == self.total:
             return f"{score}{rate:.1f} episodes/s"
         # The rate includes the start, so the time left shrinks faster than time passes.
         left = duration((self.total - self.done) / rate) if rate else "unknown"
-        return f"{score}{rate:.1f} episodes/s, about {left} left"
+        bound = "at most" if self.note else "about"
+        return f"{score}{rate:.1f} episodes/s, {bound} {left} left"

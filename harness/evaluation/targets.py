@@ -32,30 +32,47 @@ class Target:
 
 def find_targets(
     ckpts: Sequence[str],
-    policy: str | None,
+    policies: Sequence[str],
     results: Path,
     sweep: str | None,
     fetch: Callable[[Path], None] | None = None,
     *,
     join: bool = False,
+    pair: bool = False,
 ) -> list[Target]:
     """Return what --ckpt or --policy names; UserError when it is not exactly one of them.
 
     `all` is every finished trial of the sweep. Repeated names count once. `fetch`: see
-    `lookup.resolve`. join: the checkpoints become one, their ensemble.
+    `lookup.resolve`. join: the checkpoints become one, their ensemble. pair: two different
+    policies, each a checkpoint or an object.
     """
-    if (not ckpts) == (policy is None):
-        raise UserError("one of --ckpt and --policy is needed, and only one of them")
-    if policy is not None:
-        if join:
-            raise UserError("--ensemble joins checkpoints: it needs --ckpt, given --policy")
-        return [_object_target(policy, results)]
+    if join and policies:
+        raise UserError("--ensemble joins checkpoints: it needs --ckpt, given --policy")
+    if join and pair:
+        raise UserError(
+            "--ensemble makes one policy of all --ckpt, and --until-decided needs two: make the "
+            "ensemble first, then give its folder as --ckpt"
+        )
+    if not pair and not (bool(ckpts) != bool(policies) and len(policies) < 2):
+        raise UserError(
+            "one of --ckpt and --policy is needed, and only one of them; --policy may be given once"
+        )
     found: dict[Source, Target] = {}
     for name in ckpts:
         for spec, of in _finished(results, sweep) if name == EVERY else [(name, sweep)]:
             target = _checkpoint_target(lookup.resolve(spec, results, of, fetch), results)
             found.setdefault(target.source, target)
-    return [_ensemble_target(list(found.values()), results)] if join else list(found.values())
+    if join:
+        return [_ensemble_target(list(found.values()), results)]
+    for factory in policies:
+        target = _object_target(factory, results)
+        found.setdefault(target.source, target)
+    if pair and len(found) != 2:
+        raise UserError(
+            "--until-decided compares two different policies (--ckpt or --policy for each), "
+            f"given {len(found)}"
+        )
+    return list(found.values())
 
 
 def _finished(results: Path, sweep: str | None) -> list[tuple[str, str]]:

@@ -10,12 +10,15 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from harness.config.protocol import THRESHOLDS
+from harness.core.text import one_line
 from harness.stats import intervals
+from harness.stats.betting import Decision, PairResult
 from harness.stats.intervals import Estimate
 from harness.terminal.formatting import (
     BAR_HEAD,
     WIDE,
     bar,
+    difference,
     number,
     or_blank,
     percent,
@@ -79,6 +82,57 @@ def evaluations(results: Sequence[tuple[str, pa.Table]], spent: TimeSpent) -> Re
     note = "the best of several scores is biased upwards: evaluate that policy on other seeds"
     speed = _rate(spent, sum(episodes.num_rows for _, episodes in results))
     return Group(Text(""), made, Text(""), plain(note), *remarks, plain(speed))
+
+
+def until_decided(
+    titles: tuple[str, str], found: PairResult, most: int, spent: TimeSpent
+) -> RenderableType:
+    """Return the result of comparing two policies until decided, and the decision in a sentence.
+
+    most: the number of starts that were allowed.
+    """
+    decision = found.decision
+    made = table("", "policy", "score", fold=("policy",))
+    for letter, title, score in zip("ab", titles, (found.score_a, found.score_b), strict=True):
+        made.add_row(letter, plain(title), number(score))
+    n = decision.starts
+    lines = [
+        Text(f"a - b in score: {difference(decision.difference, 3, 3) or 'unknown'}"),
+        Text(f"a - b in success rate: {difference(found.success, 3, 3) or 'unknown'}"),
+        Text("95 % intervals that hold at any time, so looking after each block costs nothing"),
+        Text(""),
+        Text(_sentence(titles, decision, found.delta, most), "bold"),
+        Text(""),
+    ]
+    if found.rolled_out > n:
+        lines.append(
+            Text(f"both were rolled out on {found.rolled_out} starts; the first {n} decided")
+        )
+    if found.failed:
+        text = f"{found.failed} starts are left out, as an episode failed there"
+        lines.append(Text(text, "red"))
+    if spent.episodes:
+        lines.append(plain(_rate(spent, spent.episodes)))
+    else:
+        lines.append(Text("nothing to run: all episodes that decide are stored already"))
+    return Group(Text(""), made, Text(""), *lines)
+
+
+def _sentence(titles: tuple[str, str], decision: Decision, delta: float, most: int) -> str:
+    names = [f"{letter} ({one_line(title)})" for letter, title in zip("ab", titles, strict=True)]
+    if decision.verdict in ("higher", "lower"):
+        better, worse = names if decision.verdict == "higher" else names[::-1]
+        found = decision.difference
+        low, high = sorted((abs(found.low), abs(found.high)))
+        said = (
+            f"{better} is better than {worse}, by {abs(found.value):.3f} [{low:.3f}, {high:.3f}] "
+            "in score"
+        )
+    elif decision.verdict == "alike":
+        said = f"{names[0]} and {names[1]} differ by less than {delta:g} in score"
+    else:
+        said = f"Not decided: which of {names[0]} and {names[1]} is better"
+    return f"{said}, after {decision.starts} of at most {most} starts."
 
 
 def _remarks(good: pa.Table) -> list[str]:

@@ -1,0 +1,111 @@
+"""The rows of one policy's evaluation: those that are stored, and those that this run adds."""
+
+import math
+import secrets
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Console
+
+from harness.config.protocol import Protocol, blocks
+from harness.core import files, provenance
+from harness.evaluation.policy_source import Outcome, Task
+from harness.evaluation.targets import Target
+from harness.storage import table_schemas
+
+
+class TargetRun:
+    """The evaluation of one target: stored rows, new rows, and the files of this run.
+
+    Each block is written to a file of its own, and all of them are merged at the end. A run that is
+    killed leaves these parts, whose rows count like any others.
+    """
+
+    def __init__(
+        self, target: Target, protocol: Protocol, seeds: tuple[int, ...], *, redo: bool
+    ) -> None:
+        self.target, self.protocol, self.seeds = target, protocol, seeds
+        self.known = table_schemas.table("episodes", []) if redo else _known(target, protocol)
+        stored = set(self.known["env_seed"].to_pylist())
+        self.missing = [seed for seed in seeds if seed not in stored]
+        every = blocks(self.missing, protocol.block_size)
+        self.tasks = [Task(target.source, block) for block in every]
+        self.fresh: list[dict[str, Any]] = []
+        self.videos: list[Path] = []
+        self.path: Path | None = None
+        self.parts: list[Path] = []
+        # Increasing numbers make a later run's rows replace those of earlier ones, see tables.read;
+        # the random part separates two runs at the same time.
+        folder, step = target.folder, target.columns["checkpoint_step"]
+        numbers = [int(path.name[5:9]) for path in folder.glob("eval-[0-9][0-9][0-9][0-9]-*")]
+        run = f"eval-{max(numbers, default=0) + 1:04d}-{secrets.token_hex(2)}"
+        self.stem = f"{run}-{protocol.hash}" + ("" if step is None else f"-step{step}")
+
+    def add(self, outcome: Outcome) -> list[dict[str, Any]]:
+        """Write a block's rows; after the last block, merge the parts into one file."""
+        rows = [{**row, **self.target.columns} for row in outcome.rows]
+        path = self.target.folder / f"{self.stem}-part{rows[0]['env_seed']}.parquet"
+        table_schemas.write(table_schemas.table("episodes", rows), path)
+        self.parts.append(path)
+        self.fresh += rows
+        if len(self.fresh) == len(self.missing):
+            self.merge()
+        return rows
+
+    def merge(self) -> None:
+        """Merge the parts into one file, if there are any."""
+        if not self.parts or self.path is not None:
+            return
+        self.path = self.target.folder / f"{self.stem}.parquet"
+        by_seed = sorted(self.fresh, key=lambda row: int(row["env_seed"]))
+        table_schemas.write(table_schemas.table("episodes", by_seed), self.path)
+        for part in self.parts:
+            part.unlink()
+        folder = self.target.folder.parent
+        if folder.parent.name == "evaluations":
+            described = {"policy": self.target.columns["config_hash"], **provenance.collect()}
+            files.write_json(described, folder / "evaluation.json")
+
+    @property
+    def episodes(self) -> pa.Table:
+        """One row for each of the seeds that has one, in their order."""
+        rows = pa.concat_tables([self.known, table_schemas.table("episodes", self.fresh)])
+        place = {seed: i for i, seed in enumerate(rows["env_seed"].to_pylist())}
+        return rows.take([place[seed] for seed in self.seeds if seed in place])
+
+    def outcomes(self) -> dict[int, tuple[float, float]]:
+        """Return score and success of each seed that has a row; NaN where the episode failed."""
+        seeds, *numbers = (self.known[n].to_pylist() for n in ("env_seed", "score", "success"))
+        found = dict(zip(seeds, zip(*numbers, strict=True), strict=True))
+        found |= {row["env_seed"]: (row.get("score"), row.get("success")) for row in self.fresh}
+        return {
+            seed: (math.nan, math.nan) if score is None else (score, float(success))
+            for seed, (score, success) in found.items()
+        }
+
+    def print_paths(self, console: Console) -> None:
+        """Print the paths of rows and videos, each on one line, so that it can be copied."""
+        made = [("rows", self.path)] if self.path is not None else []
+        made += [("gif" if path.suffix == ".gif" else "video", path) for path in self.videos]
+        for what, path in made:
+            shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+            console.print(f"{what}: {shown}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _known(target: Target, protocol: Protocol) -> pa.Table:
+    """Return the episodes stored for the same weights and protocol; code has no hash of weights."""
+    rows = table_schemas.table("episodes", [])
+    if target.columns["policy_hash"] is None:
+        return rows
+    # A torn file is set aside by whoever reads the sweep; here its seeds are run again.
+    stored = sorted(target.folder.glob("*.parquet"))
+    rows = pa.concat_tables(
+        [rows, *(files.read_or(rows, table_schemas.read_file, path, "episodes") for path in stored)]
+    )
+    return rows.filter(
+        (pc.field("policy_hash") == target.columns["policy_hash"])
+        & (pc.field("protocol_hash") == protocol.hash)
+        & pc.field("error").is_null()
+    )
