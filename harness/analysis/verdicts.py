@@ -8,7 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from harness.analysis.sweep_results import Arm, Paired, Pairing, Sweep, estimate_columns
+from harness.analysis.groups import Paired, Pairing, estimate_columns
+from harness.analysis.sweep_results import Arm, Sweep
 from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
 from harness.stats import comparisons, seed_variance
 from harness.stats.comparisons import Pair

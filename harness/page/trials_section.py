@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.analysis.sweep_results import arm_name, of_row
+from harness.analysis.sweep_results import arm_name, issues, of_row
 from harness.core import paths
 from harness.core.errors import UserError
 from harness.core.text import duration, one_line
@@ -128,15 +128,14 @@ def _setting(value: object) -> Element:
 def health(data: PageData) -> Element:
     """Return the issues that were found, with evidence and fix, and the errors of failed trials."""
     examined = [row for row in data.sweep.trials if row["health"] is not None]
-    issues: dict[str, list[Trial]] = defaultdict(list)
+    by_name: dict[str, list[Trial]] = defaultdict(list)
     for row in examined:
-        for name in row["health"].split(", "):
-            issues[name].append(row)
-    issues.pop("ok", None)
+        for name in issues(row):
+            by_name[name].append(row)
     body: list[Node] = [el("h2", "Health")]
     known = plural(len(examined), "examined trial")
-    if issues:
-        entries = sorted(issues.items(), key=lambda item: -len(item[1]))
+    if by_name:
+        entries = sorted(by_name.items(), key=lambda item: -len(item[1]))
         body.append(el("p", f"Of {known}:"))
         body.append(el("dl", *(n for name, rows in entries for n in _issue(data, name, rows))))
     else:

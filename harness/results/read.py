@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 from rich.console import RenderableType
 from rich.text import Text
 
-from harness.analysis import learning_curves, sweep_results, verdicts
-from harness.analysis.sweep_results import Group, Sweep
+from harness.analysis import groups, learning_curves, sweep_results, verdicts
+from harness.analysis.groups import Group
+from harness.analysis.sweep_results import Sweep
 from harness.core import paths
 from harness.core.errors import UserError
 from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
@@ -36,8 +37,8 @@ def sweeps(given: argparse.Namespace) -> Answer:
     plain = [
         {
             **{name: row[name] for name in ("name", "trials", "state")},
-            **sweep_results.estimate_columns("best_select_score", row["select"]),
-            **sweep_results.estimate_columns("best_report_score", row["report"]),
+            **groups.estimate_columns("best_select_score", row["select"]),
+            **groups.estimate_columns("best_report_score", row["report"]),
         }
         for row in rows
     ]
@@ -64,7 +65,7 @@ def _of_sweep(folder: Path) -> dict[str, Any]:
 
 
 def _of_evaluation(folder: Path) -> dict[str, Any]:
-    group = sweep_results.evaluation_group(folder)
+    group = groups.evaluation_group(folder)
     return {
         "name": f"evaluations/{folder.name}",
         "trials": None,
@@ -158,8 +159,7 @@ def compare(given: argparse.Namespace) -> Answer:
     for which in [given.on] if given.on else STARTS:
         seeds, what = STARTS[which]
         found = [
-            sweep_results.compare(a, b, column, seeds)
-            for column in ("score", "success", "final_coverage")
+            groups.compare(a, b, column, seeds) for column in ("score", "success", "final_coverage")
         ]
         if found[0].difference.n:
             grids = intervals.common(a.grid("score", seeds), b.grid("score", seeds))
@@ -176,7 +176,7 @@ def compare(given: argparse.Namespace) -> Answer:
 
 def _group(given: argparse.Namespace, name: str, read: dict[Path, Sweep]) -> Group:
     if name.startswith("evaluations/"):
-        return sweep_results.evaluation_group(_evaluation(given.results, name))
+        return groups.evaluation_group(_evaluation(given.results, name))
     sweep, _, inner = name.rpartition(":")
     folder = lookup.sweep_dir(given.results, sweep or given.sweep)
     if folder not in read:

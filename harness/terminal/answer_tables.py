@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from harness.analysis.sweep_results import Comparison
+from harness.analysis.groups import Comparison
 from harness.analysis.verdicts import RULE, Answer
 from harness.core.text import one_line
 from harness.stats.comparisons import Pair

@@ -23,6 +23,7 @@ from harness.core.text import one_line
 from harness.scheduling.jobs import Job
 from harness.storage import table_schemas
 from harness.storage.table_schemas import leaves
+from harness.storage.tables import ISSUE_SEPARATOR
 from harness.storage.trial_folder import TrialFolder
 from harness.tracking.backends import BACKENDS, Backend, Point, Trial, check_wandb
 
@@ -172,7 +173,7 @@ class Tracker:
         findings = files.read_json_or(self.sweep_dir / "trials" / id_ / "health.json")
         if findings is not None:
             names = sorted({str(finding["name"]) for finding in findings})
-            facts["health"] = ", ".join(names) or "ok"
+            facts["health"] = ISSUE_SEPARATOR.join(names) or "ok"
         if status.get("error"):
             facts["error"] = one_line(status["error"])
         backend.end(state["key"], _numbers(status), facts)

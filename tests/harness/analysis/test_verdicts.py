@@ -12,7 +12,8 @@ import pytest
 from benchmarks import generated_sweep
 from benchmarks.generated_sweep import Size
 from harness.analysis import verdicts
-from harness.analysis.sweep_results import Arm, Group, Pairing, Sweep
+from harness.analysis.groups import Group, Pairing
+from harness.analysis.sweep_results import Arm, Sweep
 from harness.core import files
 from harness.core.errors import UserError
 from harness.core.seeds import REPORT_SEEDS

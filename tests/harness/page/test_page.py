@@ -16,7 +16,7 @@ from harness.core.errors import UserError
 from harness.page import document, search_section
 from harness.page.page_data import PageData
 from harness.stats.intervals import Estimate
-from harness.storage import table_schemas
+from harness.storage import table_schemas, tables
 
 EVIL = "<img src=x onerror=alert(1)>\x1b[31m\u202e" + "x" * 300
 
@@ -197,6 +197,31 @@ def test_a_trials_name_does_not_lead_out_of_the_folder(made: Path) -> None:
     seen = words(written(made))
     assert "⚠ ill" in seen
     assert "secret" not in seen
+
+
+def test_an_issue_whose_name_has_a_comma_is_one_issue(made: Path) -> None:
+    names = ["loss falls, action error does not", "overfits"]
+    for folder in trials(made)[:2]:
+        (folder / "health.json").write_text(json.dumps([{"name": name} for name in names]))
+    tables.rebuild(made)
+    seen = words(written(made))
+    assert "⚠ loss falls, action error does not 2 trials" in seen
+    assert "⚠ overfits 2 trials" in seen
+    assert "⚠ action error" not in seen
+    assert {arm.as_row()["health"] for arm in PageData(made).arms} == {"ok", "; ".join(names)}
+
+
+def test_a_table_derived_by_earlier_rules_is_not_used(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(tables, "_RULES", b"1")
+        tables.rebuild(made)
+        path = made / "tables" / "trials.parquet"
+        old = table_schemas.read_file(path, "trials")
+        table_schemas.write(old.slice(0, 1), path)
+        assert tables.read(made, "trials").num_rows == 1
+    assert tables.read(made, "trials").num_rows == 8
 
 
 def test_an_older_schema_lacks_columns_and_is_shown(made: Path) -> None:
