@@ -1,6 +1,7 @@
 """The answer to every question of a sweep, derived from its numbers by a stated rule."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,14 +11,16 @@ import pyarrow as pa
 
 from harness.analysis.groups import Paired, Pairing, estimate_columns
 from harness.analysis.sweep_results import Arm, Sweep
+from harness.config.trial_config import BASELINE
 from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
 from harness.stats import comparisons, seed_variance
 from harness.stats.comparisons import Pair
 from harness.stats.intervals import Estimate
-from harness.storage import episode_table
+from harness.storage import episode_table, table_schemas
 
 MIN_STARTS = 20  # "no difference" needs at least so many
 SMALL = 0.05  # a difference in score too small to matter
+MOST_SETTINGS = 4  # that name a baseline
 RULE = (
     "Rule: an arm **helps** or **hurts** when the 95 % interval of its paired difference in score "
     "excludes 0; there is **no difference larger than x** when it does not and the 90 % interval "
@@ -35,18 +38,55 @@ RULE = (
 
 
 @dataclass(frozen=True)
+class Needed:
+    """What would decide an open verdict, if the true difference is as found.
+
+    seeds: further training seeds of each side, None for more than 100. starts: how many, None for
+    as many as now.
+    """
+
+    seeds: int | None
+    starts: int | None = None
+
+    def __str__(self) -> str:
+        if self.seeds is None:
+            return f"more than {comparisons.MOST_SEEDS} seeds"
+        about = f"about {self.seeds} more training seed{'' if self.seeds == 1 else 's'}"
+        return f"{about} on {self.starts:,} starts" if self.starts else about
+
+
+def _needs(needed: Sequence[Needed], arms: int) -> str:
+    """Return ", needs about 2 more seeds" for an arm, ", need about 2 to 9 ..." for several."""
+    if not needed:
+        return ""
+    known = sorted({each.seeds for each in needed if each.seeds is not None})
+    ends = [str(end) for end in dict.fromkeys((known[0], known[-1]))] if known else []
+    if len(known) < len({each.seeds for each in needed}):
+        ends = [*ends[:1], f"more than {comparisons.MOST_SEEDS}"]
+    more = " and more starts" if any(each.starts for each in needed) else ""
+    seeds = "seed" if ends == ["1"] else "seeds"
+    verb = "needs" if arms == 1 else "need"
+    return f", {verb} about {' to '.join(ends)} more {seeds}{more}"
+
+
+@dataclass(frozen=True)
 class Verdict:
     """One arm against its question's baseline.
 
     word: "helps", "hurts", "no difference", "not enough evidence" or "nothing to compare", in
-    score; success_word: the same in success rate; text: a sentence with the numbers. score and
-    success are differences; n: starts that both have. paired: the scores behind it.
+    score; success_word: the same in success rate; text: a sentence with the numbers; remark: what
+    the summary adds to the arm's name. needed: None unless it is open. farthest: which difference
+    is ruled out, NaN unless "no difference". score and success are differences; n: starts that
+    both have. paired: the scores behind it.
     """
 
     arm: str
     word: str
     success_word: str
     text: str
+    remark: str
+    needed: Needed | None
+    farthest: float
     score: Estimate
     success: Estimate
     train_seeds: int  # of the side that has fewer
@@ -108,26 +148,71 @@ class Answer:
         return found
 
     @property
+    def baseline(self) -> str:
+        """What the baseline is: its own words, else its values of the settings that arms change."""
+        first, *others = self.arms
+        same = [arm.arm for arm in others if arm.config_hash == first.config_hash]
+        if not is_baseline(first.arm):
+            return first.arm
+        return same[0] if same else _settings(first, others)
+
+    @property
+    def ranked(self) -> list[Verdict]:
+        """The verdicts on arms that can be compared, the largest difference in score first."""
+        known = [each for each in self.verdicts if not math.isnan(each.score.value)]
+        return sorted(known, key=lambda verdict: -verdict.score.value)
+
+    @property
     def summary(self) -> str:
-        """The answer in a sentence."""
-        base = f"“{self.arms[0].arm}”"
+        """The answer in a line: "helps: A, B; hurts: C; open: D, needs about 2 more seeds"."""
+        quote = "“{}”" if any(set(each.arm) & set(",;:(") for each in self.verdicts) else "{}"
         parts = []
-        for word, phrase in (
-            ("helps", "{} score{s} higher than {base}"),
-            ("hurts", "{} score{s} lower than {base}"),
-            ("no difference", "{} make{s} no difference that matters"),
-            ("not enough evidence", "for {} there is not enough evidence"),
-            ("nothing to compare", "for {} nothing is finished yet"),
-        ):
-            names = [f"“{verdict.arm}”" for verdict in self.verdicts if verdict.word == word]
-            if names:
-                s = "s" if len(names) == 1 else ""
-                listed = names[0] if s else f"{', '.join(names[:-1])} and {names[-1]}"
-                parts.append(phrase.format(listed, s=s, base=base))
-        if {verdict.word for verdict in self.verdicts} == {"not enough evidence"}:
-            parts = ["not enough evidence for any arm"]
-        text = "; ".join(parts)
-        return f"{text[:1].upper()}{text[1:]}." if text else "There is nothing to compare."
+        unknown = [verdict for verdict in self.verdicts if math.isnan(verdict.score.value)]
+        for word, title in TITLES.items():
+            its = [verdict for verdict in (*self.ranked, *unknown) if verdict.word == word]
+            if not its:
+                continue
+            if word == "no difference":
+                title += f" > {max(verdict.farthest for verdict in its):.3f}"
+            needs = _needs([each.needed for each in its if each.needed], len(its))
+            names = (quote.format(each.arm) + each.remark for each in its)
+            parts.append(f"{title}: {', '.join(names)}{needs}")
+        return "; ".join(parts) or "nothing to compare"
+
+
+# How a line of verdicts calls each word.
+TITLES = {
+    "helps": "helps",
+    "hurts": "hurts",
+    "no difference": "no difference",
+    "not enough evidence": "open",
+    "nothing to compare": "not evaluated yet",
+}
+
+
+def is_baseline(name: str) -> bool:
+    """Whether an arm is called the baseline, which does not say what it is."""
+    return name == BASELINE or name.startswith(f"{BASELINE} (")
+
+
+def _settings(first: Arm, others: Sequence[Arm]) -> str:
+    """Return the baseline's values of the settings that arms change, most often changed first."""
+    if not first.group.trials:
+        return first.arm
+    own, fixed = first.group.trials[0], set(table_schemas.SCHEMAS["trials"].names)
+    rows = [arm.group.trials[0] for arm in others if arm.group.trials]
+    changed = Counter(
+        name for row in rows for name in own if name not in fixed and row.get(name) != own[name]
+    )
+    names = [name for name, _ in changed.most_common(MOST_SETTINGS)]
+    last = Counter(name.rpartition(".")[2] for name in names)
+    parts = []
+    for name in names:
+        *_, section, short = name.split(".")
+        shown = f"{own[name]:g}" if isinstance(own[name], float) else str(own[name]).lower()
+        parts.append(f"{short if last[short] == 1 else f'{section}.{short}'} {shown}")
+    more = ["…"] if len(changed) > MOST_SETTINGS else []
+    return ", ".join([*parts, *more]) or first.arm
 
 
 def answers(sweep: Sweep, arms: Sequence[Arm] | None = None) -> list[Answer]:
@@ -161,18 +246,21 @@ def _judge(arm: Arm, first: Arm, pairing: Pairing, seeds: range, level: float) -
     score, success = (
         pairing.pair(arm.group, first.group, column, seeds) for column in ("score", "success")
     )
-    found, found_success = score.difference(level), success.difference(level)
-    word, text = _words(score, found, level)
-    success_word, success_text = _words(success, found_success, level)
-    if success_word != word and success_word not in ("not enough evidence", "nothing to compare"):
-        text += f"; in success rate {success_text}"
+    found, of_success = _judged(score, level), _judged(success, level)
+    text, remark = found.text, ""
+    if of_success.word not in (found.word, "not enough evidence", "nothing to compare"):
+        text += f"; in success rate {of_success.text}"
+        remark = f" (success rate: {of_success.word})"
     return Verdict(
         arm=arm.arm,
-        word=word,
-        success_word=success_word,
+        word=found.word,
+        success_word=of_success.word,
         text=text,
-        score=found,
-        success=found_success,
+        remark=remark,
+        needed=found.needed,
+        farthest=found.farthest,
+        score=found.difference,
+        success=of_success.difference,
         train_seeds=min(len(score.a.train_seeds), len(score.b.train_seeds)),
         n=len(score.a.env_seeds),
         paired=score,
@@ -180,34 +268,64 @@ def _judge(arm: Arm, first: Arm, pairing: Pairing, seeds: range, level: float) -
     )
 
 
-def _words(paired: Paired, found: Estimate, level: float) -> tuple[str, str]:
-    """Return the word and the sentence of a verdict on the difference found."""
+@dataclass(frozen=True)
+class _Judged:
+    """A verdict in score or in success rate, as in `Verdict`."""
+
+    difference: Estimate
+    word: str
+    text: str
+    farthest: float = math.nan
+    needed: Needed | None = None
+
+
+def _judged(paired: Paired, level: float) -> _Judged:
+    found = paired.difference(level)
     if math.isnan(found.value):
-        return "nothing to compare", "not evaluated yet"
+        return _Judged(found, "nothing to compare", "not evaluated yet")
     if math.isnan(found.low):
-        return "not enough evidence", "only one start, which gives no interval"
+        text = "only one start, which gives no interval"
+        return _Judged(found, "not enough evidence", text)
     shown = f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
-    if min(len(paired.a.train_seeds), len(paired.b.train_seeds)) < 2:
-        text = f"not enough evidence: {shown} for these checkpoints only"
-        return "not enough evidence", f"{text}; train at least 3 seeds"
+    have = min(len(paired.a.train_seeds), len(paired.b.train_seeds))
+    if have < 2:
+        text = f"not enough evidence: {shown} for these checkpoints only; train at least 3 seeds"
+        return _Judged(found, "not enough evidence", text, needed=Needed(3 - have))
     if found.low > 0:
-        return "helps", f"helps: {shown}"
+        return _Judged(found, "helps", f"helps: {shown}")
     if found.high < 0:
-        return "hurts", f"hurts: {shown}"
+        return _Judged(found, "hurts", f"hurts: {shown}")
     # Two one-sided tests (Schuirmann 1987), each with the error rate of one end of the interval
     # at 2 level - 1: 90 % for 95 %.
     near = paired.difference(2 * level - 1)
     farthest = max(-near.low, near.high, 0.0)
     if farthest <= SMALL and found.n >= MIN_STARTS:
-        return "no difference", f"no difference larger than {farthest:.3f}: {shown}"
+        text = f"no difference larger than {farthest:.3f}: {shown}"
+        return _Judged(found, "no difference", text, farthest)
+    needed = _needed(paired, found, have, level)
+    text = f"not enough evidence: {shown}; needs {needed}"
+    return _Judged(found, "not enough evidence", text, needed=needed)
+
+
+def _needed(paired: Paired, found: Estimate, have: int, level: float) -> Needed:
+    """Return what would decide a difference of which `have` training seeds leave open.
+
+    Either its interval excludes 0, or the 90 % interval is within SMALL.
+    """
     spread = comparisons.spread(paired.a.values, paired.b.values, paired.seeds, level)
-    needed = spread.needed(SMALL, found.n, level)
-    more = f"more than {comparisons.MOST_SEEDS} training seeds"
-    if needed is not None:
-        starts = f" on {needed[1]:,} starts" if needed[1] > found.n else ""
-        more = f"about {needed[0]} training seeds{starts}"
-    text = f"not enough evidence: {shown}; {more} needed to detect a difference of {SMALL:g}"
-    return "not enough evidence", text
+    size, least = abs(found.value), max(found.n, MIN_STARTS)
+    ways = [
+        spread.needed(half_width, least, at)
+        for half_width, at in ((size, level), (SMALL - size, 2 * level - 1))
+        if half_width > 0
+    ]
+    known = [(starts, seeds) for seeds, starts in filter(None, ways)]
+    if not known:
+        return Needed(None)
+    starts, seeds = min(known)
+    if starts > found.n:
+        return Needed(max(0, seeds - have), starts)
+    return Needed(max(1, seeds - have))
 
 
 def _check(paired: Paired, pairing: Pairing, names: Mapping[str, str]) -> str:

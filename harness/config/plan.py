@@ -17,6 +17,7 @@ from harness.config import strict_yaml
 from harness.config.search_spec import MAX_TRIALS, OF_SEARCH, Search, read_search
 from harness.config.space_file import Layer, SpaceFile
 from harness.config.strict_yaml import Location
+from harness.config.trial_config import BASELINE as BASELINE
 from harness.config.trial_config import TrialConfig, config_hash, trial_id
 from harness.core.paths import check_name
 from ibc.config.policy import config_warnings
@@ -33,7 +34,6 @@ _KEYS = (
     "search",
     "budgets",
 )
-BASELINE = "baseline"
 ONLY_TRACK = "all"  # the track of a file without tracks
 DEFAULT_BUDGET = "standard"
 OF_BUDGET = 2  # the last layers of a track are the budget's and its track's

@@ -75,6 +75,7 @@ ADDED: dict[str, Any] = {
     "train.augment": {},
 }
 
+BASELINE = "baseline"  # the arm of every question that changes nothing
 _SCALARS = frozenset({bool, int, float, str, type(None)})
 
 

@@ -14,6 +14,7 @@ from harness.analysis.verdicts import Answer
 from harness.core import files
 from harness.core.errors import UserError
 from harness.page import (
+    forest_section,
     gallery_section,
     provenance_section,
     question_section,
@@ -21,10 +22,11 @@ from harness.page import (
     trials_section,
 )
 from harness.page.elements import Element, Node, Own, el, render, short
-from harness.page.labels import VERDICTS, chip, inline, plural
+from harness.page.labels import inline, plural
 from harness.page.page_data import PageData
 
 NAME = "report.html"
+OPEN_QUESTIONS = 2  # of more questions the figures are folded
 Question = tuple[str, Sequence[Arm], Answer | None]  # its anchor, arms and answer
 
 
@@ -144,7 +146,8 @@ def _sections(data: PageData) -> list[Node]:
         if answer is None and data.sweep.plan.get("search"):
             body.append(search_section.section(data, arms, key))
         else:
-            body.append(question_section.section(data, arms, answer, key))
+            folded = len(questions) > OPEN_QUESTIONS
+            body.append(question_section.section(data, arms, answer, key, folded=folded))
     gallery = gallery_section.section(data.folder)
     if gallery is not None:
         body.append(gallery)
@@ -153,10 +156,10 @@ def _sections(data: PageData) -> list[Node]:
 
 
 def _answers(data: PageData, questions: Sequence[Question]) -> Element:
-    cards = [_card(key, arms, answer) for key, arms, answer in questions if answer is not None]
-    body: list[Node] = [el("h2", "Answers" if cards else "The best trial")]
-    if cards:
-        body.append(el("div", *cards, class_="cards"))
+    answered = [(key, arms, answer) for key, arms, answer in questions if answer is not None]
+    body: list[Node] = [el("h2", "Answers" if answered else "The best trial")]
+    if answered:
+        body.append(forest_section.forest(answered))
     best = data.sweep.best()
     if best is not None:
         scores = f"validation score {inline(of_row(best, 'select_score'))} starts"
@@ -166,43 +169,9 @@ def _answers(data: PageData, questions: Sequence[Question]) -> Element:
         name = short(arm_name(best) or best["trial"], 120)
         text = f"{name} ({best['trial']}), {scores}; one training seed."
         body.append(el("p", el("strong", "Best trial: "), text, class_="best"))
-    if cards:
+    if answered:
         rule = verdicts.RULE.replace("*", "")
-        checks = dict.fromkeys(text for _, _, each in questions if each for text in each.check)
+        checks = dict.fromkeys(text for _, _, each in answered for text in each.check)
         notes = [el("p", text) for text in (rule, *checks)]
         body.append(el("details", el("summary", "How a verdict is reached"), *notes))
     return el("section", *body, id="answers")
-
-
-def _card(key: str, arms: Sequence[Arm], answer: Answer) -> Element:
-    counts = Counter(verdict.word for verdict in answer.verdicts)
-    chips = []
-    for word in VERDICTS:
-        if counts[word]:
-            several = counts[word] > 1 and word in ("helps", "hurts")
-            chips.append(chip(word, f"{counts[word]} {word[:-1] if several else word}"))
-    groups = {arm.config_hash: arm.group for arm in arms}.values()
-    finished = sum(group.finished for group in groups)
-    planned = sum(len(group.trials) for group in groups)
-    return el(
-        "article",
-        el("h3", el("a", short(answer.question, 80), href=f"#{key}")),
-        el("p", answer.text, class_="asked") if answer.text else None,
-        el("p", short(answer.summary, 600), class_="answer"),
-        _highest(arms),
-        el("p", *chips, el("small", f"{finished} of {plural(planned, 'trial')} finished")),
-        class_="card",
-    )
-
-
-def _highest(arms: Sequence[Arm]) -> Element | None:
-    """Return the arm with the highest mean: by test score where every arm has one."""
-    known = [arm for arm in arms if arm.select.value == arm.select.value]
-    if not known:
-        return None
-    reported = all(arm.tested for arm in known)
-    best = max(known, key=lambda arm: arm.scores(reported=reported)[0].value)
-    kind = "test" if reported else "validation"
-    score = inline(best.scores(reported=reported)[0])
-    text = f"Highest {kind} score: “{short(best.arm, 60)}”, {score} starts."
-    return el("p", text, class_="highest")

@@ -3,15 +3,16 @@
 from harness.analysis.sweep_results import STATUSES
 from harness.page.elements import Element, Node, el
 from harness.stats.intervals import Estimate
-from harness.terminal.formatting import parts
+from harness.terminal.formatting import SIGNS, parts
 
-VERDICTS = {  # word: class, sign
-    "helps": ("helps", "▲"),
-    "hurts": ("hurts", "▼"),
-    "no difference": ("same", "="),
-    "not enough evidence": ("unsure", "?"),
-    "nothing to compare": ("nothing", "·"),
+_CLASSES = {
+    "helps": "helps",
+    "hurts": "hurts",
+    "no difference": "same",
+    "not enough evidence": "unsure",
+    "nothing to compare": "nothing",
 }
+VERDICTS = {word: (kind, SIGNS[word][0]) for word, kind in _CLASSES.items()}  # word: class, sign
 
 
 def estimate(found: Estimate | None, *, percent: bool = False, sign: str = "") -> list[Node]:

@@ -8,6 +8,7 @@ from harness.analysis.verdicts import Answer, Verdict
 from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
 from harness.page import failure_figures, learning_figures
 from harness.page.elements import Element, Node, el, head, note, short
+from harness.page.forest_section import difference_axis
 from harness.page.labels import VERDICTS, chip, estimate, plural
 from harness.page.page_data import PageData
 from harness.page.svg_plots import SHARE, STYLES, Axis, interval, ruler
@@ -18,8 +19,13 @@ MAX_ROWS = 200
 MAX_SCORES = 25_000  # of which interquartile means are computed: of more they would take minutes
 
 
-def section(data: PageData, arms: Sequence[Arm], answer: Answer | None, key: str) -> Element:
-    """Return a question's section; without an answer no arm is compared."""
+def section(
+    data: PageData, arms: Sequence[Arm], answer: Answer | None, key: str, *, folded: bool
+) -> Element:
+    """Return a question's section; without an answer no arm is compared.
+
+    folded: whether its figures are shown only on demand.
+    """
     styles = drawn_arms(arms, compared=answer is not None)
     name, text = arms[0].question, arms[0].text
     return el(
@@ -27,11 +33,17 @@ def section(data: PageData, arms: Sequence[Arm], answer: Answer | None, key: str
         el("h2", short(name, 120), title=name if len(name) > 120 else None),
         el("p", text, class_="asked") if text else None,
         el("p", answer.summary, class_="answer") if answer else None,
+        note(f"Baseline: {answer.baseline}.") if answer else None,
         table(arms, answer, styles),
-        *learning_figures.training(data, arms, styles),
-        *learning_figures.success(arms, styles),
-        *failure_figures.failures(arms, styles),
-        *failure_figures.improvement(arms, styles),
+        el(
+            "details",
+            el("summary", "Figures: training, scores, failures, improvement"),
+            *learning_figures.training(data, arms, styles),
+            *learning_figures.success(arms, styles),
+            *failure_figures.failures(arms, styles),
+            *failure_figures.improvement(arms, styles),
+            open=not folded,
+        ),
         id=key,
         class_="question",
     )
@@ -56,7 +68,7 @@ def drawn_arms(arms: Sequence[Arm], *, compared: bool) -> dict[int, int]:
 def table(arms: Sequence[Arm], answer: Answer | None, styles: dict[int, int]) -> Element:
     """Return a row for each arm: score and difference as intervals and as numbers."""
     verdicts = {verdict.arm: verdict for verdict in answer.verdicts} if answer else {}
-    differences = _difference_axis(list(verdicts.values()))
+    differences = difference_axis([verdict.score for verdict in verdicts.values()])
     shown = arms[:MAX_ROWS]
     scores = [
         arm.group.grid("score", REPORT_SEEDS if arm.tested else SELECT_SEEDS).values
@@ -94,15 +106,6 @@ def table(arms: Sequence[Arm], answer: Answer | None, styles: dict[int, int]) ->
 
 def _plot_head(text: str, axis: Axis) -> Element:
     return el("th", el("span", text), ruler(axis), scope="col", class_="strip-head")
-
-
-def _difference_axis(found: Sequence[Verdict]) -> Axis:
-    estimates = [verdict.score for verdict in found]
-    ends = [abs(end) for each in estimates for end in (each.value, each.low, each.high)]
-    largest = max((end for end in ends if math.isfinite(end)), default=0.1)
-    reach = next((r for r in (0.05, 0.1, 0.2, 0.4, 0.6, 0.8) if largest <= r), 1.0)
-    ticks = (-reach, -reach / 2, 0.0, reach / 2, reach)
-    return Axis("difference", -reach, reach, form="+.2g", given=ticks)
 
 
 def _score_cells(arm: Arm, swatch: str) -> list[Element]:

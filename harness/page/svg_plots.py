@@ -228,9 +228,28 @@ def interval(axis: Axis, marks: Sequence[tuple[Estimate, str]], zero: bool = Fal
         if not math.isnan(found.low):
             x1, x2 = _percent(axis, found.low), _percent(axis, found.high)
             body.append(el("line", class_=f"whisker {kind}", x1=x1, x2=x2, y1=y, y2=y))
-        cx = _percent(axis, found.value)
-        body.append(el("circle", class_=f"point {kind}", cx=cx, cy=y, r=4.5))
+        body.append(_mark(axis, found.value, y, kind))
     return el("svg", *body, class_="strip", width="100%", height=height, aria_hidden="true")
+
+
+# Shapes around (0, 0), so that a verdict does not depend on colour alone.
+_SHAPES = {
+    "helps": "0,-6 5.5,4 -5.5,4",
+    "hurts": "0,6 5.5,-4 -5.5,-4",
+    "same": "-4.5,-4.5 4.5,-4.5 4.5,4.5 -4.5,4.5",
+}
+_BELOW, _ABOVE = "-6,0 4,-5.5 4,5.5", "6,0 -4,-5.5 -4,5.5"
+
+
+def _mark(axis: Axis, value: float, y: int, kind: str) -> Element:
+    """Return a value's mark: the shape of its kind, else a dot; an arrow beyond the axis."""
+    points = _BELOW if value < axis.low else _ABOVE if value > axis.high else _SHAPES.get(kind)
+    x = _percent(axis, value)
+    if points is None:
+        return el("circle", class_=f"point {kind}", cx=x, cy=y, r=4.5)
+    # Only a nested svg can be placed by a percentage.
+    shape = el("polygon", class_=f"point {kind}", points=points)
+    return el("svg", shape, x=x, y=y, width=1, height=1, overflow="visible")
 
 
 def ruler(axis: Axis) -> Element:

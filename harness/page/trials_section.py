@@ -130,8 +130,8 @@ def health(data: PageData) -> Element:
     examined = [row for row in data.sweep.trials if row["health"] is not None]
     by_name: dict[str, list[Trial]] = defaultdict(list)
     for row in examined:
-        for name in issues(row):
-            by_name[name].append(row)
+        for issue in issues(row):
+            by_name[issue].append(row)
     body: list[Node] = [el("h2", "Health")]
     known = plural(len(examined), "examined trial")
     if by_name:

@@ -12,19 +12,20 @@ from harness.analysis.groups import Comparison
 from harness.analysis.verdicts import RULE, Answer
 from harness.core.text import one_line
 from harness.stats.comparisons import Pair
-from harness.terminal.formatting import WIDE, facts, number, percent, plain, signed, table
+from harness.terminal.forest import forest
+from harness.terminal.formatting import NARROW, WIDE, facts, number, percent, plain, signed, table
 
 
 def answers(name: str, found: Sequence[Answer], width: int) -> RenderableType:
-    """Return every question's answer, the rule and its check."""
+    """Return the forest plot, every question's arms, the rule and its check."""
     parts: list[RenderableType] = [Text.assemble("sweep ", (one_line(name), "bold"))]
+    parts.append(forest(found, width))
     for answer in found:
-        title = Text.assemble((one_line(answer.question), "bold"), f"  {one_line(answer.text)}")
         texts = [
             Text.assemble((one_line(verdict.arm), "bold"), " ", verdict.text)
             for verdict in answer.verdicts
         ]
-        parts += [Text(""), title, plain(answer.summary, "green")]
+        parts += [Text(""), plain(answer.question, "bold")]
         parts.append(Padding(Group(_arms(answer, width), *texts), (0, 0, 0, 2)))
     checks = dict.fromkeys(text for answer in found for text in answer.check)
     notes = [plain(text, "dim") for text in (RULE.replace("*", ""), *checks)]
@@ -32,9 +33,10 @@ def answers(name: str, found: Sequence[Answer], width: int) -> RenderableType:
 
 
 def _arms(answer: Answer, width: int) -> Table:
-    columns = ["arm", "score", "vs baseline", "seeds", "starts"]
+    columns = ["arm", "score"]
+    if width >= NARROW:
+        columns += ["success", "seeds", "starts"]
     if width >= WIDE:
-        columns[2:2] = ["success"]
         columns[-2:-2] = ["P(better)"]
     made = table(*columns, fold=("arm",), right=("seeds", "starts"))
     made.columns[0].min_width = 10
@@ -42,7 +44,6 @@ def _arms(answer: Answer, width: int) -> Table:
         cells: dict[str, RenderableType] = {
             "arm": plain(row.arm.arm),
             "score": number(row.score),
-            "vs baseline": signed(row.verdict.score) if row.verdict else "",
             "success": percent(row.success),
             "P(better)": percent(row.verdict.pair.better) if row.verdict else "",
             "seeds": str(row.seeds),

@@ -32,7 +32,10 @@ def markdown(sweep: Sweep, found: Sequence[Answer] | None = None) -> str:
     found = answers(sweep) if found is None else found
     if not found:
         return "\n".join([*lines, "A search asks no question; see its best trials.", ""])
-    lines += [f"- **{safe(answer.question)}** {safe(answer.summary)}" for answer in found]
+    lines += [
+        f"- **{safe(answer.question)}** (baseline: {safe(answer.baseline)}) {safe(answer.summary)}"
+        for answer in found
+    ]
     lines += ["", RULE, ""]
     for check in dict.fromkeys(text for answer in found for text in answer.check):
         lines += [safe(check), ""]

@@ -14,7 +14,7 @@ from rich.text import Text
 from harness.core.text import one_line
 from harness.stats.intervals import Estimate
 
-WIDE = 120
+NARROW, WIDE = 60, 120
 BAR = 24
 BAR_HEAD = "0" + " " * (BAR - 2) + "1"
 
@@ -94,6 +94,65 @@ def bar(estimate: Estimate, width: int = BAR) -> Text:
     cells[left : right + 1] = ["─"] * (right + 1 - left)
     cells[middle] = "●"
     return Text("".join(cells), style="cyan")
+
+
+# How plots mark each word of a verdict, by a shape beside a colour: sign, style.
+SIGNS = {
+    "helps": ("▲", "green"),
+    "hurts": ("▼", "red"),
+    "no difference": ("■", "cyan"),
+    "not enough evidence": ("○", ""),
+    "nothing to compare": ("·", "dim"),
+}
+_REACHES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+
+
+def reach(differences: Sequence[Estimate]) -> float:
+    """Return how far from 0 an axis of differences goes to both sides.
+
+    It holds 9 of 10 ends of the intervals, so that one wide interval does not hide the others.
+    """
+    known = (end for each in differences for end in (each.value, each.low, each.high))
+    ends = sorted(abs(end) for end in known if math.isfinite(end))
+    most = ends[math.ceil(0.9 * len(ends)) - 1] if ends else 0.1
+    return next((reach for reach in _REACHES if most <= reach), 1.0)
+
+
+def difference_bar(
+    found: Estimate, reach: float, width: int, sign: str = "●", style: str = ""
+) -> Text:
+    """Return a difference and its interval drawn on a line from -reach to reach, `│` at 0.
+
+    The sign marks the value, `<` or `>` at an end a value beyond the line. width: an odd number.
+    """
+    if math.isnan(found.value):
+        return Text("")
+    cells = ["·"] * width
+    cells[width // 2] = "│"
+    if not math.isnan(found.low):
+        left, right = (_cell(end, reach, width) for end in (found.low, found.high))
+        cells[left : right + 1] = ["─"] * (right + 1 - left)
+        if left < width // 2 < right:
+            cells[width // 2] = "┼"
+    beyond = "<" if found.value < -reach else ">" if found.value > reach else sign
+    cells[_cell(found.value, reach, width)] = beyond
+    return Text("".join(cells), style=style)
+
+
+def _cell(value: float, reach: float, width: int) -> int:
+    return round((min(reach, max(-reach, value)) / reach + 1) / 2 * (width - 1))
+
+
+def difference_ruler(reach: float, width: int) -> Text:
+    """Return the ends of the line that `difference_bar` draws, and its 0."""
+    half = width // 2
+    left, right = f"{-reach:g}", f"{reach:+g}"
+    return Text(f"{left:<{half}}0{right:>{half}}", style="dim")
+
+
+def longest_word(text: str) -> int:
+    """Return the length of the longest word."""
+    return max(map(len, text.split()), default=0)
 
 
 _LEVELS = "▁▂▃▄▅▆▇█"

@@ -16,8 +16,10 @@ from harness.analysis.sweep_results import Arm, Sweep, arm_name, counted, health
 from harness.analysis.verdicts import Answer
 from harness.core.text import duration, one_line
 from harness.storage.lookup import Checkpoint
+from harness.terminal.forest import forest
 from harness.terminal.formatting import (
     BAR_HEAD,
+    NARROW,
     WIDE,
     bar,
     facts,
@@ -25,7 +27,6 @@ from harness.terminal.formatting import (
     or_blank,
     percent,
     plain,
-    signed,
     sparkline,
     table,
 )
@@ -42,36 +43,28 @@ def sweep_head(sweep: Sweep) -> RenderableType:
 def arms(
     found: Sequence[Arm], width: int, answers: Mapping[str, Answer] | None = None
 ) -> RenderableType:
-    """Return a table for each question, its first arm the baseline.
+    """Return a table of scores for each question, its first arm the baseline.
 
-    answers: by question; only differences that their verdicts call significant are coloured, as
-    the table's own intervals are not corrected for multiple comparisons.
+    answers: by question; they decide which scores are shown where there is no room for both.
     """
     answers = answers or {}
     blocks: list[RenderableType] = []
     for name in dict.fromkeys(arm.question for arm in found):
         of_question = [arm for arm in found if arm.question == name]
-        title = Text.assemble((one_line(name), "bold"), f"  {one_line(of_question[0].text)}")
-        answer = answers.get(name)
-        blocks += [Text(""), title, Padding(_question(of_question, answer, width), (0, 0, 0, 2))]
-        if answer:
-            blocks.append(Padding(plain(answer.summary), (0, 0, 0, 2)))
+        made = _question(of_question, answers.get(name), width)
+        blocks += [Text(""), plain(name, "bold"), Padding(made, (0, 0, 0, 2))]
     return Group(*blocks)
 
 
 def _question(found: Sequence[Arm], answer: Answer | None, width: int) -> Table:
-    first = found[0]
     # The score that verdicts are on; where there is room, the other stands beside it.
     reported = answer is not None and answer.reported
-    shown = {verdict.arm for verdict in answer.verdicts if verdict.shown} if answer else set()
     main, other = ("test", "validation") if reported else ("validation", "test")
-    versus = f"vs {one_line(first.arm)[:16]}"
-    columns = ["arm", "done", f"{main} score", versus, "health"]
-    if all(arm.difference is None for arm in found):
-        columns.remove(versus)
+    columns = ["arm", "done", f"{main} score"]
+    if width >= NARROW:
+        columns += [f"{main} success", "health"]
     if width >= WIDE:
         columns[3:3] = [BAR_HEAD]
-        columns[-1:-1] = [f"{main} success"]
         if reported or any(arm.tested for arm in found):
             columns[-1:-1] = [f"{other} score"]
     made = table(*columns, fold=("arm", "health"))
@@ -79,17 +72,23 @@ def _question(found: Sequence[Arm], answer: Answer | None, width: int) -> Table:
     for arm in found:
         score, success = arm.scores(reported=reported)
         cells: dict[str, RenderableType] = {
-            "arm": plain(arm.arm),
+            "arm": _name(arm, found[0], compared=answer is not None),
             "done": Text(f"{arm.group.finished}/{len(arm.group.trials)}"),
             "validation score": _validation(arm),
             "test score": Text(number(arm.report)),
             BAR_HEAD: bar(score),
-            versus: _difference(arm, first, reported=reported, coloured=arm.arm in shown),
             f"{main} success": Text(percent(success)),
             "health": _health(arm),
         }
         made.add_row(*(cells[name] for name in columns))
     return made
+
+
+def _name(arm: Arm, first: Arm, *, compared: bool) -> Text:
+    """Return an arm's name, with the baseline's where both have the same config."""
+    if compared and arm is not first and arm.config_hash == first.config_hash:
+        return plain(f"{arm.arm} (= {first.arm})")
+    return plain(arm.arm)
 
 
 def _validation(arm: Arm) -> Text:
@@ -99,14 +98,6 @@ def _validation(arm: Arm) -> Text:
         so_far = number(of_row(stopped[0], "select_score"))
         return Text(f"{so_far} at {stopped[0]['step']}" if so_far else "", style="dim")
     return Text(number(arm.select))
-
-
-def _difference(arm: Arm, first: Arm, *, reported: bool, coloured: bool) -> Text:
-    """Return the difference to the baseline; "= NAME" for the baseline's config again."""
-    if arm is not first and arm.config_hash == first.config_hash:
-        return plain(f"= {one_line(first.arm)[:16]}", "dim")
-    text = signed(arm.report_difference if reported else arm.difference)
-    return text if coloured else Text(text.plain)
 
 
 def _health(arm: Arm) -> Text:
@@ -122,9 +113,8 @@ def legend(sweep: Sweep) -> Text:
     episodes = max((trial["select_n"] or 0 for trial in sweep.trials), default=0)
     return Text(
         f"mean [95 % interval] over training seeds and {episodes} selection seeds (test score: "
-        "held-out report seeds). Differences are paired by start; their intervals are not "
-        "corrected for multiple comparisons, those of `answers` are. One training seed gives no "
-        "interval over training seeds.",
+        "held-out report seeds). Differences are paired by start, their intervals corrected for "
+        "multiple comparisons. One training seed gives no interval over training seeds.",
         style="dim",
     )
 
@@ -218,9 +208,10 @@ def _evaluate(sweep: str) -> str:
 
 
 def sweep(of: Sweep, found: Sequence[Arm], width: int) -> RenderableType:
-    """Return all that `show` prints: the head, a table for each question, how to read it."""
+    """Return all that `show` prints: the head, the verdicts, each question's arms, the legend."""
     answers = {answer.question: answer for answer in verdicts.answers(of, found)}
-    parts = [sweep_head(of), arms(found, width, answers), *_importances(of), Text(""), legend(of)]
+    parts = [sweep_head(of), *([forest(list(answers.values()), width)] if answers else [])]
+    parts += [arms(found, width, answers), *_importances(of), Text(""), legend(of)]
     best = of.best()
     if best is not None:
         score = number(of_row(best, "select_score"))

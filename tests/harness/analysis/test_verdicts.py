@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from harness.core import files
 from harness.core.errors import UserError
 from harness.core.seeds import REPORT_SEEDS
 from harness.results import __main__ as results_main
-from harness.stats import intervals
+from harness.stats import comparisons, intervals
 from harness.stats.intervals import Estimate
 from harness.storage import table_schemas
 from harness.terminal import answers_markdown
@@ -76,9 +77,79 @@ def test_the_rule() -> None:
     }
     assert found["better"].text.startswith("helps: +0.198 [+0.1")
     assert "no difference larger than 0.0" in found["same"].text
-    assert "training seeds" in found["unclear"].text
+    assert re.search(r"; needs (about \d+ more training seed|more than 100)", found["unclear"].text)
     assert found["better"].n == 60
     assert found["better"].train_seeds == 3
+
+
+def test_a_question_is_answered_in_a_line() -> None:
+    arms = [
+        arm("base", noise(0)),
+        arm("small gain", noise(1) + 0.1),
+        arm("large gain", noise(2) + 0.2),
+        arm("worse", noise(3) - 0.2),
+        arm("same", noise(4)),
+        arm("unclear", noise(5, sd=0.4)),
+        arm("unfinished", noise(6)[:0]),
+    ]
+    (answer,) = verdicts.answers(FakeSweep(), arms)
+    same, unclear = (v for v in answer.verdicts if v.arm in ("same", "unclear"))
+    assert unclear.needed is not None
+    equal = " (success rate: no difference)"  # no score is near 1
+    assert answer.summary == (
+        f"helps: large gain{equal}, small gain{equal}; hurts: worse{equal}; "
+        f"no difference > {same.farthest:.3f}: same; open: unclear, "
+        f"needs about {unclear.needed.seeds} more seeds and more starts; "
+        "not evaluated yet: unfinished"
+    )
+    assert [v.arm for v in answer.ranked][:2] == ["large gain", "small gain"]
+    assert [v.arm for v in answer.ranked][-1] == "worse"
+    assert "unfinished" not in {v.arm for v in answer.ranked}
+    # Names with the line's own signs are put in quotes.
+    renamed = dataclasses.replace(arms[1], arm="2 frames, joined")
+    (answer,) = verdicts.answers(FakeSweep(), [arms[0], renamed, arms[3]])
+    assert answer.summary == (f"helps: “2 frames, joined”{equal}; hurts: “worse”{equal}")
+
+
+def test_what_an_open_verdict_needs_decides_it() -> None:
+    rng = np.random.default_rng(11)
+    grids = 0.5 + rng.normal(0, 0.03, (2, 40, 1)) + rng.normal(0, 0.05, (2, 40, 200))
+    grids += 0.03 * np.array([1.0, 0.0])[:, None, None] - grids.mean((1, 2), keepdims=True) + 0.5
+    first = [grid[:3] - grid[:3].mean() + grid.mean() for grid in grids]
+    found = judged(arm("base", first[1]), arm("better", first[0]))["better"]
+    assert found.word == "not enough evidence"
+    assert found.needed is not None
+    assert found.needed.starts is None
+    seeds = 3 + (found.needed.seeds or 0)
+    assert 4 < seeds < 40
+    spread = comparisons.spread(first[0], first[1])
+    assert spread.half_width(seeds, 200) <= 0.03 < spread.half_width(seeds - 1, 200)
+
+
+def test_a_baseline_is_named_by_what_it_is() -> None:
+    base = {"status": "finished", "policy.obs_horizon": 2, "train.augment.mirror": 0.5}
+    base |= {"policy.inference.mirror": False, "policy.kind": "ibc"}
+
+    def made(name: str, config: str, **changes: Any) -> Arm:
+        dotted = {key.replace("__", "."): value for key, value in changes.items()}
+        whole = arm(name, noise(0))
+        group = dataclasses.replace(whole.group, name=config, trials=({**base, **dotted},))
+        return dataclasses.replace(whole, config_hash=config, group=group)
+
+    first = made("baseline", "a")
+    others = [
+        made("one frame", "b", policy__obs_horizon=1),
+        made("both", "c", policy__obs_horizon=1, train__augment__mirror=0.0),
+        made("averaged", "d", policy__inference__mirror=True),
+    ]
+    (answer,) = verdicts.answers(FakeSweep(), [first, *others])
+    assert answer.baseline == "obs_horizon 2, augment.mirror 0.5, inference.mirror false"
+    again = made("two frames", "a")
+    (answer,) = verdicts.answers(FakeSweep(), [first, again, *others])
+    assert answer.baseline == "two frames"
+    named = dataclasses.replace(first, arm="the recipe")
+    (answer,) = verdicts.answers(FakeSweep(), [named, again, *others])
+    assert answer.baseline == "the recipe"
 
 
 def test_one_training_seed_is_no_evidence_and_few_starts_rule_nothing_out() -> None:
@@ -202,7 +273,7 @@ def test_an_old_sweep_gets_the_verdicts_of_today(
         assert each.report_difference == paired.difference()
         assert row["equal_variances_p"] == pytest.approx(paired.shared.equal)
     assert results_main.main(["show", "old", "--results", str(tmp_path)]) == 0
-    assert "vs baseline" in capsys.readouterr().out
+    assert "baseline: count 512" in capsys.readouterr().out
 
 
 def test_answers_of_a_sweep_are_written_and_printed(
@@ -213,7 +284,7 @@ def test_answers_of_a_sweep_are_written_and_printed(
     assert path.name == "answers.md"
     assert "## loss" in text
     assert "Does an energy help?" in text
-    assert "Not enough evidence for any arm" in text
+    assert "- **loss** (baseline: energy) open: explicit, needs about 2 more seeds" in text
     assert results_main.main(["answers", "tiny", "--results", str(tiny_results)]) == 0
     assert capsys.readouterr().out.split() == text.split()
     assert results_main.main(["answers", "tiny", "--results", str(tiny_results), "--json"]) == 0
@@ -263,7 +334,8 @@ def test_of_a_search_only_the_confirmation_is_a_question() -> None:
     assert answer.question == "confirmation"
     assert answer.reported
     assert [verdict.word for verdict in answer.verdicts] == ["hurts"]
-    assert answer.summary == "“#7” scores lower than “#4”."
+    assert answer.summary == "hurts: #7 (success rate: no difference)"
+    assert answer.baseline == "#4"
 
 
 def test_a_row_has_its_seeds_and_starts_and_more_than_a_mean() -> None:

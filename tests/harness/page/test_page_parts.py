@@ -134,12 +134,19 @@ def test_a_band_goes_up_one_way_and_back_the_other() -> None:
 def test_an_interval_strip_places_by_percentage() -> None:
     axis = Axis("d", -0.2, 0.2, given=(-0.2, 0.0, 0.2))
     made = parsed(svg_plots.interval(axis, [(Estimate(0.1, 0.0, 0.2, 9), "helps")], zero=True))
-    (dot,) = made.iter("circle")
-    assert dot.get("cx") == "75.00%"
+    _, mark = made.iter("svg")
+    assert mark.get("x") == "75.00%"
     (bar,) = [e for e in made.iter("line") if e.get("class") == "whisker helps"]
     assert (bar.get("x1"), bar.get("x2")) == ("50.00%", "100.00%")
     unknown = parsed(svg_plots.interval(axis, [(Estimate(math.nan, math.nan, math.nan, 0), "x")]))
     assert not list(unknown.iter("circle"))
+    (dot,) = parsed(svg_plots.interval(axis, [(Estimate(0.1, 0.0, 0.2, 9), "x")])).iter("circle")
+    assert dot.get("cx") == "75.00%"
+    beyond = [
+        next(parsed(svg_plots.interval(axis, [(Estimate(v, v, v, 9), kind)])).iter("polygon"))
+        for v, kind in ((-0.5, "helps"), (0.5, "x"), (0.1, "helps"), (-0.1, "hurts"), (0.0, "same"))
+    ]
+    assert len({mark.get("points") for mark in beyond}) == 5  # the shape alone tells them apart
     alone = parsed(svg_plots.interval(axis, [(Estimate(0.1, math.nan, math.nan, 1), "x")]))
     assert not [e for e in alone.iter("line") if "whisker" in str(e.get("class"))]
 

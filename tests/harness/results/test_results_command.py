@@ -63,6 +63,7 @@ def test_show_gives_each_arm_its_interval_and_difference(
     assert "sweep tiny: 3 finished, 1 pending" in text
     assert "loss  Does an energy help?" in text
     lines = {line.split()[0]: line for line in text.splitlines() if line.startswith("  e")}
+    (forest,) = [line for line in text.splitlines() if line.startswith("  ○ explicit")]
     rows = tables.read(evaluated_results / "tiny", "episodes").to_pylist()
     trials = {
         t["config_hash"]: t["arm"]
@@ -78,8 +79,8 @@ def test_show_gives_each_arm_its_interval_and_difference(
         assert f"{np.mean(select):.3f} [" in lines[arm]
     assert "2/2" in lines["energy"]
     assert "1/2" in lines["explicit"]
-    assert f"{means['explicit'] - means['energy']:+.3f} [" in lines["explicit"]
-    assert "vs energy" in text
+    assert f"{means['explicit'] - means['energy']:+.3f} [" in forest
+    assert "baseline: energy" in text
     assert "python run_eval.py --ckpt best --sweep tiny --seeds 500" in text
 
 
@@ -228,7 +229,7 @@ def test_a_search_is_listed_best_first(command: Command, evaluated_results: Path
     rows = json.loads(command("show", "--json"))
     assert rows[0]["select_score"] >= rows[1]["select_score"]
     assert [row["select_difference"] for row in rows] == [None, None]
-    assert "vs " not in command("show").partition("mean [95")[0]
+    assert "baseline" not in command("show").partition("mean [95")[0]
 
 
 def test_colour_only_where_it_is_wanted(tiny_results: Path) -> None:
@@ -302,7 +303,7 @@ def test_a_config_under_two_names_is_not_compared_with_itself(
     plan["questions"][0]["arms"].append({**first, "arm": "the same again"})
     files.write_json(plan, path)
     lines = [line for line in command("show", width=160).splitlines() if "the same again" in line]
-    assert len(lines) == 1
+    assert len(lines) == 1  # in the table of scores, not in the forest
     assert "= energy" in lines[0]
     assert "+0.000" not in lines[0]
 
