@@ -27,8 +27,8 @@ def forest(questions: Sequence[Question]) -> Element:
     )
     heads = [head("arm")]
     for title, axis in zip(("score", "success rate"), axes, strict=True):
-        text = el("span", f"{title} vs baseline")
-        heads += [el("th", text, ruler(axis), scope="col", class_="strip-head")]
+        name = el("span", f"{title} vs baseline")
+        heads += [el("th", name, ruler(axis), scope="col", class_="strip-head")]
         heads += [head("difference", "number")]
     made = el(
         "table",
