@@ -50,6 +50,18 @@ def main() -> int:
     parser.add_argument(
         "--delta", type=float, metavar="D", help="or until they differ by less than D (0.05)"
     )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        metavar="K",
+        help="K rollouts of each start: the policy's noise apart from the start's difficulty",
+    )
+    parser.add_argument(
+        "--execute-delay",
+        type=int,
+        metavar="STEPS",
+        help="steps of 0.1 s for which the world moves on while the policy thinks (0)",
+    )
     parser.add_argument("--address", metavar="ADDR", help="workers of a Ray cluster")
     parser.add_argument("--redo", action="store_true", help="repeat stored episodes")
     given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}

@@ -47,6 +47,7 @@ SLOW = (
     r"run_(sweep|eval)\.py",  # those of `make demo` are run
     r"implicit_explicit|regression",
     r"harness\.results (report|pictures|landscape|watch$|export .*--format (csv|arrow|parquet))",
+    r"--fail-if-worse",  # like the comparison
     r"harness\.results (trials|episodes|show|list)$",  # like those with options
     r"harness\.demos (check|replay|info$|collect --(out x|from))",
     r"make (?!demo$)",
@@ -256,6 +257,7 @@ def filled(command: str, folder: Path) -> str:
         (r"results compare$", "results compare A B"),
         (r"results sql$", 'results sql "SELECT ..."'),
         (r"results export$", "results export --to DIR"),
+        (r"--fail-if-worse 0\.02", "--fail-if-worse 0.99"),  # so few episodes show no less
         (r"compare A B --on report", "compare regression baseline --on report"),
         (r"compare A B", "compare mse baseline"),
         (r"--to (DIR|FILE)", f"--to {folder / to} --force"),

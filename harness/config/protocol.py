@@ -19,9 +19,12 @@ from harness.core.seeds import (
 
 THRESHOLDS = (0.80, 0.85, 0.90, 0.95)  # coverages above which success is shown, the last counts
 MAX_EPISODES = 100_000
+STEPS_PER_SECOND = 10  # of simulated time, as in the demonstrations
+MAX_REPEATS = 100
 
 # Increase it when episodes' numbers may change for a reason that no field below shows.
 _VERSION = 1
+_ADDED = ("execute_delay", "repeat")  # at 0 they are not in the hash, which is then that of before
 
 
 @dataclass(frozen=True)
@@ -30,23 +33,31 @@ class Protocol:
 
     max_episode_steps: where an episode is truncated. block_size: episodes that share one batched
     inference; it is part of the hash because the batch size may change a policy's last bits.
+    execute_delay: steps for which the world moves on with the last action (at first the agent
+    rests) between an observation and the first action predicted from it. repeat: the number of
+    this rollout of the same starts, each with other random numbers of the policy.
     Fixed by the version: legacy reset by seed, success above coverage 0.95, the first frame
     repeated to fill the observation horizon, every predicted action executed, actions not clipped,
-    one random generator per episode that depends on the environment seed alone.
+    one random generator per episode that depends on the environment seed and `repeat` alone.
     """
 
     max_episode_steps: int = 300
     block_size: int = 25
+    execute_delay: int = 0
+    repeat: int = 0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, given {value!r}")
+            least = 0 if name in _ADDED else 1
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                kind = "non-negative" if least == 0 else "positive"
+                raise ValueError(f"{name} must be a {kind} integer, given {value!r}")
 
     @property
     def hash(self) -> str:
         """The first 12 hex digits of the rules' SHA-256."""
-        rules = json.dumps({"version": _VERSION, **asdict(self)}, sort_keys=True)
+        given = {k: v for k, v in asdict(self).items() if v or k not in _ADDED}
+        rules = json.dumps({"version": _VERSION, **given}, sort_keys=True)
         return hashlib.sha256(rules.encode()).hexdigest()[:12]
 
     def describe(self) -> str:
@@ -54,6 +65,7 @@ class Protocol:
         return (
             f"at most {self.max_episode_steps} steps, legacy reset, success above coverage 0.95, "
             f"blocks of {self.block_size}"
+            + (f", actions delayed by {self.execute_delay} steps" if self.execute_delay else "")
         )
 
 

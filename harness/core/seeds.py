@@ -30,16 +30,17 @@ def streams(train_seed: int) -> dict[str, int]:
     return {name: _seed(train_seed, _TRAINING, index) for index, name in enumerate(STREAMS)}
 
 
-def episode_generator(env_seed: int, device: str = "cpu") -> "torch.Generator":
+def episode_generator(env_seed: int, device: str = "cpu", repeat: int = 0) -> "torch.Generator":
     """Return the generator that a policy samples from in the episode of this environment seed.
 
-    It depends on the seed alone, not on the batch or the worker that runs the episode.
+    It depends on the seed and the number of the repeated rollout alone, not on the batch or the
+    worker that runs the episode.
     """
     _check("an environment seed", env_seed)
     import torch  # here, as most users of this module need no torch
 
     generator = torch.Generator(device=device)
-    generator.manual_seed(_seed(env_seed, _EPISODE, 0))
+    generator.manual_seed(_seed(env_seed, _EPISODE, repeat))
     return generator
 
 

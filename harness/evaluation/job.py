@@ -2,13 +2,21 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pyarrow as pa
 from rich.console import Console
 
 from harness.cluster.resources import available_cpus
-from harness.config.protocol import Protocol, caution, parse_seeds, span
+from harness.config.protocol import (
+    MAX_EPISODES,
+    MAX_REPEATS,
+    Protocol,
+    caution,
+    parse_seeds,
+    span,
+)
 from harness.core import files, paths
 from harness.core.errors import OK, SOME_FAILED, UserError
 from harness.evaluation import until_decided
@@ -39,6 +47,8 @@ class Options:
     redo: bool = False
     ensemble: bool = False
     address: str | None = None
+    repeats: int = 1
+    execute_delay: int = 0
     until_decided: bool = False
     delta: float | None = None
 
@@ -51,7 +61,7 @@ def evaluate(options: Options, console: Console) -> int:
     """
     began = time.perf_counter()
     seeds = parse_seeds(options.seeds)
-    protocol = Protocol()
+    protocol = _protocol(options, len(seeds))
     workers = options.workers if options.address else _check_workers(options.workers)
     videos = Videos(options.video, options.overlay, options.gif)
     videos.check(len(seeds))
@@ -75,7 +85,11 @@ def evaluate(options: Options, console: Console) -> int:
         pair=options.until_decided,
     )
     runs = {
-        target.source: TargetRun(target, protocol, seeds, redo=options.redo) for target in targets
+        (target.source, repeat): TargetRun(
+            target, replace(protocol, repeat=repeat), seeds, redo=options.redo
+        )
+        for target in targets
+        for repeat in range(options.repeats)
     }
     for target in targets:
         target.source.load()
@@ -94,7 +108,7 @@ def evaluate(options: Options, console: Console) -> int:
 
         def roll(tasks: Iterable[Task]) -> None:
             for task, outcome in pool.run(tasks):
-                run = runs[task.source]
+                run = runs[task.source, task.repeat]
                 progress.advance(run.add(outcome))
                 if mirror is not None:
                     with mirror.once():
@@ -107,11 +121,20 @@ def evaluate(options: Options, console: Console) -> int:
         else:
             roll(tasks)
         took = time.perf_counter() - began
-        for run in runs.values():
-            folder = run.target.folder.parent / "videos"
-            run.videos += record(videos, run.target.source, run.episodes, folder, pool)
+        for target in targets:
+            run = runs[target.source, 0]
+            folder = target.folder.parent / "videos"
+            run.videos += record(videos, target.source, run.episodes, folder, pool)
     spent = evaluation_tables.TimeSpent(took, pool.workers, progress.done)
-    found = [(run.target.title, run.episodes) for run in runs.values()]
+    found = [
+        (
+            target.title,
+            pa.concat_tables(
+                [runs[target.source, repeat].episodes for repeat in range(options.repeats)]
+            ),
+        )
+        for target in targets
+    ]
     if options.until_decided:
         titles = found[0][0], found[1][0]
         shown = evaluation_tables.until_decided(titles, pair, len(seeds), spent)
@@ -126,6 +149,24 @@ def evaluate(options: Options, console: Console) -> int:
             mirror.push_episodes(run.target.folder, run.parts if run.path else ())
     failed = sum(rows.num_rows - rows["error"].null_count for _, rows in found)
     return SOME_FAILED if failed else OK
+
+
+def _protocol(options: Options, seeds: int) -> Protocol:
+    if not 1 <= options.repeats <= MAX_REPEATS:
+        raise UserError(f"--repeats must be 1 to {MAX_REPEATS}, given {options.repeats}")
+    if options.repeats * seeds > MAX_EPISODES:
+        raise UserError(
+            f"--repeats times the starts may be at most {MAX_EPISODES} episodes, given "
+            f"{options.repeats} x {seeds}"
+        )
+    if options.until_decided and options.repeats > 1:
+        raise UserError("--until-decided rolls each start out once: leave out --repeats")
+    steps = Protocol().max_episode_steps
+    if not 0 <= options.execute_delay < steps:
+        raise UserError(
+            f"--execute-delay takes 0 to {steps - 1} steps, given {options.execute_delay}"
+        )
+    return Protocol(execute_delay=options.execute_delay)
 
 
 def _mirror(options: Options) -> Mirror | None:
@@ -161,10 +202,13 @@ def _announce(console: Console, runs: Sequence[TargetRun], place: str, delta: fl
     protocol, seeds = runs[0].protocol, runs[0].seeds
     missing = sum(len(run.missing) for run in runs)
     total = len(runs) * len(seeds)
+    targets = list(dict.fromkeys(run.target.title for run in runs))
+    repeats = len(runs) // len(targets)
     count = str(total) if len(runs) == 1 else f"{total}: {len(seeds)} of each"
+    count += f", {repeats} times" if repeats > 1 else ""
     count = f"at most {count}" if delta else count
-    lines = [("evaluating" if i == 0 else " ", run.target.title) for i, run in enumerate(runs)]
-    lines += [("chosen as", run.target.note) for run in runs]
+    lines = [("evaluating" if i == 0 else " ", title) for i, title in enumerate(targets)]
+    lines += [("chosen as", note) for note in dict.fromkeys(run.target.note for run in runs)]
     lines += [
         ("episodes", f"{count}, from seeds {span(seeds)}, on {place}"),
         ("protocol", f"{protocol.hash}: {protocol.describe()}"),

@@ -3,7 +3,7 @@
 import importlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,10 +56,11 @@ class Source:
 
 
 class Task(NamedTuple):
-    """A policy and a block of environment seeds for its rollouts."""
+    """A policy and a block of environment seeds for its rollouts, the first or a repeated one."""
 
     source: Source
     block: Block
+    repeat: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def roll(
 
 def failed(seeds: Iterable[int], protocol: Protocol, text: str) -> Outcome:
     """Return the rows of a block that failed as a whole."""
-    common = {"protocol_hash": protocol.hash, "error": one_line(text)}
+    common = {**rollout.rules(protocol), "error": one_line(text)}
     return Outcome([{**common, "env_seed": seed} for seed in seeds], {})
 
 
@@ -112,4 +113,5 @@ class Worker:
         if self.loaded is None or self.loaded[0] != task.source:
             self.loaded = None  # free the old policy before loading the new one
             self.loaded = task.source, task.source.load()
-        return roll(self.loaded[1], task.block, self.protocol, record)
+        protocol = replace(self.protocol, repeat=task.repeat)
+        return roll(self.loaded[1], task.block, protocol, record)

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,7 +106,8 @@ class RayWorkers:
                         waiting.append((block.task, attempt))
                         continue
                     text = f"its worker died {block.attempt} times (out of memory?): {error}"
-                    outcome = failed(block.task.block, self.protocol, text[:300])
+                    protocol = replace(self.protocol, repeat=block.task.repeat)
+                    outcome = failed(block.task.block, protocol, text[:300])
                 else:
                     self._idle.append(block.actor)
                 yield block.task, outcome

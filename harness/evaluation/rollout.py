@@ -65,6 +65,15 @@ def evaluate_block(
     return [block.row(i) for i in range(len(seeds))]
 
 
+def rules(protocol: Protocol) -> dict[str, Any]:
+    """Return the columns of a row that say by which rules it was rolled out."""
+    return {
+        "protocol_hash": protocol.hash,
+        "execute_delay": protocol.execute_delay,
+        "repeat": protocol.repeat,
+    }
+
+
 def error_text(error: Exception) -> str:
     """Return the type, message and place of an error in one line."""
     place = traceback.extract_tb(error.__traceback__)[-1]
@@ -84,7 +93,9 @@ class _Block:
             max_episode_steps=protocol.max_episode_steps,
         )
         self.previous: Floats = np.full((B, 1, 2), np.nan)
-        self.generators = [seeding.episode_generator(seed) for seed in seeds]
+        self.generators = [
+            seeding.episode_generator(seed, repeat=protocol.repeat) for seed in seeds
+        ]
         self.errors: dict[int, str] = {}
         self.milliseconds = {name: np.zeros(B) for name in ("policy", "env", "render")}
         self.actions: list[Floats] = []
@@ -100,7 +111,10 @@ class _Block:
         return running
 
     def act(self) -> None:
-        """Plan for all running episodes at once, then execute the whole chunk."""
+        """Plan for all running episodes at once, then execute the whole chunk.
+
+        During the protocol's delay the world moves on with the last action.
+        """
         rows = np.flatnonzero(self.running)
         began = time.perf_counter()
         try:
@@ -112,6 +126,10 @@ class _Block:
         chunk_BHA = np.zeros((len(self.seeds), *chunk_bHA.shape[1:]))
         chunk_BHA[rows] = chunk_bHA
         self.previous = chunk_BHA
+        for _ in range(self.protocol.execute_delay):
+            self.step(self.actions[-1] if self.actions else self.agents[-1])
+            if not self.running.any():
+                return
         for h in range(chunk_BHA.shape[1]):
             self.step(chunk_BHA[:, h])
             if not self.running.any():
@@ -177,7 +195,7 @@ class _Block:
 
     def row(self, i: int) -> dict[str, Any]:
         row: dict[str, Any] = {
-            "protocol_hash": self.protocol.hash,
+            **rules(self.protocol),
             "env_seed": int(self.seeds[i]),
             **{f"{name}_ms": float(spent[i]) for name, spent in self.milliseconds.items()},
         }

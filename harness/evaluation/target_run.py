@@ -31,7 +31,7 @@ class TargetRun:
         stored = set(self.known["env_seed"].to_pylist())
         self.missing = [seed for seed in seeds if seed not in stored]
         every = blocks(self.missing, protocol.block_size)
-        self.tasks = [Task(target.source, block) for block in every]
+        self.tasks = [Task(target.source, block, protocol.repeat) for block in every]
         self.fresh: list[dict[str, Any]] = []
         self.videos: list[Path] = []
         self.path: Path | None = None

@@ -81,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     made["compare"].add_argument(
         "--on", choices=("report", "select"), help="test or validation seeds (test, if evaluated)"
     )
+    made["compare"].add_argument(
+        "--fail-if-worse",
+        type=float,
+        metavar="X",
+        help="exit code 1 unless it is shown that A's score is not lower than B's by more than X",
+    )
     made["sql"].add_argument("query", nargs="?", help='"SELECT ..." (default: list the columns)')
     made["sql"].add_argument("--all", action="store_true", help="all sweeps, see column `sweep`")
     made["watch"].add_argument("--once", action="store_true", help="print the state and exit")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from rich.console import Group as RichGroup
 from rich.console import RenderableType
 from rich.text import Text
 
@@ -14,9 +15,9 @@ from harness.analysis import groups, learning_curves, sweep_results, verdicts
 from harness.analysis.groups import Group
 from harness.analysis.sweep_results import Sweep
 from harness.core import paths
-from harness.core.errors import UserError
+from harness.core.errors import OK, SOME_FAILED, UserError
 from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
-from harness.results.output import Answer, console
+from harness.results.output import Answer, console, put
 from harness.stats import comparisons, intervals
 from harness.storage import lookup, tables
 from harness.terminal import answer_tables, answers_markdown, evaluation_tables, sweep_tables
@@ -152,10 +153,22 @@ def best(given: argparse.Namespace) -> Answer:
     return row, sweep_tables.best(found, row.to_pylist()[0])
 
 
-def compare(given: argparse.Namespace) -> Answer:
-    """Compare two arms, trials or evaluations, paired by start."""
+def compare(given: argparse.Namespace) -> Answer | int:
+    """Compare two arms, trials or evaluations, paired by start.
+
+    With --fail-if-worse it is a gate: it prints its answer and returns the exit code.
+    """
+    margin = given.fail_if_worse
+    if margin is not None and not 0 <= margin < 1:
+        raise UserError(f"--fail-if-worse takes a score from 0 to below 1, given {margin:g}")
     read: dict[Path, Sweep] = {}  # both sides may be of one sweep, which is read once
     a, b = (_group(given, name, read) for name in (given.a, given.b))
+    delays = [set(pc.fill_null(group.episodes["execute_delay"], 0).to_pylist()) for group in (a, b)]
+    if all(delays) and delays[0] != delays[1]:
+        raise UserError(
+            "a comparison needs the same --execute-delay, and that of "
+            f"{given.a[:60]!r} is {min(delays[0])}, that of {given.b[:60]!r} {min(delays[1])}"
+        )
     for which in [given.on] if given.on else STARTS:
         seeds, what = STARTS[which]
         found = [
@@ -167,7 +180,14 @@ def compare(given: argparse.Namespace) -> Answer:
             rows = [each.as_row(given.a, given.b, which) for each in found]
             rows[0] |= more.columns()
             shown = answer_tables.comparison(found, more, (a.name, b.name), what)
-            return pa.Table.from_pylist(rows), shown
+            if margin is None:
+                return pa.Table.from_pylist(rows), shown
+            passed = comparisons.not_worse(found[0].difference, margin)
+            rows[0] |= {"margin": margin, "passed": passed is True}
+            gate = answer_tables.gate(found[0], more, margin, passed)
+            content = pa.Table.from_pylist(rows)
+            put(content, RichGroup(shown, gate), as_json=given.json, as_csv=given.csv)
+            return OK if passed else SOME_FAILED
     raise UserError(
         f"a comparison needs starts that both were evaluated on, and {given.a[:60]!r} and "
         f"{given.b[:60]!r} have none in common"

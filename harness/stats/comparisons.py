@@ -112,6 +112,18 @@ def probability_of_improvement(a: ArrayLike, b: ArrayLike, level: float = LEVEL)
     return bounded(float(above.mean()), columns, [of_a, of_b], level)
 
 
+def not_worse(difference: Estimate, margin: float) -> bool | None:
+    """Return whether a difference a - b shows that a is not worse than b by more than `margin`.
+
+    True where the interval's lower end is above -margin (a non-inferiority test, Schuirmann 1987,
+    at 2.5 % for a 95 % interval), False where its upper end is below, so that a is worse, None
+    where neither is shown.
+    """
+    if difference.low > -margin:
+        return True
+    return False if difference.high < -margin else None
+
+
 @dataclass(frozen=True)
 class Spread:
     """The sources of a paired difference's uncertainty, as variances of single values.

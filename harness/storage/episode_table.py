@@ -65,11 +65,12 @@ def that_count(episodes: pa.Table, trials: Sequence[Mapping[str, Any]]) -> pa.Ta
 
     They have no error, belong to the best checkpoint (its step and weights, from `trials`), are on
     selection or report seeds, and have the protocol of most of the trial's rows on these seeds.
+    Repeated rollouts and those with delayed actions do not count.
     """
     row_of = {(trial["config_hash"], trial["train_seed"]): trial for trial in trials}
     seeds, steps = _whole(episodes["env_seed"], -1), _whole(episodes["checkpoint_step"], -1)
     protocols = _codes(episodes["protocol_hash"])
-    good = pc.is_null(episodes["error"]).to_numpy(zero_copy_only=False)
+    good = pc.is_null(episodes["error"]).to_numpy(zero_copy_only=False) & usual_rules(episodes)
     keep = np.zeros(episodes.num_rows, bool)
     for key, rows in _spans(episodes):
         trial = row_of.get(key, {})
@@ -87,6 +88,13 @@ def that_count(episodes: pa.Table, trials: Sequence[Mapping[str, Any]]) -> pa.Ta
     return episodes if keep.all() else episodes.filter(pa.array(keep))
 
 
+def usual_rules(episodes: pa.Table) -> NDArray[np.bool_]:
+    """Return for each row whether it is a first rollout without delayed actions: bool (n,)."""
+    return np.asarray(
+        (_whole(episodes["repeat"], 0) == 0) & (_whole(episodes["execute_delay"], 0) == 0)
+    )
+
+
 def reported(episodes: pa.Table) -> NDArray[np.bool_]:
     """Return for each row of `that_count` whether it is on a report seed: bool (n,)."""
     return np.asarray(_whole(episodes["env_seed"], -1) >= REPORT_SEEDS.start)
@@ -101,7 +109,13 @@ def within(episodes: pa.Table, seeds: range) -> pa.Table:
 
 
 def of_one_protocol(episodes: pa.Table) -> pa.Table:
-    """Return the episodes of the most frequent protocol, as those of others are not comparable."""
+    """Return the episodes of the most frequent protocol, as those of others are not comparable.
+
+    Repeated rollouts and those with delayed actions count only where there are no others.
+    """
+    usual = usual_rules(episodes)
+    if usual.any():
+        episodes = episodes.filter(pa.array(usual))
     counts = episodes["protocol_hash"].value_counts().to_pylist()
     if len(counts) < 2:
         return episodes

@@ -76,6 +76,25 @@ def comparison(
     return Group(*lines, Text(""), made, Text(""), _more(more), Text(""), Text(_verdict(first)))
 
 
+def gate(found: Comparison, more: Pair, margin: float, passed: bool | None) -> RenderableType:
+    """Return what `--fail-if-worse` decided, and why; passed: see `comparisons.not_worse`."""
+    difference, n = found.difference, found.difference.n
+    rule = f"it passes only where the interval of a - b lies above -{margin:g}"
+    if passed:
+        return Text(f"passed: a is not worse than b by more than {margin:g} in score", "green")
+    if passed is False:
+        said = f"failed: a is worse than b by more than {margin:g} in score"
+    else:
+        said = f"failed for lack of evidence: {rule}"
+        if difference.value > -margin and not math.isnan(more.detectable):
+            half = difference.value - difference.low
+            needed = math.ceil(n * (half / (difference.value + margin)) ** 2)
+            said += f"; about {needed} starts may show it, if the difference stays"
+            if min(found.seeds_a, found.seeds_b) > 1:
+                said = said.replace("starts may", "starts, or more training seeds, may")
+    return Text(said, "red")
+
+
 def _more(pair: Pair) -> RenderableType:
     found = [
         ("interquartile mean, a", number(pair.middle_a)),

@@ -4,14 +4,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.config.protocol import THRESHOLDS
+from harness.config.protocol import STEPS_PER_SECOND, THRESHOLDS
 from harness.core.text import one_line
-from harness.stats import intervals
+from harness.stats import intervals, repeats
 from harness.stats.betting import Decision, PairResult
 from harness.stats.intervals import Estimate
 from harness.terminal.formatting import (
@@ -55,14 +56,52 @@ def evaluation(episodes: pa.Table, spent: TimeSpent, width: int) -> RenderableTy
         cells = [Text(name, style), Text(value, style), Text(f"{low} to {high}" if low else "")]
         made.add_row(*cells, Text(str(estimate.n)), *([bar(estimate)] if width >= WIDE else []))
 
-    line("score", intervals.share_interval(good["score"].to_numpy()), share=False)
+    line("score", _mean(good, good["score"]), share=False)
     for threshold in THRESHOLDS:
-        k = int(pc.sum(pc.greater(good["max_coverage"], threshold)).as_py() or 0)
-        line(f"success, coverage > {threshold:.2f}", intervals.wilson(k, good.num_rows), share=True)
-    line("final coverage", intervals.share_interval(good["final_coverage"].to_numpy()), share=False)
+        above = pc.greater(good["max_coverage"], threshold)
+        line(f"success, coverage > {threshold:.2f}", _mean(good, above), share=True)
+    line("final coverage", _mean(good, good["final_coverage"]), share=False)
     remarks = [plain(text) for text in _remarks(good)]
     remarks += [plain(text, "red") for text in _failures(episodes)]
-    return Group(Text(""), made, Text(""), *remarks, plain(_time(episodes, spent)))
+    noise = _noise(episodes)
+    return Group(Text(""), made, Text(""), *noise, *remarks, plain(_time(episodes, spent)))
+
+
+def _mean(good: pa.Table, values: pa.ChunkedArray) -> Estimate:
+    """Return a mean over starts; several rollouts of a start count as their mean."""
+    starts = np.unique(good["env_seed"].to_numpy(), return_inverse=True)[1]
+    if not len(starts) or starts.max() + 1 == len(starts):
+        if pa.types.is_boolean(values.type):
+            return intervals.wilson(int(pc.sum(values).as_py() or 0), good.num_rows)
+        return intervals.share_interval(values.to_numpy())
+    numbers = values.cast("float64").to_numpy()
+    return intervals.share_interval(np.bincount(starts, numbers) / np.bincount(starts))
+
+
+def _noise(episodes: pa.Table) -> list[RenderableType]:
+    """Return what repeated rollouts of the same starts show; nothing where there are none."""
+    seeds = np.unique(episodes["env_seed"].to_numpy())
+    count = episodes.num_rows // max(1, len(seeds))
+    if count < 2:
+        return []
+    in_order = episodes.sort_by([("env_seed", "ascending"), ("repeat", "ascending")])
+    good = pc.is_null(in_order["error"]).to_numpy(zero_copy_only=False).reshape(-1, count).all(1)
+    score, success = (
+        in_order[name].cast("float64").to_numpy().reshape(-1, count)[good]
+        for name in ("score", "success")
+    )
+    if not len(score):
+        return []
+    made = table("of an episode's variance", "start's difficulty", "policy's noise")
+    for name, values in (("score", score), ("success", success)):
+        share = repeats.variance_split(values).share
+        noise = Estimate(1 - share.value, 1 - share.high, 1 - share.low, share.n)
+        made.add_row(name, percent(share) or "nothing varies", percent(noise))
+    passed = table("all of k rollouts succeed", "pass^k")
+    for k in sorted({2**i for i in range(count.bit_length()) if 2**i <= count} | {count}):
+        passed.add_row(f"k = {k}", percent(repeats.pass_all(success, k)))
+    head = Text(f"{len(score)} starts, {count} rollouts of each:")
+    return [head, made, Text(""), passed, Text("")]
 
 
 def evaluations(results: Sequence[tuple[str, pa.Table]], spent: TimeSpent) -> RenderableType:
@@ -70,18 +109,20 @@ def evaluations(results: Sequence[tuple[str, pa.Table]], spent: TimeSpent) -> Re
     made = table("policy", "score", "success", "n", fold=("policy",), right=("n",))
     rows = []
     remarks: list[Text] = []
+    repeated: list[RenderableType] = []
     for title, episodes in results:
         good = episodes.filter(pc.is_null(episodes["error"]))
-        score = intervals.share_interval(good["score"].to_numpy())
-        k = int(pc.sum(good["success"]).as_py() or 0)
-        rows.append((score, title, intervals.wilson(k, good.num_rows)))
+        score = _mean(good, good["score"])
+        rows.append((score, title, _mean(good, good["success"])))
         remarks += [plain(f"{title}: {text}", "red") for text in _failures(episodes)]
+        if noise := _noise(episodes):
+            repeated += [plain(title, "bold"), *noise]
     rows.sort(key=lambda row: math.inf if math.isnan(row[0].value) else -row[0].value)
     for score, title, rate in rows:
         made.add_row(plain(title), number(score), percent(rate), str(score.n))
     note = "the best of several scores is biased upwards: evaluate that policy on other seeds"
     speed = _rate(spent, sum(episodes.num_rows for _, episodes in results))
-    return Group(Text(""), made, Text(""), plain(note), *remarks, plain(speed))
+    return Group(Text(""), made, Text(""), *repeated, plain(note), *remarks, plain(speed))
 
 
 def until_decided(
@@ -146,6 +187,12 @@ def _remarks(good: pa.Table) -> list[str]:
         text += f", {percent_of(idle)} of them idle"
     if jerk is not None:
         text += f"; action jerk {jerk:.1f} px"
+    steps = pc.sum(good["length"]).as_py()
+    if steps:
+        text += f"; inference {pc.sum(good['policy_ms']).as_py() / steps:.2f} ms an action"
+    delay = good["execute_delay"][0].as_py()
+    if delay:
+        text += f", executed {delay} steps ({delay / STEPS_PER_SECOND:g} s) after the observation"
     solved = pc.sum(good["success_at_reset"]).as_py()
     return [text, f"starts already solved at reset: {solved}"] if solved else [text]
 

@@ -129,6 +129,47 @@ def test_executed_actions_come_back_to_a_policy_that_asks_for_them() -> None:
     assert [row["error"] is None for row in rows] == [True, False, True]
 
 
+def test_the_world_moves_on_with_the_last_action_while_the_policy_thinks() -> None:
+    """Observations are those before the delay; the agent rests before the first prediction."""
+    seen: list[tuple[float, ...]] = []
+
+    class Looks(Random):
+        obs_mode = "state"
+        obs_horizon = 1
+
+        def predict_action(self, obs: dict[str, Tensor], generators: Sequence[Any]) -> Tensor:
+            seen.append(tuple(obs["state"][0, 0].tolist()))
+            return super().predict_action(obs, generators)
+
+    steps: list[tuple[Any, Any]] = []
+    protocol = Protocol(max_episode_steps=10, execute_delay=2)
+    (row,) = evaluate_block(
+        Looks(),
+        SEEDS[:1],
+        protocol,
+        video=lambda _seed, state, action, _: steps.append((state, action)),
+    )
+    states = [state for state, _ in steps]
+    actions = np.array([action for _, action in steps[:-1]])
+    assert row["length"] == 10 == len(actions)
+    assert (actions[:2] == states[0][:2]).all()  # it rests
+    assert np.allclose(seen[0], states[0])
+    assert np.allclose(seen[1], states[5])  # two steps of delay, three executed
+    assert len(np.unique(actions[2:5], axis=0)) == 3
+    assert (actions[5:7] == actions[4]).all()
+    assert not (actions[7] == actions[4]).all()
+    assert (row["execute_delay"], row["repeat"]) == (2, 0)
+
+
+def test_a_repeat_has_other_noise_and_the_first_is_as_before() -> None:
+    rows = [evaluate_block(Random(), SEEDS[:2], Protocol(8, repeat=k)) for k in (0, 1, 2)]
+    again = evaluate_block(Random(), SEEDS[:2], Protocol(8, repeat=1))
+    assert without_times(rows[1]) == without_times(again)
+    assert len({row[0]["action_jerk"] for row in rows}) == 3
+    assert without_times(rows[0]) == without_times(evaluate_block(Random(), SEEDS[:2], Protocol(8)))
+    assert [[row["repeat"] for row in each] for each in rows] == [[0, 0], [1, 1], [2, 2]]
+
+
 def test_images_stay_bytes() -> None:
     class Look:
         obs_mode = "image"
@@ -284,6 +325,11 @@ def test_the_selection_seeds_are_warned_of() -> None:
 def test_the_protocol_has_a_hash() -> None:
     assert Protocol().hash == Protocol(300, 25).hash == "fc6f1c0ac65f"
     assert len({Protocol().hash, Protocol(200).hash, Protocol(300, 50).hash}) == 3
+    assert Protocol(execute_delay=0, repeat=0).hash == "fc6f1c0ac65f"
+    others = Protocol(execute_delay=1), Protocol(repeat=1), Protocol(execute_delay=1, repeat=1)
+    assert len({Protocol().hash, *(other.hash for other in others)}) == 4
+    with pytest.raises(ValueError, match="repeat must be a non-negative integer, given -1"):
+        Protocol(repeat=-1)
     for bad in (0, -1, True, 2.5):
         with pytest.raises(ValueError, match="block_size must be a positive integer"):
             Protocol(block_size=bad)  # type: ignore[arg-type]

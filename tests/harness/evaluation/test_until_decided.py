@@ -13,6 +13,7 @@ from harness.core.errors import UserError
 from harness.evaluation import policy_source, until_decided
 from harness.evaluation.policy_source import Outcome, Task
 from harness.evaluation.progress import EvalProgress
+from harness.evaluation.rollout import rules
 from harness.evaluation.target_run import TargetRun
 from harness.evaluation.targets import find_targets
 from harness.storage import tables
@@ -37,6 +38,7 @@ class Rolls:
         self.done: list[tuple[bool, int]] = []
         self.stop_after = 10**9
         self.fail: Sequence[int] = ()
+        self.delays: set[int] = set()
 
     def __call__(self, policy: Any, seeds: Sequence[int], protocol: Any, _: object) -> Outcome:
         if len(self.done) >= self.stop_after:
@@ -45,10 +47,14 @@ class Rolls:
         rows = []
         for seed in seeds:
             self.done.append((energy, seed))
-            luck = float(np.random.default_rng((seed, energy)).random())
+            key = (seed, energy, protocol.repeat) if protocol.repeat else (seed, energy)
+            luck = float(np.random.default_rng(key).random())
             success = luck < self.chances[energy]
-            row = {"protocol_hash": protocol.hash, "env_seed": seed, "error": None}
-            numbers = {"score": 1.0 if success else 0.3, "success": success}
+            row = {**rules(protocol), "env_seed": seed, "error": None}
+            self.delays.add(protocol.execute_delay)
+            score = 1.0 if success else 0.3
+            numbers = {"score": score, "success": success, "max_coverage": 0.96 * score}
+            numbers |= {"final_coverage": score, "length": 100, "policy_ms": 40.0, "env_ms": 1.0}
             failed = {"error": "broken"} if seed in self.fail else numbers
             rows.append({**row, **failed})
         return Outcome(rows, {})
@@ -167,6 +173,53 @@ def test_objects_are_compared_too(
     assert "b (policy peers:fixed)" in " ".join(text.split())
 
 
+def test_repeated_and_delayed_rollouts_never_mix_with_the_others(
+    tiny_results: Path, pair: tuple[str, ...], rolls: Callable[[Chance, Chance], Rolls]
+) -> None:
+    done = rolls(0.7, 0.7)
+    options = {"ckpt": pair[0], "results": tiny_results}
+    run(**options, seeds="50")
+    (before,) = [row for row in trials_of(tiny_results) if row["trial"] == pair[0]]
+    code, text = run(**options, seeds="60", repeats=4)
+    assert code == 0
+    assert len(done.done) == 50 + 10 + 3 * 60  # the first rollouts are those of before
+    flat = " ".join(text.split())
+    assert "episodes 240: 60 of each, 4 times" in flat
+    assert "60 starts, 4 rollouts of each" in flat
+    for part in ("start's difficulty", "pass^k", "k = 1", "k = 2", "k = 4"):
+        assert part in flat, part
+    assert "k = 3" not in flat
+    run(**options, seeds="100", execute_delay=3)
+    assert done.delays == {0, 3}
+    rows = tables.read(tiny_results / "tiny", "episodes").to_pylist()
+    rows = [row for row in rows if row["env_seed"] >= 300_000]
+    assert Counter((row["repeat"], row["execute_delay"]) for row in rows) == {
+        **{(k, 0): 60 for k in range(4)},
+        (0, 3): 100,
+    }
+    assert len({row["protocol_hash"] for row in rows}) == 5
+    # The trial's score is that of its first rollouts without a delay, however many others exist.
+    (after,) = [row for row in trials_of(tiny_results) if row["trial"] == pair[0]]
+    assert (before["report_n"], after["report_n"]) == (50, 60)
+    firsts = [row["score"] for row in rows if row["repeat"] == row["execute_delay"] == 0]
+    assert after["report_score"] == pytest.approx(np.mean(firsts))
+    count = len(done.done)
+    _, text = run(**options, seeds="60", repeats=4)
+    assert len(done.done) == count
+    _, text = run(**options, seeds="100", execute_delay=3)
+    assert len(done.done) == count
+    flat = " ".join(text.split())
+    assert "actions delayed by 3 steps" in flat
+    assert "inference 0.40 ms an action, executed 3 steps (0.3 s) after the observation" in flat
+    _, text = run(ckpt=pair, results=tiny_results, seeds="30", repeats=2)
+    assert text.count("30 starts, 2 rollouts of each") == 2
+
+
+def trials_of(results: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = tables.read(results / "tiny", "trials").to_pylist()
+    return found
+
+
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("options", "message"),
@@ -180,6 +233,11 @@ def test_objects_are_compared_too(
         ({"until_decided": True, "ensemble": True}, "--until-decided needs two"),
         ({"until_decided": True, "video": 1}, "--until-decided makes no videos"),
         ({"ckpt": (), "policy": ("a:b", "c:d")}, "--policy may be given once"),
+        ({"until_decided": True, "repeats": 2}, "leave out --repeats"),
+        ({"repeats": 0}, "--repeats must be 1 to 100, given 0"),
+        ({"repeats": 100, "seeds": "2000"}, "at most 100000 episodes, given 100 x 2000"),
+        ({"execute_delay": -1}, "--execute-delay takes 0 to 299 steps, given -1"),
+        ({"execute_delay": 300}, "0 to 299 steps, given 300"),
         ({"until_decided": True, "seeds": "0-9"}, "starts of the demonstrations"),
         ({"until_decided": True, "seeds": "300000-300009,300009-300012"}, "is given twice"),
     ],

@@ -137,6 +137,29 @@ def test_compare_pairs_by_start(command: Command, evaluated_results: Path) -> No
     assert json.loads(command(*on_select, "--json"))[0]["on"] == "select"
 
 
+def test_compare_is_a_gate_that_needs_evidence(
+    evaluated_results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def gate(a: str, b: str, margin: str, *more: str) -> tuple[int, str]:
+        words = ("compare", a, b, "--results", str(evaluated_results), "--fail-if-worse", margin)
+        return results_main.main([*words, *more]), capsys.readouterr().out
+
+    sides = "energy", "explicit"
+    difference = json.loads(gate(*sides, "0.5", "--json")[1])[0]
+    low, high = difference["difference_low"], difference["difference_high"]
+    assert low < high
+    # Exactly where the interval's lower end is, and where its upper end is.
+    for margin in (0.0, 0.02, 0.3, 0.9):
+        code, text = gate(*sides, str(margin))
+        row = json.loads(gate(*sides, str(margin), "--json")[1])[0]
+        assert row["passed"] is (code == 0) is (low > -margin)
+        said = "passed" if low > -margin else "failed: a" if high < -margin else "for lack of"
+        assert said in text
+    for margin in ("-0.1", "1", "nan", "x"):
+        with pytest.raises(UserError, match="--fail-if-worse"):
+            gate(*sides, margin)
+
+
 def test_compare_takes_the_common_starts_and_says_so(
     command: Command, evaluated_results: Path
 ) -> None:

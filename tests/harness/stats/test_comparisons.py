@@ -184,3 +184,14 @@ def test_a_pair_is_told_by_all_three() -> None:
     alone = comparisons.pair(a[:, :1], b[:, :1]).columns()
     assert alone["detectable"] is None
     assert alone["middle_half_a_low"] is None
+
+
+def test_a_gate_passes_only_where_the_interval_says_so() -> None:
+    def found(low: float, high: float) -> bool | None:
+        return comparisons.not_worse(intervals.Estimate((low + high) / 2, low, high, 100), 0.02)
+
+    assert found(-0.01, 0.05) is True
+    assert found(-0.05, -0.03) is False
+    assert found(-0.05, 0.05) is None
+    assert found(-0.02, 0.05) is None
+    assert found(math.nan, math.nan) is None
