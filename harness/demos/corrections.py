@@ -253,7 +253,7 @@ def _roll(
     task = bar.add_task("starts", total=len(starts), completed=done)
     if left:
         with open_pool(protocol, min(workers, len(left)), bar.refresh) as pool:
-            for (_, block), outcome in pool.run(left, starts):
+            for (_, block, _), outcome in pool.run(left, starts):
                 found = _failures(outcome)
                 files.write_json(found, _block_file(folder, block))
                 failures |= found
