@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,12 @@ def issues(trial: Trial) -> list[str]:
     return [] if text in (None, "ok") else text.split(tables.ISSUE_SEPARATOR)
 
 
+def best(trials: Iterable[Trial]) -> Trial | None:
+    """Return the finished trial of the highest validation score, or None while there is none."""
+    scored = [t for t in trials if t["status"] == "finished" and t["select_score"] is not None]
+    return min(scored, key=lambda t: (-t["select_score"], t["trial"]), default=None)
+
+
 class Sweep:
     """A sweep's folder, read once."""
 
@@ -120,12 +126,7 @@ class Sweep:
 
     def best(self) -> Trial | None:
         """Return the trial that `--ckpt best` selects, or None while none is finished."""
-        scored = [
-            trial
-            for trial in self.trials
-            if trial["status"] == "finished" and trial["select_score"] is not None
-        ]
-        return min(scored, key=lambda t: (-t["select_score"], t["trial"]), default=None)
+        return best(self.trials)
 
     def group(self, name: str, trials: Sequence[Trial]) -> Group:
         """Return trials as a group, with the episodes of the finished ones."""

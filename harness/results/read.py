@@ -48,20 +48,17 @@ def sweeps(given: argparse.Namespace) -> Answer:
 
 def _of_sweep(folder: Path) -> dict[str, Any]:
     trials = tables.read(folder, "trials").to_pylist()
-    best = {
-        name: max(
-            (sweep_results.of_row(trial, name) for trial in trials if trial[name] is not None),
-            key=lambda estimate: estimate.value,
-            default=None,
-        )
+    best = sweep_results.best(trials)
+    select, report = (
+        None if best is None or best[name] is None else sweep_results.of_row(best, name)
         for name in ("select_score", "report_score")
-    }
+    )
     return {
         "name": folder.name,
         "trials": len(trials),
         "state": sweep_results.counted(Counter(trial["status"] for trial in trials)) or "empty",
-        "select": best["select_score"],
-        "report": best["report_score"],
+        "select": select,
+        "report": report,
     }
 
 

@@ -166,7 +166,7 @@ def trials(
 
 def sweeps(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Return a line for each sweep and each evaluation of a policy from elsewhere."""
-    made = table("name", "trials", "state", "best validation", "best test", fold=("state", "name"))
+    made = table("name", "trials", "state", "best validation", "its test", fold=("state", "name"))
     for row in rows:
         made.add_row(
             plain(row["name"], "bold"),

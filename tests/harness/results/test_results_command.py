@@ -400,3 +400,18 @@ def test_a_search_says_what_mattered(command: Command, evaluated_results: Path) 
     _, note = importances(evaluated_results / "tiny")
     assert note
     assert note in " ".join(text.split())
+
+
+def test_a_sweep_is_listed_with_the_test_score_of_the_trial_that_selection_chose(
+    command: Command, evaluated_results: Path
+) -> None:
+    trials = json.loads(command("trials", "--json"))
+    chosen, *others = (trial for trial in trials if trial["report_score"] is not None)
+    folder = evaluated_results / "tiny" / "trials" / others[0]["trial"] / "episodes"
+    for path in {*folder.glob("*.parquet")} - {*folder.glob("select-*")}:
+        rows = table_schemas.read_file(path, "episodes").to_pylist()
+        better = [{**row, "score": 1.0} for row in rows]
+        table_schemas.write(table_schemas.table("episodes", better), path)
+    scores = {t["trial"]: t["report_score"] for t in json.loads(command("trials", "--json"))}
+    assert scores[others[0]["trial"]] == 1.0 > scores[chosen["trial"]]
+    assert json.loads(command("list", "--json"))[0]["best_report_score"] == scores[chosen["trial"]]
