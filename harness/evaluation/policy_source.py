@@ -1,11 +1,15 @@
 """Where a policy is loaded from, and how one process rolls it out on a block of seeds."""
 
 import importlib
+import random
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
+import torch
 
 from harness.config.protocol import Protocol
 from harness.core.errors import UserError
@@ -113,5 +117,22 @@ class Worker:
         if self.loaded is None or self.loaded[0] != task.source:
             self.loaded = None  # free the old policy before loading the new one
             self.loaded = task.source, task.source.load()
-        protocol = replace(self.protocol, repeat=task.repeat)
-        return roll(self.loaded[1], task.block, protocol, record)
+        policy = self.loaded[1]
+        if task.source.factory is not None:
+            _start_block(policy, task)
+        return roll(policy, task.block, replace(self.protocol, repeat=task.repeat), record)
+
+
+def _start_block(policy: Predicts, task: Task) -> None:
+    """Bring a policy of another project to the same state in every process and run.
+
+    Its `reset()`, where it has one, is called; the global generators of torch, numpy and Python are
+    seeded from the block's environment seeds, for policies that draw from them.
+    """
+    seed = int(np.random.SeedSequence([task.repeat, *task.block]).generate_state(1)[0])
+    torch.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - the generator that such policies draw from
+    random.seed(seed)
+    reset = getattr(policy, "reset", None)
+    if callable(reset):
+        reset()

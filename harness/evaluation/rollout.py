@@ -35,6 +35,8 @@ Watch = Callable[[int, Floats, Floats | None, float], None]
 class Predicts(Structural):
     """A policy; obs_mode ("state") and obs_horizon (1) are optional attributes.
 
+    reset(), if there is one, is called before each block of episodes of a policy given by
+    --policy, and torch's, numpy's and Python's global generators are seeded from the block's seeds.
     If uses_previous is true, predict_action gets a third argument: the actions (b, H, 2) px of its
     last prediction, a single NaN action before the first one.
     """
