@@ -6,17 +6,17 @@ The measurement needs torch, so it runs in a process of its own (`harness.trials
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 from harness.core.paths import ROOT
 from harness.core.text import one_line
 from harness.scheduling.jobs import Job
 
 STARTING_SECONDS = 15.0  # of Ray and its workers
-MAX_MEASURED = 100  # configs, more than there is time for
+MAX_MEASURED = 1000  # configs; of more the rest takes their mean
 MAX_SECONDS = 300.0
 
 
@@ -39,54 +39,63 @@ def estimate(jobs: Sequence[Job], finished: Mapping[str, float], threads: int) -
     """Return an estimate for the jobs.
 
     finished: the seconds that finished trials took, by config hash (another training seed takes as
-    long). Of the other configs, the first of each kind (observation mode and policy) is measured,
-    then others while the budget lasts; the rest are assumed to take the mean of their kind.
+    long). Other configs are timed here, the most different ones first, for 1 % of what the jobs
+    are estimated to take but at most 15 s; the rest takes the times of the most similar ones. One
+    finished config of each kind is timed too: what was timed is scaled by how long these took.
     """
     configs: dict[str, Job] = {}  # the first job of each config
     for job in jobs:
         configs.setdefault(job.config_hash, job)
+    trials = Counter(job.config_hash for job in jobs)
     known = {hash_: finished[hash_] for hash_ in configs if hash_ in finished}
-    told, timed, spent = len(known), 0, 0.0
-    known_kinds = {_kind(configs[hash_]) for hash_ in known}
-    unknown = [job for hash_, job in configs.items() if hash_ not in known]
-    firsts: dict[tuple[str, str], Job] = {}
-    for job in unknown:
-        if _kind(job) not in known_kinds:
-            firsts.setdefault(_kind(job), job)
+    counts = [(len(known), "configs from finished trials")]
+    unknown = [hash_ for hash_ in configs if hash_ not in known][:MAX_MEASURED]
+    scaled = ""
     if unknown:
-        others = [job for job in unknown if firsts.get(_kind(job)) is not job]
+        kinds = {_kind(configs[hash_]) for hash_ in unknown}
+        both = {_kind(configs[hash_]): hash_ for hash_ in known if _kind(configs[hash_]) in kinds}
+        asked = [configs[hash_] for hash_ in (*unknown, *both.values())]
         try:
-            measured, spent = _measure([*firsts.values(), *others], len(firsts), threads)
+            measured = _measure(asked, trials, threads)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             return Estimate({}, f"no estimate: {one_line(error)}")
-        known |= measured
-        timed = len(measured)
-    kinds: dict[tuple[str, str], list[float]] = {}
-    for job in jobs:
-        if job.config_hash in known:
-            kinds.setdefault(_kind(job), []).append(known[job.config_hash])
-    overall = [seconds for some in kinds.values() for seconds in some]
-    means = {_kind(job): fmean(kinds.get(_kind(job), overall)) for job in jobs}
-    seconds = {job.id: known.get(job.config_hash, means[_kind(job)]) for job in jobs}
-    counts = (
-        (told, "configs from finished trials"),
-        (timed, f"configs timed here in {spent:.0f} s"),
-        (len(configs) - told - timed, "extrapolated"),
-    )
+        factor = 1.0
+        if both:
+            took = sum(known[hash_] for hash_ in both.values())
+            factor = took / sum(measured.seconds[hash_] for hash_ in both.values())
+            scaled = f", scaled by {factor:.2g} as finished trials took"
+        known |= {hash_: factor * measured.seconds[hash_] for hash_ in unknown}
+        timed = min(measured.timed, len(unknown))
+        counts.append((timed, f"configs timed here in {measured.spent:.0f} s"))
+        counts.append((len(configs) - counts[0][0] - timed, "extrapolated from the most similar"))
+    mean = fmean(known.values()) if known else 0.0
+    seconds = {job.id: known.get(job.config_hash, mean) for job in jobs}
     how = ", ".join(f"{count} {what}" for count, what in counts if count)
-    return Estimate(seconds, how or "nothing to run")
+    return Estimate(seconds, f"{how}{scaled}" or "nothing to run")
 
 
-def _measure(jobs: Sequence[Job], firsts: int, threads: int) -> tuple[dict[str, float], float]:
-    """Return the seconds of a trial by config hash, and the seconds spent on measuring.
+@dataclass(frozen=True)
+class _Measured:
+    """Seconds of a trial by config hash; how many configs were timed, and the seconds it took."""
 
-    firsts: how many of the jobs are the first of their kind.
+    seconds: Mapping[str, float]
+    timed: int
+    spent: float
+
+
+def _measure(jobs: Sequence[Job], trials: Mapping[str, int], threads: int) -> _Measured:
+    """Time jobs' configs; trials: how many each config has.
+
     OSError, ValueError or SubprocessError with the reason when they could not be measured.
     """
-    texts = [job.dumps() for job in jobs[:MAX_MEASURED]]
+    asked = {
+        "threads": threads,
+        "jobs": [job.dumps() for job in jobs],
+        "trials": [trials[job.config_hash] for job in jobs],
+    }
     done = subprocess.run(
         [sys.executable, "-m", "harness.trials.estimate"],
-        input=json.dumps({"threads": threads, "firsts": firsts, "jobs": texts}),
+        input=json.dumps(asked),
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -96,8 +105,7 @@ def _measure(jobs: Sequence[Job], firsts: int, threads: int) -> tuple[dict[str, 
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise ValueError(lines[-1])
-    found: dict[str, Any] = json.loads((done.stdout.splitlines() or [""])[-1])
-    return found["seconds"], found["spent"]
+    return _Measured(**json.loads((done.stdout.splitlines() or [""])[-1]))
 
 
 def _kind(job: Job) -> tuple[str, str]:

@@ -1,8 +1,8 @@
 """How long trials take on this machine, from a few steps of each; a program for a sweep's driver.
 
-`python -m harness.trials.estimate` reads {"threads": n, "jobs": [text of Job.dumps, ...], "firsts":
-how many of them are the first of their kind} from stdin, and prints {"seconds": {config hash:
-seconds of a trial}, "spent": seconds} to stdout.
+`python -m harness.trials.estimate` reads {"threads": n, "jobs": [text of Job.dumps, ...], "trials":
+[how many trials each config has left, ...]} from stdin, and prints {"seconds": {config hash:
+seconds of a trial}, "timed": configs, "spent": seconds} to stdout.
 """
 
 import dataclasses
@@ -10,14 +10,15 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from harness.config.protocol import Protocol, blocks
-from harness.config.trial_config import TrialConfig
+from harness.config.trial_config import TrialConfig, leaves, to_dict
 from harness.evaluation.rollout import evaluate_block
 from harness.scheduling.jobs import Job
 from harness.trials.runner import build_trainer
@@ -25,58 +26,166 @@ from ibc.config.training import SplitConfig
 from ibc.data import demos as ibc_demos
 from ibc.data.demos import Demos
 from ibc.policies.base import Policy
+from ibc.training.trainer import Trainer
 
-# The time after which no further config is measured, and no further first one of its kind.
-BUDGET_SECONDS, FIRSTS_SECONDS = 0.5, 4.0
+# Measuring stops after this share of what the trials are estimated to take, within these seconds.
+SHARE, LEAST_SECONDS, MOST_SECONDS = 0.01, 0.5, 15.0
+FIRSTS_SECONDS = 4.0  # at least, as long as an observation mode or a kind of policy is not known
 TRIAL_SECONDS = 1.0  # of Tune, files and checkpoints
 _EPISODES, _LENGTH = 6, 120
-_ROLLOUT_STEPS = 10
+_ROLLOUT_STEPS, _TIMED_STEPS = 10, 2
+_WINDOWS, _IMAGE_WINDOWS = 64, 16  # of a validation; image windows also of a training step
+_FIRST = ("policy.obs_mode", "policy.kind")
+# Settings that change the time of a training step, beside the batch's size, and of acting.
+_OF_STEPS = ("policy.", "train.augment.", "train.micro_batch", "train.precision")
+_NOT_OF_STEPS = ("policy.action.", "policy.inference.", "policy.execute")
+_OF_ACTING = ("policy.",)
+_NOT_OF_ACTING = ("policy.action.", "policy.negatives.", "policy.loss.")
 
 
 def main() -> None:
-    """Read jobs from stdin, measure them, print the answer."""
+    """Read jobs from stdin, measure some of them, print the seconds of all."""
     asked = json.load(sys.stdin)
     torch.set_num_threads(asked["threads"])
     start = time.perf_counter()
-    seconds = measure_some(map(Job.loads, asked["jobs"]), asked["firsts"])
-    print(json.dumps({"seconds": seconds, "spent": time.perf_counter() - start}))
+    jobs = [Job.loads(text) for text in asked["jobs"]]
+    measured = measure_some([job.config for job in jobs], asked["trials"])
+    found = {job.config_hash: s for job, s in zip(jobs, measured.seconds(), strict=True)}
+    spent = time.perf_counter() - start
+    print(json.dumps({"seconds": found, "timed": measured.exact, "spent": spent}))
 
 
-def measure_some(jobs: Iterable[Job], firsts: int) -> dict[str, float]:
-    """Return the seconds of a trial by config hash, of as many jobs as the budget allows.
+class Measured:
+    """The times of some configs' parts; other configs take those of the most similar ones.
 
-    firsts: for so many jobs the budget is larger.
+    A part is a training step, or acting (validation and rollouts): each depends on some settings
+    only, and configs that share these share its time.
     """
-    start, found = time.perf_counter(), {}
-    for number, job in enumerate(jobs):
-        if time.perf_counter() - start < (FIRSTS_SECONDS if number < firsts else BUDGET_SECONDS):
-            found[job.config_hash] = measure(job.config)
-    return found
+
+    def __init__(self, configs: Sequence[TrialConfig]) -> None:
+        self.configs = configs
+        rows = [leaves(to_dict(config)) for config in configs]
+        self._codes = {
+            "step": _codes(rows, _OF_STEPS, _NOT_OF_STEPS),
+            "acting": _codes(rows, _OF_ACTING, _NOT_OF_ACTING),
+        }
+        # By part and config: how far the most similar measured one is, and its times.
+        self._distance = {part: np.full(len(rows), np.inf) for part in self._codes}
+        self._times: dict[str, list[tuple[float, ...]]] = {
+            part: [()] * len(rows) for part in self._codes
+        }
+
+    def next(self) -> int | None:
+        """Return the config that is least like the measured ones, None when all are known."""
+        apart = self._distance["step"] + self._distance["acting"]
+        at = int(np.argmax(apart))
+        return at if apart[at] > 0 else None
+
+    @property
+    def unlike(self) -> bool:
+        """Whether a config's observation mode or kind of policy is not measured yet."""
+        return max(float(each.max()) for each in self._distance.values()) >= _FAR
+
+    @property
+    def exact(self) -> int:
+        """How many configs have measured times of their own."""
+        return int(sum((self._distance["step"] == 0) & (self._distance["acting"] == 0)))
+
+    def measure(self, at: int) -> None:
+        """Measure what is not known yet of a config."""
+        config = self.configs[at]
+        step, acting = (self._distance[part][at] > 0 for part in ("step", "acting"))
+        trainer = _trainer(config, validated=acting)
+        if step:
+            trainer.run_epoch()  # warms up
+            self._add("step", at, (1 / trainer.run_epoch()["samples_per_second"],))
+        if acting:
+            env_seeds = blocks(config.select.env_seeds, Protocol().block_size)[0]
+            rollout = _rollout(trainer.policy, env_seeds) / len(env_seeds)
+            self._add("acting", at, (_validation(trainer), rollout))
+
+    def _add(self, part: str, at: int, times: tuple[float, ...]) -> None:
+        codes = self._codes[part]
+        distance = (codes != codes[at]).astype(float) @ _weights(codes)
+        for index in np.flatnonzero(distance < self._distance[part]):
+            self._times[part][index] = times
+        self._distance[part] = np.minimum(distance, self._distance[part])
+
+    def seconds(self) -> list[float]:
+        """Return the seconds of a trial of each config."""
+        found = []
+        for index, config in enumerate(self.configs):
+            train, select = config.train, config.select
+            (sample,), (validation, rollout) = (self._times[p][index] for p in ("step", "acting"))
+            validations = math.ceil(train.steps / train.epoch_steps) * train.val_windows
+            rollouts = 1 + (train.steps - 1) // select.every if select.every else 1
+            acting = validations * validation + rollouts * len(select.env_seeds) * rollout
+            training = train.steps * train.batch_size * sample
+            found.append(TRIAL_SECONDS + training + acting)
+        return found
 
 
-def measure(config: TrialConfig) -> float:
-    """Return the approximate seconds of a trial on this machine, from a few steps of it."""
-    train, steps = config.train, 2
-    size = min(train.batch_size, _EPISODES * _LENGTH // 2)
+_FAR = 1000.0  # more than any number of settings
+
+
+def _codes(
+    rows: Sequence[dict[str, Any]], of: tuple[str, ...], but: tuple[str, ...]
+) -> NDArray[np.int64]:
+    """Return configs as rows of numbers, equal for equal settings; first those of _FIRST."""
+    known = [name for name in rows[0] if name.startswith(of) and not name.startswith(but)]
+    names = [*_FIRST, *(name for name in known if name not in _FIRST)]
+    columns = [
+        np.unique([str(row[name]) for row in rows], return_inverse=True)[1] for name in names
+    ]
+    return np.stack(columns, 1)
+
+
+def _weights(codes: NDArray[np.int64]) -> NDArray[np.float64]:
+    weights = np.ones(codes.shape[1])
+    weights[: len(_FIRST)] = _FAR
+    return weights
+
+
+def measure_some(configs: Sequence[TrialConfig], trials: Sequence[int]) -> Measured:
+    """Measure configs, the most different ones first, until the time for it is over.
+
+    trials: how many each config has, which decide how long that is.
+    """
+    start, measured = time.perf_counter(), Measured(configs)
+    limit = math.inf
+    while (at := measured.next()) is not None and time.perf_counter() - start < limit:
+        measured.measure(at)
+        total = float(np.dot(measured.seconds(), trials))
+        limit = min(MOST_SECONDS, max(LEAST_SECONDS, SHARE * total))
+        if measured.unlike:
+            limit = max(limit, FIRSTS_SECONDS)
+    return measured
+
+
+def _trainer(config: TrialConfig, *, validated: bool) -> Trainer:
+    """Return a trainer of short epochs on random demonstrations; validated: on some windows."""
+    train, images = config.train, config.policy.obs_mode == "image"
+    size = min(train.batch_size, _IMAGE_WINDOWS if images else _EPISODES * _LENGTH // 2)
+    windows = _IMAGE_WINDOWS if images else _WINDOWS
     short = dataclasses.replace(
-        train, steps=10**9, epoch_steps=steps, batch_size=size, val_windows=64, warmup_steps=0
+        train,
+        steps=10**9,
+        epoch_steps=_TIMED_STEPS,
+        batch_size=size,
+        val_windows=windows if validated else 1,
+        warmup_steps=0,
     )
-    demos = _random_demos(config.policy.obs_mode == "image")
+    demos = _random_demos(images)
     split = ibc_demos.split(demos, SplitConfig())
-    trainer = build_trainer(
-        dataclasses.replace(config, train=short, split=SplitConfig()), demos, split, 0, "cpu"
-    )
-    trainer.run_epoch()  # warms up
-    metrics = trainer.run_epoch()
-    a_step = train.batch_size / metrics["samples_per_second"]
-    a_validation = metrics["seconds"] - steps * size / metrics["samples_per_second"]
-    validated = len(trainer.validation.rows)
-    validations = math.ceil(train.steps / train.epoch_steps) * train.val_windows / validated
-    env_seeds = blocks(config.select.env_seeds, Protocol().block_size)
-    rollouts = 1 + (train.steps - 1) // config.select.every if config.select.every else 1
-    rollout = _rollout(trainer.policy, env_seeds[0])
-    training = train.steps * a_step + validations * a_validation
-    return TRIAL_SECONDS + training + rollouts * len(env_seeds) * rollout
+    config = dataclasses.replace(config, train=short, split=SplitConfig())
+    return build_trainer(config, demos, split, 0, "cpu")
+
+
+def _validation(trainer: Trainer) -> float:
+    """Return the seconds of a validation by window."""
+    start = time.perf_counter()
+    trainer.validation.run(trainer.policy_for_inference())
+    return (time.perf_counter() - start) / len(trainer.validation.rows)
 
 
 def _rollout(policy: Policy, env_seeds: Sequence[int]) -> float:

@@ -1,40 +1,68 @@
-"""Estimates from finished trials and measured configs; the measurement runs in another process."""
+"""Estimates from finished trials and timed configs; the timing runs in another process."""
 
+import json
 import subprocess
+
+import pytest
 
 from harness.config.trial_config import resolve
 from harness.scheduling.jobs import Job
 from harness.sweep import estimate
 
 
-def job(**settings):
+def job(seed=0, **settings):
     dotted = {name.replace("__", "."): value for name, value in settings.items()}
-    return Job(resolve(dotted), 0, str(settings))
+    return Job(resolve(dotted), seed, str(settings))
 
 
-def test_the_first_of_each_kind_is_measured_first_and_others_are_extrapolated(monkeypatch):
-    jobs = [
-        job(policy__kind=kind, policy__energy__width=width)
-        for kind in ("mse", "diffusion")
-        for width in (64, 128)
-    ]
-    asked = []
+@pytest.fixture
+def timed(monkeypatch):
+    """What the process that times was asked, and what it answers."""
 
-    def measure(ordered, firsts, threads):
-        assert firsts == 2
-        asked.extend(ordered)
-        return {ordered[0].config_hash: 10.0, ordered[1].config_hash: 90.0}, 1.0
+    class Timed:
+        seconds: dict[str, float]
+        asked: dict[str, object] | None = None
 
-    monkeypatch.setattr(estimate, "_measure", measure)
+        def run(self, command, **options):
+            self.asked = json.loads(options["input"])
+            hashes = [Job.loads(text).config_hash for text in self.asked["jobs"]]
+            seconds = {hash_: self.seconds[hash_] for hash_ in hashes}
+            answer = json.dumps({"seconds": seconds, "timed": 1, "spent": 2.0})
+            return subprocess.CompletedProcess(command, 0, answer, "")
+
+    found = Timed()
+    monkeypatch.setattr(subprocess, "run", found.run)
+    return found
+
+
+def test_configs_are_timed_once_with_the_number_of_their_trials(timed):
+    narrow = job(policy__energy__width=64)
+    jobs = [narrow, job(policy__energy__width=128), job(1, policy__energy__width=64)]
+    timed.seconds = {jobs[0].config_hash: 10.0, jobs[1].config_hash: 90.0}
     found = estimate.estimate(jobs, {}, threads=1)
-    assert asked == [jobs[0], jobs[2], jobs[1], jobs[3]]
-    assert found.how == "2 configs timed here in 1 s, 2 extrapolated"
-    assert [found.seconds[each.id] for each in jobs] == [10.0, 10.0, 90.0, 90.0]
-    # Finished trials tell the time of their kind; nothing is measured where all are known.
-    asked.clear()
-    found = estimate.estimate(jobs[:1], {jobs[0].config_hash: 5.0}, threads=1)
-    assert (asked, found.how) == ([], "1 configs from finished trials")
-    assert found.wall(slots=2, jobs=4) == estimate.STARTING_SECONDS + 10.0
+    assert timed.asked["trials"] == [2, 1]
+    assert found.how == "1 configs timed here in 2 s, 1 extrapolated from the most similar"
+    assert [found.seconds[each.id] for each in jobs] == [10.0, 90.0, 10.0]
+
+
+def test_finished_trials_tell_their_own_time_and_scale_what_is_timed(timed):
+    known, other = job(policy__energy__width=64), job(policy__energy__width=128)
+    explicit = job(policy__kind="mse")
+    timed.seconds = {known.config_hash: 10.0, other.config_hash: 30.0, explicit.config_hash: 5.0}
+    finished = {known.config_hash: 20.0, explicit.config_hash: 7.0}
+    found = estimate.estimate([known, other, explicit], finished, threads=1)
+    # The explicit policy is of another kind than what is to be timed: it tells nothing of it.
+    assert len(timed.asked["jobs"]) == 2
+    assert [found.seconds[each.id] for each in (known, other, explicit)] == [20.0, 60.0, 7.0]
+    assert found.how == (
+        "2 configs from finished trials, 1 configs timed here in 2 s, "
+        "scaled by 2 as finished trials took"
+    )
+    # Nothing is timed where all are known.
+    timed.asked = None
+    found = estimate.estimate([known], finished, threads=1)
+    assert (timed.asked, found.how) == (None, "1 configs from finished trials")
+    assert found.wall(slots=2, jobs=4) == estimate.STARTING_SECONDS + 40.0
 
 
 def test_a_failed_measurement_is_no_estimate(monkeypatch):
