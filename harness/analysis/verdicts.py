@@ -210,7 +210,8 @@ def _settings(first: Arm, others: Sequence[Arm]) -> str:
     for name in names:
         *_, section, short = name.split(".")
         shown = f"{own[name]:g}" if isinstance(own[name], float) else str(own[name]).lower()
-        parts.append(f"{short if last[short] == 1 else f'{section}.{short}'} {shown}")
+        named = short if last[short] == 1 else f"{section}.{short}"
+        parts.append(f"{named.replace('_', ' ')} {shown}")
     more = ["…"] if len(changed) > MOST_SETTINGS else []
     return ", ".join([*parts, *more]) or first.arm
 

@@ -33,7 +33,7 @@ def markdown(sweep: Sweep, found: Sequence[Answer] | None = None) -> str:
     if not found:
         return "\n".join([*lines, "A search asks no question; see its best trials.", ""])
     lines += [
-        f"- **{safe(answer.question)}** (baseline: {safe(answer.baseline)}) {safe(answer.summary)}"
+        f"- **{safe(answer.question)}** {safe(answer.summary)}. Baseline: {safe(answer.baseline)}."
         for answer in found
     ]
     lines += ["", RULE, ""]

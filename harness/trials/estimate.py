@@ -34,6 +34,7 @@ FIRSTS_SECONDS = 4.0  # at least, as long as an observation mode or a kind of po
 TRIAL_SECONDS = 1.0  # of Tune, files and checkpoints
 _EPISODES, _LENGTH = 6, 120
 _ROLLOUT_STEPS, _TIMED_STEPS = 10, 2
+_DEAR_SECONDS = 0.05  # of one action: a policy so slow is timed on one start and one window
 _WINDOWS, _IMAGE_WINDOWS = 64, 16  # of a validation; image windows also of a training step
 _FIRST = ("policy.obs_mode", "policy.kind")
 # Settings that change the time of a training step, beside the batch's size, and of acting.
@@ -96,13 +97,15 @@ class Measured:
         config = self.configs[at]
         step, acting = (self._distance[part][at] > 0 for part in ("step", "acting"))
         trainer = _trainer(config, validated=acting)
+        if acting:
+            env_seeds = blocks(config.select.env_seeds, Protocol().block_size)[0]
+            if _dear(trainer.policy, env_seeds[:1]):
+                trainer, env_seeds = _trainer(config, validated=False), env_seeds[:1]
+            rollout = _rollout(trainer.policy, env_seeds) / len(env_seeds)
+            self._add("acting", at, (_validation(trainer), rollout))
         if step:
             trainer.run_epoch()  # warms up
             self._add("step", at, (1 / trainer.run_epoch()["samples_per_second"],))
-        if acting:
-            env_seeds = blocks(config.select.env_seeds, Protocol().block_size)[0]
-            rollout = _rollout(trainer.policy, env_seeds) / len(env_seeds)
-            self._add("acting", at, (_validation(trainer), rollout))
 
     def _add(self, part: str, at: int, times: tuple[float, ...]) -> None:
         codes = self._codes[part]
@@ -163,7 +166,7 @@ def measure_some(configs: Sequence[TrialConfig], trials: Sequence[int]) -> Measu
 
 
 def _trainer(config: TrialConfig, *, validated: bool) -> Trainer:
-    """Return a trainer of short epochs on random demonstrations; validated: on some windows."""
+    """Return a trainer of short epochs on random demonstrations; not validated: on one window."""
     train, images = config.train, config.policy.obs_mode == "image"
     size = min(train.batch_size, _IMAGE_WINDOWS if images else _EPISODES * _LENGTH // 2)
     windows = _IMAGE_WINDOWS if images else _WINDOWS
@@ -188,19 +191,28 @@ def _validation(trainer: Trainer) -> float:
     return (time.perf_counter() - start) / len(trainer.validation.rows)
 
 
+def _dear(policy: Policy, env_seed: Sequence[int]) -> bool:
+    """Whether an action takes so long that its time hardly depends on how many are predicted."""
+    return min(_timed(policy, env_seed, 1) for _ in range(2)) > _DEAR_SECONDS
+
+
 def _rollout(policy: Policy, env_seeds: Sequence[int]) -> float:
     """Return the approximate seconds of a whole rollout, from its first steps.
 
     Whole chunks of actions are timed, so that predictions and steps count in the right proportion.
     """
-    took = []
-    more = policy.executed * math.ceil(_ROLLOUT_STEPS / policy.executed)
-    for steps in (1, 1 + more):
-        start = time.perf_counter()
-        evaluate_block(policy, env_seeds, Protocol(max_episode_steps=steps))
-        took.append(time.perf_counter() - start)
-    a_step = max(0.0, took[1] - took[0]) / more
-    return took[0] + a_step * Protocol().max_episode_steps
+    least = _ROLLOUT_STEPS if len(env_seeds) > 1 else 1
+    more = policy.executed * math.ceil(least / policy.executed)
+    first, both = (_timed(policy, env_seeds, steps) for steps in (1, 1 + more))
+    a_step = max(0.0, both - first) / more
+    return first + a_step * Protocol().max_episode_steps
+
+
+def _timed(policy: Policy, env_seeds: Sequence[int], steps: int) -> float:
+    """Return the seconds of a rollout's first steps."""
+    start = time.perf_counter()
+    evaluate_block(policy, env_seeds, Protocol(max_episode_steps=steps))
+    return time.perf_counter() - start
 
 
 def _random_demos(with_images: bool) -> Demos:

@@ -143,7 +143,7 @@ def test_a_baseline_is_named_by_what_it_is() -> None:
         made("averaged", "d", policy__inference__mirror=True),
     ]
     (answer,) = verdicts.answers(FakeSweep(), [first, *others])
-    assert answer.baseline == "obs_horizon 2, augment.mirror 0.5, inference.mirror false"
+    assert answer.baseline == "obs horizon 2, augment.mirror 0.5, inference.mirror false"
     again = made("two frames", "a")
     (answer,) = verdicts.answers(FakeSweep(), [first, again, *others])
     assert answer.baseline == "two frames"
@@ -284,7 +284,7 @@ def test_answers_of_a_sweep_are_written_and_printed(
     assert path.name == "answers.md"
     assert "## loss" in text
     assert "Does an energy help?" in text
-    assert "- **loss** (baseline: energy) open: explicit, needs about 2 more seeds" in text
+    assert "- **loss** open: explicit, needs about 2 more seeds. Baseline: energy.\n" in text
     assert results_main.main(["answers", "tiny", "--results", str(tiny_results)]) == 0
     assert capsys.readouterr().out.split() == text.split()
     assert results_main.main(["answers", "tiny", "--results", str(tiny_results), "--json"]) == 0

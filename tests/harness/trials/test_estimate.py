@@ -34,6 +34,7 @@ def timed(monkeypatch):
         return float(config.policy.inference.samples * len(seeds))
 
     monkeypatch.setattr(estimate, "_trainer", trainer)
+    monkeypatch.setattr(estimate, "_dear", lambda policy, env_seed: False)
     monkeypatch.setattr(estimate, "_validation", lambda trainer: 0.0)
     monkeypatch.setattr(estimate, "_rollout", rollout)
     monkeypatch.setattr(estimate.time, "perf_counter", lambda: clock[0])
@@ -102,7 +103,21 @@ def test_whole_chunks_are_timed(monkeypatch, tiny_policy, horizon, execute, expe
     clock = [0.0]
     monkeypatch.setattr(estimate, "evaluate_block", block)
     monkeypatch.setattr(estimate.time, "perf_counter", lambda: clock[0])
-    seconds = estimate._rollout(policy, [0])
+    seconds = estimate._rollout(policy, [0, 1])
     assert lengths == expected
     steps = Protocol().max_episode_steps
     assert seconds == pytest.approx(2.0 * steps / policy.executed + 0.1 * steps, rel=0.05)
+    # One start alone is of a slow policy, of which one chunk more is enough.
+    lengths.clear()
+    estimate._rollout(policy, [0])
+    assert lengths == [1, 1 + policy.executed]
+
+
+def test_a_slow_policy_is_known_by_its_faster_attempt(monkeypatch, tiny_policy):
+    def dear(*took):
+        left = iter(took)
+        monkeypatch.setattr(estimate, "_timed", lambda policy, env_seeds, steps: next(left))
+        return estimate._dear(tiny_policy(), [0])
+
+    assert dear(3.0, 0.2)
+    assert not dear(3.0, 0.01)  # the first call imports and warms up
