@@ -8,14 +8,14 @@ from ibc.config.checks import check, check_float, check_int, check_options, chec
 
 @dataclass(frozen=True)
 class MDNConfig:
-    """A mixture density over the whole chunk; read for policies of kind "mdn" alone.
+    """A mixture density over the whole chunk: the policy "mdn", or a proposal for negatives.
 
     components: Gaussians, each over all D dimensions of the chunk, with diagonal covariance.
     min_std: floor of their deviations, in normalised action units (bounds +-1), without which the
     likelihood of repeated actions is unbounded: 3 px of a window of 100. A floor of 0.01 makes
     held-out actions likelier, and the policy no better at pushing.
-    readout: the mean of a "component" drawn by weight (the low-noise sampling with which LSTM-GMM
-    is evaluated, Mandlekar et al. 2021), or a full "sample".
+    readout: of the policy, the mean of a "component" drawn by weight (the low-noise sampling with
+    which LSTM-GMM is evaluated, Mandlekar et al. 2021), or a full "sample".
     """
 
     components: int = 5

@@ -104,9 +104,10 @@ class EnergyConfig:
 class NegativesConfig:
     """Where counter-examples come from; all lengths in normalised action units (bounds +-1).
 
-    sampler: "uniform" over the bounds, a "mixture" of uniform and Gaussians around a centre, or
-    uniform ones moved by "dfo" or "langevin" under the energy that is being trained.
-    uniform_share: of the mixture, the probability of a uniform draw.
+    sampler: "uniform" over the bounds, a "mixture" of uniform and Gaussians around a centre,
+    uniform ones moved by "dfo" or "langevin" under the energy that is being trained, or draws from
+    a "proposal", a mixture density (`mdn`) that is learned beside the energy.
+    uniform_share: of the mixture and the proposal, the probability of a uniform draw.
     centre: the mixture's centre, the (moved) "positive" or the "agent".
     scales: standard deviations of the mixture's Gaussians, equally likely.
     shared: one draw of `count` negatives for all windows of a (micro-)batch instead of one each.
@@ -114,7 +115,7 @@ class NegativesConfig:
     iterations, noise, shrink: of DFO as in inference. langevin: the chain.
     """
 
-    sampler: Literal["uniform", "mixture", "dfo", "langevin"] = "uniform"
+    sampler: Literal["uniform", "mixture", "dfo", "langevin", "proposal"] = "uniform"
     count: int = 512
     shared: bool = True
     uniform_share: float = 0.5
@@ -139,8 +140,9 @@ class NegativesConfig:
             f'negatives.centre "{self.centre}"',
         )
         check(
-            not self.shared or not self.moved,
-            "negatives moved for each observation are its own: negatives.shared must be false",
+            not self.shared or not (self.moved or self.sampler == "proposal"),
+            "negatives moved or proposed for each observation are its own: negatives.shared must "
+            "be false",
             f'negatives.sampler "{self.sampler}"',
         )
         check_float("negatives.moved_share", self.moved_share, 0.0, 1.0, open_low=True)
@@ -192,8 +194,9 @@ class InferenceConfig:
     """How an action is found.
 
     sampler: "lattice" (`lattice` cells along each axis, two axes at most), "dfo" or "langevin"
-    with `samples` per observation, or "autoregressive", which searches the parts of a chunk one
-    after the other, each by `part_sampler` (energy.conditionals says what a part is).
+    with `samples` per observation, as many draws from the "proposal" of the negatives, weighed for
+    what the energy says, or "autoregressive", which searches the parts of a chunk one after the
+    other, each by `part_sampler` (energy.conditionals says what a part is).
     iterations: DFO's evaluations of all samples; noise is its standard deviation, in normalised
     action units, after the first resampling, multiplied by shrink after each. clip: keep the
     samples of DFO and Langevin inside the bounds. langevin: its chain.
@@ -206,7 +209,7 @@ class InferenceConfig:
     where the observation is mirrored, exactly; it takes two passes.
     """
 
-    sampler: Literal["lattice", "dfo", "langevin", "autoregressive"] = "lattice"
+    sampler: Literal["lattice", "dfo", "langevin", "proposal", "autoregressive"] = "lattice"
     lattice: int = 51
     samples: int = 256
     iterations: int = 3
@@ -232,7 +235,7 @@ class InferenceConfig:
         check_float("inference.warm_start", self.warm_start, 0.0, 1.0)
         check_float("inference.warm_noise", self.warm_noise, 0.0, 512.0)
         check(
-            self.warm_start == 0.0 or self.searches != "lattice",
+            self.warm_start == 0.0 or self.searches in ("dfo", "langevin"),
             "inference.warm_start needs samples to start from: inference.sampler (or part_sampler) "
             '"dfo" or "langevin"',
             self.searches,

@@ -73,7 +73,7 @@ class PolicyConfig:
         check(
             sampler != "lattice" or self.action_horizon == 1,
             'inference.sampler "lattice" needs policy.action_horizon 1 (for chunks take '
-            '"autoregressive" with energy.conditionals "steps", or "langevin", or "dfo")',
+            '"autoregressive" with energy.conditionals "steps", "proposal", "langevin" or "dfo")',
             self.action_horizon,
         )
         check(
@@ -81,6 +81,23 @@ class PolicyConfig:
             'inference.sampler "autoregressive" belongs to energy.conditionals "steps" or '
             '"dimensions", the other samplers to "joint"',
             f'sampler "{sampler}" with conditionals "{conditionals}"',
+        )
+        proposed = self.negatives.sampler == "proposal"
+        check(
+            proposed or sampler != "proposal",
+            'inference.sampler "proposal" draws from that of negatives.sampler "proposal"',
+            f'negatives.sampler "{self.negatives.sampler}"',
+        )
+        check(
+            not proposed or conditionals == "joint",
+            'negatives.sampler "proposal" proposes whole chunks: energy.conditionals must be '
+            '"joint"',
+            conditionals,
+        )
+        check(
+            not proposed or self.loss.form == "info_nce",
+            'negatives.sampler "proposal" needs loss.form "info_nce", which draws negatives',
+            self.loss.form,
         )
         check(
             self.loss.form != "likelihood" or self.action_horizon == 1 or conditionals != "joint",
@@ -106,14 +123,14 @@ def config_warnings(config: PolicyConfig) -> list[str]:
             f"joint DFO over {D} action dimensions (policy.action_horizon "
             f"{config.action_horizon}) fails beyond about {JOINT_DIMENSIONS}, its samples are too "
             'few: take energy.conditionals "steps" with inference.sampler "autoregressive", or '
-            'inference.sampler "langevin"'
+            'negatives.sampler and inference.sampler "proposal", or inference.sampler "langevin"'
         )
     if config.negatives.sampler == "uniform":
         found.append(
             f"uniform negatives over {D} action dimensions (policy.action_horizon "
             f"{config.action_horizon}) all lie far from the demonstrated chunk, so that the loss "
             'is soon 0 and teaches nothing near it: take energy.conditionals "steps", or '
-            'negatives.sampler "langevin" or "mixture"'
+            'negatives.sampler "proposal", "langevin" or "mixture"'
         )
     return found
 

@@ -259,7 +259,8 @@ def _widths(config: PolicyConfig) -> list[tuple[str, str]]:
     found = [("encoder", name) for name in names]
     head = "diffusion" if config.kind == "diffusion" else "energy"
     found += [(head, "width"), (head, "depth")]
-    return found + [("mdn", "components")] * (config.kind == "mdn")
+    proposed = config.kind == "ibc" and config.negatives.sampler == "proposal"
+    return found + [("mdn", "components")] * (config.kind == "mdn" or proposed)
 
 
 def _shapes(config: PolicyConfig) -> list[tuple[int, ...]]:

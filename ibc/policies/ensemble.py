@@ -1,6 +1,7 @@
 """Several energy policies as one: the action of least mean energy."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from ibc.data.normalizer import Normalizer
 from ibc.energy.models import Energy
 from ibc.policies.base import Batch, Policy
 from ibc.policies.implicit import Conditional, IBCPolicy
+from ibc.sampling.mixture import Mixture, Proposal
 
 
 class EnsemblePolicy(IBCPolicy):
@@ -24,7 +26,7 @@ class EnsemblePolicy(IBCPolicy):
 
     def __init__(self, config: PolicyConfig, normalizer: Normalizer) -> None:
         super().__init__(config, normalizer)
-        del self.encoder, self.energy  # each member has its own
+        del self.encoder, self.energy, self.proposal  # each member has its own
         alone = dataclasses.replace(config, members=1)
         self.members = nn.ModuleList(
             IBCPolicy(
@@ -62,6 +64,16 @@ class EnsemblePolicy(IBCPolicy):
             return lambda actions: torch.stack([each(actions) for each in energies]).mean(0)
 
         return mean
+
+    def proposed(self, obs: Mapping[str, Tensor]) -> Proposal | None:
+        """The mixture of the members' mixtures."""
+        found = [p for p in (member.proposed(obs) for member in self.policies) if p is not None]
+        if not found:
+            return None
+        parts = zip(*(proposal.mixture for proposal in found), strict=True)
+        log_weights, *moments = (torch.cat(part, 1) for part in parts)
+        joined = Mixture(log_weights - math.log(len(found)), *moments)
+        return found[0]._replace(mixture=joined)
 
 
 def ensemble(policies: Sequence[Policy]) -> EnsemblePolicy:
@@ -102,4 +114,7 @@ def _compared(config: PolicyConfig) -> dict[str, Any]:
     """The parts of a config that members share, not how they were trained."""
     names = ("obs_mode", "obs_horizon", "action_horizon", "execute")
     parts = ("encoder", "action", "energy", "inference")
-    return {f"policy.{name}": getattr(config, name) for name in (*names, *parts)}
+    found = {f"policy.{name}": getattr(config, name) for name in (*names, *parts)}
+    proposed = config.negatives.sampler == "proposal"
+    share = config.negatives.uniform_share
+    return {**found, "proposal": (config.mdn, share) if proposed else None}

@@ -7,17 +7,16 @@ W width, L noise levels.
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from ibc.config.policy import PolicyConfig
 from ibc.data.normalizer import BOUND, Normalizer
-from ibc.layers import MLP, drop
+from ibc.layers import MLP
 from ibc.policies import diffusion
 from ibc.policies.base import Batch, Policy
+from ibc.sampling.mixture import Mixture, layers, log_likelihood, read_features
 
 
 class MSEPolicy(Policy):
@@ -49,14 +48,6 @@ class MSEPolicy(Policy):
         return {"policy": self.normalizer.decode(actions_BD, self.newest_agent(obs))}
 
 
-class Mixture(NamedTuple):
-    """log_weights (B, M), normalised; means (B, M, D); stds (B, M, D)."""
-
-    log_weights: Tensor
-    means: Tensor
-    stds: Tensor
-
-
 class MDNPolicy(Policy):
     """A mixture of Gaussians over the normalised chunk (Bishop 1994); a head of the same size."""
 
@@ -64,10 +55,9 @@ class MDNPolicy(Policy):
 
     def __init__(self, config: PolicyConfig, normalizer: Normalizer) -> None:
         super().__init__(config, normalizer)
-        widths = [config.energy.width] * config.energy.depth
-        self.head = MLP([self.encoder.out_features, *widths], config.energy.dropout)
-        size = outputs(config.mdn.components, 2 * config.action_horizon)
-        self.out = nn.Linear(config.energy.width, size)
+        self.head, self.out = layers(
+            self.encoder.out_features, 2 * config.action_horizon, config.energy, config.mdn
+        )
 
     def compute_loss(
         self, batch: Batch, generator: torch.Generator, augment: torch.Generator | None = None
@@ -103,33 +93,7 @@ class MDNPolicy(Policy):
         return self._mixture(self.encoder(dict(obs)))
 
     def _mixture(self, features_BF: Tensor, dropout: torch.Generator | None = None) -> Mixture:
-        h_BW = drop(self.head(features_BF, dropout).relu_(), self.config.energy.dropout, dropout)
-        with torch.autocast(h_BW.device.type, enabled=False):
-            raw_BX = self.out(h_BW.float())
-        return mixture(raw_BX, self.config.mdn.components, self.config.mdn.min_std)
-
-
-def outputs(components: int, dimensions: int) -> int:
-    """Size of a network's output for a mixture."""
-    return components * (1 + 2 * dimensions)
-
-
-def mixture(raw_BX: Tensor, components: int, min_std: float) -> Mixture:
-    """The mixture of a network's raw output (B, M * (1 + 2 D)), in float32."""
-    raw_BMX = raw_BX.float().reshape(len(raw_BX), components, -1)
-    D = raw_BMX.shape[2] // 2
-    return Mixture(
-        torch.log_softmax(raw_BMX[..., 0], 1),
-        raw_BMX[..., 1 : 1 + D],
-        functional.softplus(raw_BMX[..., 1 + D :]) + min_std,
-    )
-
-
-def log_likelihood(given: Mixture, actions_BD: Tensor) -> Tensor:
-    """The log density (B,) of one chunk a row, finite even far from all components."""
-    z_BMD = (actions_BD.unsqueeze(-2) - given.means) / given.stds
-    log_BMD = -0.5 * z_BMD.square() - given.stds.log() - 0.5 * math.log(2 * math.pi)
-    return torch.logsumexp(given.log_weights + log_BMD.sum(-1), -1)
+        return read_features(self.head, self.out, features_BF, self.config.mdn, dropout)
 
 
 def one_gaussian(actions_BD: Tensor, min_std: float) -> Tensor:

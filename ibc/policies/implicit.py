@@ -20,6 +20,7 @@ from ibc.energy import autoregressive, losses
 from ibc.energy.models import Energy, EnergyModel
 from ibc.policies.base import Batch, Policy
 from ibc.sampling import negatives
+from ibc.sampling.mixture import Proposal, ProposalHead, log_likelihood
 from ibc.sampling.readout import Samples, read_out
 from ibc.sampling.search import Warm, cells, search
 
@@ -40,6 +41,15 @@ class IBCPolicy(Policy):
         self.energy = autoregressive.build(
             self.encoder.out_features, config.action_horizon, config.energy
         )
+        self.proposal: ProposalHead | None = None
+        if config.negatives.sampler == "proposal":
+            self.proposal = ProposalHead(
+                self.encoder.out_features,
+                2 * config.action_horizon,
+                config.energy,
+                config.mdn,
+                config.negatives.uniform_share,
+            )
 
     @property
     def parts(self) -> list[tuple[slice, EnergyModel]]:
@@ -57,12 +67,17 @@ class IBCPolicy(Policy):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """InfoNCE over the demonstrated action and `count` counter-examples, mean of all parts.
 
-        loss_ratio is InfoNCE alone over its chance level ln(N + 1).
+        loss_ratio is InfoNCE alone over its chance level, that of equal energies (ln(N + 1) without
+        a correction). A proposal learns by its own likelihood (proposal_loss, per dimension), which
+        also trains the encoder; only its gradient is added, because a log density has no zero.
         """
         obs = self.prepare(batch)
         positives_BD, clipped = self.encode_targets(batch, obs)
         features_BF, agent_BA = self.encoder(obs, augment), self.newest_agent(obs)
         stay_BD = self._held(agent_BA, agent_BA)
+        proposal = learned = self._propose(features_BF, augment)
+        if learned is not None:
+            proposal = learned.detach()
         found = []
         for part, model in self.parts:
             given_BF = autoregressive.condition(features_BF, positives_BD[:, : part.start])
@@ -70,11 +85,16 @@ class IBCPolicy(Policy):
             own_BD = positives_BD[:, part]
             found.append(
                 self._part_loss(
-                    model, part, context_BW, own_BD, stay_BD[:, part], generator, augment
+                    model, part, context_BW, own_BD, stay_BD[:, part], proposal, generator, augment
                 )
             )
         mean = {name: torch.stack([part[name] for part in found]).mean() for name in found[0]}
-        return mean.pop("loss"), {"clipped_share": clipped, **mean}
+        loss = mean.pop("loss")
+        if learned is not None:
+            own_loss = -log_likelihood(learned.mixture, positives_BD).mean() / positives_BD.shape[1]
+            mean["proposal_loss"] = own_loss.detach()
+            loss = loss + (own_loss - own_loss.detach())
+        return loss, {"clipped_share": clipped, **mean}
 
     def _part_loss(
         self,
@@ -83,6 +103,7 @@ class IBCPolicy(Policy):
         context_BW: Tensor,
         positives_BD: Tensor,
         stay_BD: Tensor,
+        proposal: Proposal | None,
         generator: torch.Generator,
         augment: torch.Generator | None,
     ) -> dict[str, Tensor]:
@@ -96,6 +117,10 @@ class IBCPolicy(Policy):
             negatives_BND, chains = negatives.moved(
                 config.negatives, positives_BD, energy, generator
             )
+        elif proposal is not None:
+            negatives_BND, correction_BK = negatives.proposed(
+                proposal, positives_BD, config.negatives.count, generator
+            )
         else:
             negatives_BND, correction_BK = negatives.sample(
                 config.negatives, positives_BD, stay_BD, generator
@@ -103,6 +128,9 @@ class IBCPolicy(Policy):
         energies_BK = losses.score_candidates(
             model, context_BW, positives_BD, negatives_BND, augment
         )
+        if proposal is not None:
+            assert correction_BK is not None
+            energies_BK = energies_BK + correction_BK  # as in `_energy`
         if config.loss.form == "likelihood":
             target_BS = None
             if config.loss.soft_px > 0.0:
@@ -120,7 +148,7 @@ class IBCPolicy(Policy):
         }
         if config.loss.gradient_penalty > 0.0:
             places_BND = negatives_BND.expand(len(context_BW), -1, -1)
-            energy = partial(model.score, context_BW)
+            energy = _energy(model, context_BW, proposal)
             penalty, slope = losses.gradient_penalty(energy, places_BND, config.loss)
             loss = loss + config.loss.gradient_penalty * penalty
             numbers |= {"gradient_penalty": penalty.detach(), "action_gradient": slope}
@@ -166,6 +194,7 @@ class IBCPolicy(Policy):
         B, config = len(agent_BA), self.config.inference
         bandwidth_D = self._lengths(config.bandwidth)
         warm = self._warm(previous, agent_BA)
+        proposal = self.proposed(obs) if config.sampler == "proposal" else None
         found = {readout: torch.empty(B, 0, device=self.device) for readout in readouts}
         first: Samples | None = None
         for index, part in enumerate(self.columns):
@@ -178,6 +207,7 @@ class IBCPolicy(Policy):
                         generators,
                         self.device,
                         warm and Warm(warm.centre[:, part], warm.spread[part]),
+                        proposal,
                     )
                     first = first or samples
                 own_BD = read_out(samples, readout, bandwidth_D[part])
@@ -217,14 +247,27 @@ class IBCPolicy(Policy):
 
         return both
 
+    def proposed(self, obs: Mapping[str, Tensor]) -> Proposal | None:
+        """What candidates are drawn from for prepared observations, if that is learned."""
+        return None if self.proposal is None else self._propose(self.encoder(dict(obs)))
+
+    def _propose(
+        self, features_BF: Tensor, dropout: torch.Generator | None = None
+    ) -> Proposal | None:
+        if self.proposal is None:
+            return None
+        proposal: Proposal = self.proposal(features_BF, dropout)
+        return proposal
+
     def _conditional(self, features_BF: Tensor) -> Conditional:
+        proposal = self._propose(features_BF)
+
         def part(index: int, earlier_XP: Tensor) -> Energy:
             repeats = max(1, len(earlier_XP) // len(features_BF))
             features_XF = features_BF.repeat_interleave(repeats, 0) if repeats > 1 else features_BF
             model = self.parts[index][1]
-            return partial(
-                model.score, model.observe(autoregressive.condition(features_XF, earlier_XP))
-            )
+            context_XW = model.observe(autoregressive.condition(features_XF, earlier_XP))
+            return _energy(model, context_XW, proposal)
 
         return part
 
@@ -267,6 +310,13 @@ class IBCPolicy(Policy):
         """One target (px) for every step of the chunk, normalised, (B, D)."""
         chunk_BHA = target_BA[:, None].expand(-1, self.action_horizon, -1)
         return self.normalizer.encode(chunk_BHA, agent_BA).clamp(-1.0, 1.0)
+
+
+def _energy(model: EnergyModel, context_BW: Tensor, proposal: Proposal | None) -> Energy:
+    """The model's energy; beside a proposal q, that of the model minus log q."""
+    if proposal is None:
+        return partial(model.score, context_BW)
+    return lambda actions: model.score(context_BW, actions) - proposal.log_density(actions)
 
 
 def _mirrored_where(rows_B: Tensor, values: Mapping[str, Tensor]) -> dict[str, Tensor]:

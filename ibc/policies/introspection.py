@@ -16,8 +16,9 @@ from torch import Tensor
 from ibc.config.checks import check_int
 from ibc.data.normalizer import BOUND
 from ibc.policies.base import Policy
-from ibc.policies.explicit import MDNPolicy, Mixture, log_likelihood
+from ibc.policies.explicit import MDNPolicy
 from ibc.policies.implicit import IBCPolicy
+from ibc.sampling.mixture import Mixture, log_likelihood
 
 
 class View(NamedTuple):
@@ -48,11 +49,9 @@ def view(
         actions_BHA = found[readout]
         if samples.actions.shape[-1] == 1:
             return View(actions_BHA, None, None)  # samples of one coordinate, not of a position
-        energies_BS = torch.zeros_like(samples.energies) if samples.drawn else samples.energies
-        first_BSA = samples.actions[..., :2].expand(len(energies_BS), -1, -1)
-        return View(
-            actions_BHA, _places(policy, prepared, first_BSA), torch.softmax(-energies_BS, 1)
-        )
+        probabilities_BS = torch.softmax(samples.log_weights, 1)
+        first_BSA = samples.actions[..., :2].expand(len(probabilities_BS), -1, -1)
+        return View(actions_BHA, _places(policy, prepared, first_BSA), probabilities_BS)
     actions_BHA = policy.act(prepared, generators, previous)
     if isinstance(policy, MDNPolicy):
         given = policy.density(prepared)

@@ -7,6 +7,9 @@ what the sampler is conditioned on. For a candidate set {a_0 .. a_N} the right l
 
 - Uniform: the correction is the same constant for all, so none.
 - Mixture centred on the agent, q(a | x): ranking NCE, correction_k = -log q(a_k | x).
+- Proposal, a learned q(a | x): ranking NCE, too (Singh et al. 2023, arXiv:2309.05803). It learns
+  the demonstrations by its own likelihood alone. The energy is E = f - log q with a network f (a
+  residual energy, Deng et al. 2020, arXiv:2004.11714), so that the logits are -f.
 - Mixture centred on the positive: q depends on which candidate is the positive, and -log q would
   be wrong. Instead the positive is first moved by the mixture itself, z ~ q(. | a_0), and the
   negatives are drawn from q(. | z). The candidate set then has the density
@@ -33,6 +36,7 @@ from ibc.config.checks import check
 from ibc.config.implicit import NegativesConfig
 from ibc.data.normalizer import BOUND
 from ibc.sampling import langevin
+from ibc.sampling.mixture import Proposal
 from ibc.sampling.search import dfo
 
 
@@ -88,6 +92,19 @@ def moved(
             "chain_at_bounds": (actions_BMD.abs() >= BOUND).any(-1).float().mean(),
         }
     return torch.cat([actions_BMD, still_BND], 1), statistics
+
+
+@torch.no_grad()
+def proposed(
+    proposal: Proposal, positives_BD: Tensor, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Negatives (B, N, D) drawn from the proposal, and the logits' correction (B, K)."""
+    B, D = positives_BD.shape
+    given: dict[str, Any] = {"generator": generator, "device": positives_BD.device}
+    units_BNX = torch.rand(B, count, D + 2, **given)
+    negatives_BND = proposal.draw(units_BNX, torch.randn(B, count, D, **given))
+    candidates_BKD = torch.cat([positives_BD.unsqueeze(1), negatives_BND], 1)
+    return negatives_BND, -proposal.log_density(candidates_BKD)
 
 
 def draw(

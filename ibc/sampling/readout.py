@@ -14,14 +14,23 @@ MODES = 16  # samples of least energy around which "mode_mean" looks for the bes
 class Samples(NamedTuple):
     """Actions (B, S, D), or (1, S, D) for all rows; energies (B, S); a uniform number (B,).
 
-    drawn: the actions are draws from exp(-energy) already, so they all weigh the same; weighing
-    them by the energy again would square the density.
+    log_q: the log density (B, S) that the actions are draws from, up to a constant; None for
+    a uniform one.
     """
 
     actions: Tensor
     energies: Tensor
     unit: Tensor
-    drawn: bool = False
+    log_q: Tensor | None = None
+
+    @property
+    def log_weights(self) -> Tensor:
+        """Importance weights (B, S) for the density exp(-energy), up to a constant.
+
+        Draws from exp(-energy) itself all weigh the same; weighing them by the energy again would
+        square the density.
+        """
+        return -self.energies if self.log_q is None else -self.energies - self.log_q
 
 
 def read_out(samples: Samples, readout: str, bandwidth_D: Tensor) -> Tensor:
@@ -32,19 +41,19 @@ def read_out(samples: Samples, readout: str, bandwidth_D: Tensor) -> Tensor:
     block. "mean_shift" chooses a mode by a draw and takes the mean around it; "mode_mean" takes the
     heaviest of the neighbourhoods of the least energies instead of a draw.
     """
-    energies_BS = torch.zeros_like(samples.energies) if samples.drawn else samples.energies
+    log_weights_BS = samples.log_weights
     if readout == "softmax_mean":
-        return _mean(-energies_BS, samples.actions)
+        return _mean(log_weights_BS, samples.actions)
     if readout == "mode_mean":
-        return _mean(_best_neighbourhood(samples, -energies_BS, bandwidth_D), samples.actions)
+        return _mean(_best_neighbourhood(samples, log_weights_BS, bandwidth_D), samples.actions)
     if readout == "argmax":
         picks_B1 = samples.energies.argmin(1, keepdim=True)
     else:
-        picks_B1 = resample(energies_BS, samples.unit.unsqueeze(1))
+        picks_B1 = resample(-log_weights_BS, samples.unit.unsqueeze(1))
     picked_B1D = samples.actions.take_along_dim(picks_B1.unsqueeze(2), 1)
     if readout == "mean_shift":
         squares_BS = _squares(samples.actions, picked_B1D, bandwidth_D)
-        return _mean(squares_BS.mul_(-0.5).sub_(energies_BS), samples.actions)
+        return _mean(squares_BS.mul_(-0.5).add_(log_weights_BS), samples.actions)
     return picked_B1D.squeeze(1)
 
 

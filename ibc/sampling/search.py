@@ -1,10 +1,12 @@
-"""From energies to samples: candidates within the bounds, found by one of three samplers.
+"""From energies to samples: candidates found by one of four samplers.
 
 `dfo` is the derivative-free optimiser and `langevin` the gradient-based sampler of Florence et al.
 2021. `lattice` scores a fixed lattice of actions instead: the whole density, with exact weights,
 at the cost of one pass for all observations under a product energy. DFO sharpens the density, since
-it resamples and weighs by the same energy again. Chunks are searched jointly by the first two, or
-part after part by any of the three (ibc/energy/autoregressive.py).
+it resamples and weighs by the same energy again. `proposal` draws from the learned proposal and
+weighs the samples by exp(-energy) over its density (importance sampling). Chunks are searched
+jointly by DFO, Langevin or the proposal, or part after part by any but the proposal
+(ibc/energy/autoregressive.py).
 
 Row b's random numbers all come from generators[b], so its result does not depend on the other
 rows. They are drawn where the generator lives and moved to the device.
@@ -23,6 +25,7 @@ from torch import Tensor
 from ibc.config.implicit import InferenceConfig
 from ibc.data.normalizer import BOUND
 from ibc.sampling import langevin
+from ibc.sampling.mixture import Proposal
 from ibc.sampling.readout import Samples, resample
 
 
@@ -40,8 +43,11 @@ def search(
     generators: Sequence[torch.Generator],
     device: torch.device,
     warm: Warm | None = None,
+    proposal: Proposal | None = None,
 ) -> Samples:
     """Samples by the configured sampler; `energy` maps (B, S, D) to (B, S).
+
+    proposal: what "proposal" draws its samples from.
 
     DFO and Langevin start from uniform samples within the bounds, some of them around `warm`.
     Langevin chains of the standard form end as draws from the density, and are read as such; those
@@ -50,6 +56,13 @@ def search(
     if config.searches == "lattice":
         return lattice(energy, config.lattice, generators, device, action_dim)
     S, D = config.samples, action_dim
+    if config.searches == "proposal":
+        assert proposal is not None
+        units_BX = _draws(torch.rand, generators, (S * (D + 2) + 1,), device)
+        normals_BSD = _draws(torch.randn, generators, (S, D), device)
+        actions_BSD = proposal.draw(units_BX[:, :-1].reshape(-1, S, D + 2), normals_BSD)
+        log_q_BS = proposal.log_density(actions_BSD)
+        return Samples(actions_BSD, energy(actions_BSD), units_BX[:, -1], log_q_BS)
     R = config.iterations - 1 if config.searches == "dfo" else 0
     units_BX = _draws(torch.rand, generators, (S * D + R * S + 1,), device)
     start_BSD = units_BX[:, : S * D].reshape(-1, S, D) * (2 * BOUND) - BOUND
@@ -61,8 +74,8 @@ def search(
             lambda: _draws(torch.randn, generators, (S, D), device),
             clip=config.clip,
         )
-        drawn = config.langevin.form == "standard"
-        return Samples(chain.actions, chain.energies, units_BX[:, -1], drawn)
+        log_q_BS = -chain.energies if config.langevin.form == "standard" else None
+        return Samples(chain.actions, chain.energies, units_BX[:, -1], log_q_BS)
     normals_BRSD = _draws(torch.randn, generators, (R, S, D), device)
     actions_BSD, energies_BS, _ = dfo(
         energy,

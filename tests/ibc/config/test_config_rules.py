@@ -41,6 +41,30 @@ from ibc.config.training import TrainConfig
             'belongs to energy.conditionals .* got \'sampler "lattice" with conditionals "steps"',
         ),
         (lambda: NegativesConfig("langevin"), "negatives.shared must be false, got .*langevin"),
+        (lambda: NegativesConfig("proposal"), "negatives.shared must be false, got .*proposal"),
+        (
+            lambda: PolicyConfig(inference=InferenceConfig("proposal")),
+            'draws from that of negatives.sampler "proposal", got .*uniform',
+        ),
+        (
+            lambda: PolicyConfig(
+                energy=EnergyConfig(conditionals="steps"),
+                negatives=NegativesConfig("proposal", shared=False),
+                inference=InferenceConfig("autoregressive"),
+            ),
+            "energy.conditionals must be \"joint\", got 'steps'",
+        ),
+        (
+            lambda: PolicyConfig(
+                negatives=NegativesConfig("proposal", shared=False),
+                loss=LossConfig(form="likelihood"),
+            ),
+            "needs loss.form \"info_nce\".* got 'likelihood'",
+        ),
+        (
+            lambda: InferenceConfig("proposal", warm_start=0.5),
+            "warm_start needs samples .* got 'proposal'",
+        ),
         (lambda: NegativesConfig(moved_share=0.0), "negatives.moved_share .* above 0"),
         (lambda: NegativesConfig(iterations=1), "negatives.iterations .* at least 2"),
         (lambda: InferenceConfig(warm_start=0.5), "warm_start needs samples .* got 'lattice'"),
@@ -89,7 +113,7 @@ def test_joint_samples_over_chunks_are_warned_of_with_the_way_out():
     assert 'take energy.conditionals "steps" with inference.sampler "autoregressive"' in text
     (text,) = config_warnings(PolicyConfig(action_horizon=4, inference=InferenceConfig("langevin")))
     assert "uniform negatives over 8 action dimensions" in text
-    assert 'take energy.conditionals "steps", or negatives.sampler "langevin"' in text
+    assert 'take energy.conditionals "steps", or negatives.sampler "proposal"' in text
     way_out = PolicyConfig(
         action_horizon=4,
         energy=EnergyConfig(conditionals="steps"),

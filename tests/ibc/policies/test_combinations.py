@@ -29,9 +29,10 @@ NEGATIVES = {
     "around the positive": NegativesConfig("mixture", count=4, shared=False, centre="positive"),
     "dfo": NegativesConfig("dfo", count=4, shared=False),
     "langevin": NegativesConfig("langevin", count=4, shared=False, langevin=CHAIN),
+    "proposal": NegativesConfig("proposal", count=4, shared=False),
 }
 SEARCHES = [
-    *itertools.product(["joint"], ["lattice", "dfo", "langevin"]),
+    *itertools.product(["joint"], ["lattice", "dfo", "langevin", "proposal"]),
     *itertools.product(["steps", "dimensions"], ["lattice", "dfo", "langevin"]),
 ]
 TRAIN = TrainConfig(
@@ -54,6 +55,10 @@ def configs():
     # A stride that shares no factor with any of the lists steps through all of them at once.
     turns = itertools.islice(rest, 0, None, 67)
     for (conditionals, search), negatives in itertools.product(SEARCHES, NEGATIVES):
+        if (negatives == "proposal" and conditionals != "joint") or (
+            search == "proposal" and negatives != "proposal"
+        ):
+            continue  # not allowed together
         horizon, readout, fusion, weight, warm = next(turns)
         if conditionals == "joint" and search == "lattice":
             horizon = 1
@@ -64,8 +69,8 @@ def configs():
             iterations=2,
             readout=readout,
             langevin=CHAIN,
-            part_sampler=search,
-            warm_start=0.0 if search == "lattice" else warm,
+            part_sampler="lattice" if search == "proposal" else search,
+            warm_start=warm if search in ("dfo", "langevin") else 0.0,
         )
         config = PolicyConfig(
             action_horizon=horizon,

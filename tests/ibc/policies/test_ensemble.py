@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ibc.config.implicit import EnergyConfig, InferenceConfig
+from ibc.config.explicit import MDNConfig
+from ibc.config.implicit import EnergyConfig, InferenceConfig, NegativesConfig
 from ibc.config.policy import PolicyConfig
 from ibc.data import symmetry
 from ibc.data.windows import Windows
@@ -19,6 +20,13 @@ STEPS = dataclasses.replace(
     action_horizon=3,
     energy=EnergyConfig(width=32, conditionals="steps"),
     inference=InferenceConfig(sampler="autoregressive", lattice=21),
+)
+
+PROPOSED = dataclasses.replace(
+    SMALL,
+    action_horizon=3,
+    negatives=NegativesConfig("proposal", count=8, shared=False, uniform_share=0.1),
+    inference=InferenceConfig("proposal", samples=64),
 )
 
 
@@ -49,12 +57,13 @@ def test_an_ensemble_averages_energies(toy_demos):
     assert torch.allclose(same.predict_action(obs, generators()), alone, atol=1e-4)
 
 
-def test_an_ensemble_is_saved_as_one_checkpoint(toy_demos, tmp_path):
-    joined = ensemble([made(toy_demos, STEPS, seed) for seed in range(2)])
+@pytest.mark.parametrize("config", [STEPS, PROPOSED], ids=["steps", "proposal"])
+def test_an_ensemble_is_saved_as_one_checkpoint(toy_demos, tmp_path, config):
+    joined = ensemble([made(toy_demos, config, seed) for seed in range(2)])
     joined.save(tmp_path)
     again = load_policy(tmp_path)
     assert isinstance(again, EnsemblePolicy)
-    obs = observations(toy_demos, STEPS)
+    obs = observations(toy_demos, config)
     with again.acting():
         acted = again.predict_action(obs, generators())
     assert torch.equal(acted, joined.predict_action(obs, generators()))
@@ -69,6 +78,9 @@ def test_what_is_no_ensemble(toy_demos):
         ensemble([one, made(toy_demos, dataclasses.replace(SMALL, obs_horizon=1))])
     with pytest.raises(ValueError, match='must be of kind "ibc"'):
         ensemble([one, made(toy_demos, dataclasses.replace(SMALL, kind="mse"))])
+    fewer = dataclasses.replace(PROPOSED, mdn=MDNConfig(components=2))
+    with pytest.raises(ValueError, match="must have one proposal"):
+        ensemble([made(toy_demos, PROPOSED), made(toy_demos, fewer)])
     other = made(toy_demos, SMALL)
     other.normalizer.high += 1.0
     with pytest.raises(ValueError, match="same bounds of actions"):
@@ -78,14 +90,17 @@ def test_what_is_no_ensemble(toy_demos):
 
 
 @pytest.mark.parametrize("mode", ["state", "keypoints"])
-@pytest.mark.parametrize("config", [SMALL, STEPS], ids=["one action", "steps"])
+@pytest.mark.parametrize(
+    "config", [SMALL, STEPS, PROPOSED], ids=["one action", "steps", "proposal"]
+)
 def test_with_the_mirrored_view_a_mirrored_observation_gives_the_mirrored_action(
     toy_demos, config, mode
 ):
     mirroring = dataclasses.replace(config.inference, mirror=True)
     config = dataclasses.replace(config, obs_mode=mode, inference=mirroring)
     for policy in (made(toy_demos, config), ensemble([made(toy_demos, config, s) for s in (1, 2)])):
-        obs = observations(toy_demos, config)
+        # Twice mirrored, the toy's keypoints are those of the block's own shape.
+        obs = symmetry.mirror(symmetry.mirror(observations(toy_demos, config)))
         action = policy.predict_action(obs, generators())
         other = policy.predict_action(symmetry.mirror(obs), generators())
         assert torch.allclose(symmetry.mirror({"action": action})["action"], other, atol=2e-2)

@@ -7,15 +7,8 @@ import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from ibc.config.explicit import MDNConfig
-from ibc.policies.explicit import (
-    Mixture,
-    log_likelihood,
-    mixture,
-    mode,
-    one_gaussian,
-    outputs,
-    read_mixture,
-)
+from ibc.policies.explicit import mode, one_gaussian, read_mixture
+from ibc.sampling.mixture import Mixture, log_likelihood, mixture, outputs
 
 
 def some(rows=3, components=4, dimensions=6, min_std=0.01):

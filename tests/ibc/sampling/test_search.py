@@ -179,16 +179,17 @@ def test_langevin_draws_are_read_as_draws():
     )
     target = torch.tensor([[0.3, -0.2]]).expand(200, 2)
     samples = langevin(bowl(target[:1], 25.0), 2, config, generators(0), CPU)
-    assert samples.drawn
+    assert torch.equal(samples.log_weights, torch.zeros(1, 2000))
     assert float(samples.actions.std(1).mean()) == pytest.approx(50**-0.5, rel=0.05)
+    energies = samples.energies.expand(200, -1)
     many = Samples(
         samples.actions.expand(200, -1, -1),
-        samples.energies.expand(200, -1),
+        energies,
         torch.rand(200, generator=generators(1)[0]),
-        drawn=True,
+        log_q=-energies,
     )
     assert float(read_out(many, "sample").std(0).mean()) == pytest.approx(50**-0.5, rel=0.15)
-    assert float(read_out(many._replace(drawn=False), "sample").std(0).mean()) < 0.11
+    assert float(read_out(many._replace(log_q=None), "sample").std(0).mean()) < 0.11
     for readout in ("argmax", "softmax_mean", "mode_mean"):
         torch.testing.assert_close(read_out(samples, readout), target[:1], atol=0.02, rtol=0)
 
@@ -227,9 +228,9 @@ def test_mode_mean_of_a_chunk_stays_with_one_way():
     ways = torch.stack([torch.full((16,), 0.4), torch.full((16,), -0.4)])
     noise = torch.randn(400, 16, generator=generators(0)[0]) * 0.02
     actions = (ways.repeat_interleave(torch.tensor([150, 250]), 0) + noise)[None]
-    samples = Samples(actions, torch.zeros(1, 400), torch.tensor([0.5]), drawn=True)
     energies = noise.square().sum(1)[None]
-    found = read_out(samples._replace(energies=energies), "mode_mean", 0.2)
+    samples = Samples(actions, energies, torch.tensor([0.5]), log_q=-energies)
+    found = read_out(samples, "mode_mean", 0.2)
     torch.testing.assert_close(found, ways[1:], atol=0.02, rtol=0)
 
 

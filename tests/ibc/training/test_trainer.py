@@ -61,6 +61,15 @@ def without_times(metrics):
     ("policy", "train"),
     [
         (POLICY, RESUMED),
+        (
+            dataclasses.replace(
+                POLICY,
+                action_horizon=2,
+                negatives=NegativesConfig("proposal", count=8, shared=False),
+                inference=InferenceConfig("proposal", samples=16),
+            ),
+            RESUMED,
+        ),
         (dataclasses.replace(POLICY, kind="mse"), dataclasses.replace(RESUMED, grad_clip=0.1)),
         (
             dataclasses.replace(
@@ -72,7 +81,7 @@ def without_times(metrics):
             dataclasses.replace(TRAIN, ema_decay=None, epoch_steps=4, steps=16, batch_size=16),
         ),
     ],
-    ids=["ibc", "mse", "image"],
+    ids=["ibc", "proposal", "mse", "image"],
 )
 def test_four_epochs_are_two_and_two_more_to_the_bit(toy_demos, policy, train):
     whole = trainer(toy_demos, policy, train)
