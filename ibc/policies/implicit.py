@@ -148,8 +148,8 @@ class IBCPolicy(Policy):
         }
         if config.loss.gradient_penalty > 0.0:
             places_BND = negatives_BND.expand(len(context_BW), -1, -1)
-            energy = _energy(model, context_BW, proposal)
-            penalty, slope = losses.gradient_penalty(energy, places_BND, config.loss)
+            whole = _energy(model, context_BW, proposal)
+            penalty, slope = losses.gradient_penalty(whole, places_BND, config.loss)
             loss = loss + config.loss.gradient_penalty * penalty
             numbers |= {"gradient_penalty": penalty.detach(), "action_gradient": slope}
         return {"loss": loss, **numbers}

@@ -74,8 +74,10 @@ def search(
             lambda: _draws(torch.randn, generators, (S, D), device),
             clip=config.clip,
         )
-        log_q_BS = -chain.energies if config.langevin.form == "standard" else None
-        return Samples(chain.actions, chain.energies, units_BX[:, -1], log_q_BS)
+        draws = config.langevin.form == "standard"
+        return Samples(
+            chain.actions, chain.energies, units_BX[:, -1], -chain.energies if draws else None
+        )
     normals_BRSD = _draws(torch.randn, generators, (R, S, D), device)
     actions_BSD, energies_BS, _ = dfo(
         energy,
