@@ -26,12 +26,21 @@ def main() -> int:
     )
     parser.add_argument("--results", metavar="DIR", help="folder of all sweeps (results/)")
     parser.add_argument("--trials", type=int, metavar="N", help="number of a search's trials")
+    parser.add_argument("--train-seeds", metavar="A-B,C", help="training seeds (the file's)")
     parser.add_argument(
         "--question",
         action="append",
         metavar="NAME",
         help="run this question alone, with its baselines; may be given several times",
     )
+    parser.add_argument(
+        "--until-verdict",
+        action="store_true",
+        help="train in rounds, further seeds where a verdict is open (up to 8 training seeds)",
+    )
+    parser.add_argument("--delta", type=float, metavar="X", help="too small to matter (0.03)")
+    parser.add_argument("--max-trials", type=int, metavar="N", help="begin at most so many")
+    parser.add_argument("--max-hours", type=float, metavar="X", help="begin no trial after them")
     parser.add_argument("--cpus-per-trial", type=float, metavar="X", help="threads of a trial (1)")
     parser.add_argument("--gpus-per-trial", type=float, metavar="X", help="1 where there is one")
     parser.add_argument("--hours-per-trial", type=float, metavar="X", help="at most (24)")

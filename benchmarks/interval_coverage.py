@@ -26,8 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
+from harness.config.plan import baseline_seeds
 from harness.core import errors
-from harness.stats import comparisons, seed_variance
+from harness.stats import comparisons, seed_variance, sequential
 from harness.stats import intervals as stats
 from harness.stats.seed_variance import SeedVariance
 
@@ -36,6 +37,7 @@ LUCK = 0.8  # noise of an episode, in standard deviations between starts
 SEEDS, STARTS = (1, 2, 3, 5), (25, 100, 500)
 SUCCESS, SKILL = (0.3, 0.75, 0.9), (0.0, 0.15, 0.5)
 ARMS = 5
+CHUNK = 100
 
 Scores = NDArray[np.float64]
 
@@ -293,6 +295,101 @@ def unequal(effects: Effects, repeats: int) -> None:
             "as the others" if wide == 1 else f"{'an arm' if which else 'the baseline'} x {wide:g}"
         )
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The values (R, A, S, E) of A arms, and what intervals need of their first k seeds."""
+
+    values: Scores
+
+    def __post_init__(self) -> None:
+        _, _, S, E = self.values.shape
+        count = np.arange(1, S + 1)
+        columns = np.cumsum(self.values, 2) / count[:, None]
+        seeds = self.values.mean(3)
+        means = columns.mean(3)
+        squares = np.cumsum(seeds**2, 2) - count * means**2  # of seeds' means around their mean
+        rest = np.cumsum((self.values**2).sum(3), 2) - E * np.cumsum(seeds**2, 2)
+        rest -= count * ((columns - means[..., None]) ** 2).sum(3)
+        object.__setattr__(self, "columns", columns)
+        object.__setattr__(self, "of_seeds", squares / np.maximum(count - 1, 1))
+        noise = rest / (np.maximum(count - 1, 1) * (E - 1)) / (count * E)
+        object.__setattr__(self, "noise", noise)
+
+
+def at(values: Scores, count: NDArray[np.int64]) -> Scores:
+    """Return what values (R, A, S, ...) are after the first `count` (R, A) seeds."""
+    index = (count - 1).reshape(*count.shape, *[1] * (values.ndim - 2))
+    return np.take_along_axis(values, index, 2)[:, :, 0]
+
+
+def until_verdict(
+    effects: Effects, effect: float, seeds: int, starts: int, delta: float, repeats: int
+) -> list[float]:
+    """Return shares of verdicts, wrong ones, coverage, trials."""
+    arms = effects.arms - 1
+    most = baseline_seeds(seeds, arms)
+    levels = sequential.look_levels(seeds, comparisons.shared_level(arms))
+    single = sequential.look_levels(seeds)
+    rng = np.random.default_rng((seeds, starts, int(1000 * effect)))
+    sd = np.full(effects.arms, effects.seed)
+    sd[effects.which] *= effects.wide
+    found = []
+    for _ in range(0, repeats, CHUNK):
+        draws = []
+        for which, count in ((slice(1, None), seeds), (slice(0, 1), most)):
+            spread = sd[which]
+            values = rng.normal(0, effects.own, (CHUNK, len(spread), count, starts))
+            values += rng.normal(size=(CHUNK, len(spread), count, 1)) * spread[:, None, None]
+            draws.append(Sides(values))
+        arm, base = draws
+        arm.columns[:] += effect  # equal for all arms
+        is_open = np.ones((CHUNK, arms), bool)
+        own, of_base = np.full((CHUNK, arms), 2), np.zeros((CHUNK, 1), np.int64)
+        word = np.zeros((CHUNK, arms), np.int64)  # 1 helps, 2 hurts, 3 no difference
+        covered = np.zeros((CHUNK, arms), bool)
+        for count in range(2, seeds + 1):
+            own[is_open] = count
+            needed = np.array([baseline_seeds(count, n) for n in range(arms + 1)])
+            going = is_open.any(1, keepdims=True)
+            of_base = np.maximum(of_base, needed[is_open.sum(1, keepdims=True)] * going)
+            columns = at(arm.columns, own) - at(base.columns, of_base)
+            df = np.concatenate([of_base, own], 1) - 1
+            variances = np.concatenate([at(base.of_seeds, of_base), at(arm.of_seeds, own)], 1)
+            prior, estimated = seed_variance.moderate(variances, df, np.full(arms + 1, 0.5))
+            prior = np.broadcast_to(prior, estimated.shape)
+            if effects.arms < seed_variance.MIN_ARMS:
+                estimated = np.zeros_like(estimated)
+            sides = [
+                SeedVariance(variances[:, w], df[:, w], prior[:, w], estimated[:, w])
+                for w in (slice(1, None), slice(0, 1))
+            ]
+            noise = at(arm.noise, own), at(base.noise, of_base)
+            of_env = columns.var(2, ddof=1) / starts
+            off, half, near, alone = (
+                columns.mean(2),
+                *(
+                    seed_variance.half_width(of_env, starts, sides, noise, level)[0]
+                    for level in (levels[count - 2], 2 * levels[count - 2] - 1, single[count - 2])
+                ),
+            )
+            now = np.select([off > half, off < -half, np.abs(off) + near <= delta], [1, 2, 3])
+            word[is_open] = now[is_open]
+            covered[is_open] = (np.abs(off - effect) <= alone)[is_open]
+            is_open &= now == 0
+        wrong = (word == 2) | ((effect == 0) & (word == 1)) | ((effect >= delta) & (word == 3))
+        trials = own.sum(1) + of_base[:, 0]
+        found.append(
+            [
+                *(np.mean(word == k) for k in (1, 2, 3, 0)),
+                wrong.any(1).mean(),
+                covered.mean(),
+                trials.mean(),
+                seeds * arms + most,
+            ]
+        )
+    return list(np.mean(found, 0))
 
 
 def main() -> int:

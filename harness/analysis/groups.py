@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,13 @@ class Paired:
     def difference(self, level: float = LEVEL) -> Estimate:
         """Return mean(a) - mean(b)."""
         return intervals.paired_difference(self.a.values, self.b.values, level, self.seeds)
+
+    def limited(self, level: float) -> "Paired":
+        """Return the same with what other arms count limited as for intervals of this level."""
+        if self.seeds is None:
+            return self
+        a, b = self.seeds
+        return replace(self, seeds=(a.limited(level), b.limited(level)))
 
 
 class Pairing:

@@ -3,13 +3,14 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
-from harness.analysis.groups import Paired, Pairing, estimate_columns
+from harness.analysis.groups import Group, Paired, Pairing, estimate_columns
+from harness.analysis.looks import SMALL, Basis, Looks, Sides
 from harness.analysis.sweep_results import Arm, Sweep
 from harness.config.trial_config import BASELINE
 from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
@@ -17,9 +18,9 @@ from harness.stats import comparisons, seed_variance
 from harness.stats.comparisons import Pair
 from harness.stats.intervals import Estimate
 from harness.storage import episode_table, table_schemas
+from harness.storage.rounds import Rounds
 
 MIN_STARTS = 20  # "no difference" needs at least so many
-SMALL = 0.05  # a difference in score too small to matter
 MOST_SETTINGS = 4  # that name a baseline
 RULE = (
     "Rule: an arm **helps** or **hurts** when the 95 % interval of its paired difference in score "
@@ -216,44 +217,68 @@ def _settings(first: Arm, others: Sequence[Arm]) -> str:
     return ", ".join([*parts, *more]) or first.arm
 
 
-def answers(sweep: Sweep, arms: Sequence[Arm] | None = None) -> list[Answer]:
-    """Return the answer to every question; of a search only that of its confirmation."""
+def answers(
+    sweep: Sweep,
+    arms: Sequence[Arm] | None = None,
+    *,
+    rounds: Rounds | None = None,
+    selection: bool = False,
+) -> list[Answer]:
+    """Return the answer to every question; of a search only that of its confirmation.
+
+    rounds: those to judge by, instead of the folder's. selection: judge the validation score, even
+    where all arms have a test score.
+    """
     found = sweep.arms() if arms is None else arms
     asked = list(dict.fromkeys(arm.question for arm in found))
     if sweep.plan.get("search"):
         planned = {question.get("question") for question in sweep.plan.get("questions") or []}
         asked = [name for name in asked if name in planned]
     of_questions = [tuple(arm for arm in found if arm.question == name) for name in asked]
-    pairing = Pairing(arm.group for arms_of_one in of_questions for arm in arms_of_one)
+    looks, sides = (
+        Looks(sweep, rounds),
+        Sides(sweep, [a for of_one in of_questions for a in of_one]),
+    )
     names = {arm.config_hash: arm.arm for arm in reversed(found)}
     result = []
     for name, of_question in zip(asked, of_questions, strict=True):
         first, *rest = of_question
         others = [arm for arm in rest if arm.config_hash != first.config_hash]
         # Test scores if every arm has some: no checkpoint was selected on those starts.
-        reported = all(
+        reported = not selection and all(
             episode_table.within(arm.group.episodes, REPORT_SEEDS).num_rows for arm in of_question
         )
         seeds = REPORT_SEEDS if reported else SELECT_SEEDS
         level = comparisons.shared_level(max(1, len(others)))
-        verdicts = tuple(_judge(arm, first, pairing, seeds, level) for arm in others)
-        checks = (_check(verdict.paired, pairing, names) for verdict in verdicts)
+        bases = [looks.basis(arm, level) for arm in others]
+        verdicts = tuple(
+            _judge(arm.arm, *sides.of(arm, first, basis), seeds, basis)
+            for arm, basis in zip(others, bases, strict=True)
+        )
+        newest = max((len(basis.trials or ()) for basis in bases), default=0)
+        checks = [
+            _check(verdict.paired, sides.pairing(basis), names)
+            for verdict, basis in zip(verdicts, bases, strict=True)
+            if len(basis.trials or ()) == newest
+        ]
         check = tuple(dict.fromkeys(text for text in checks if text))
         result.append(Answer(name, first.text, of_question, verdicts, reported, check))
-    return result
+    how = looks.check([verdict.word for answer in result for verdict in answer.verdicts])
+    return [replace(answer, check=(how, *answer.check)) if how else answer for answer in result]
 
 
-def _judge(arm: Arm, first: Arm, pairing: Pairing, seeds: range, level: float) -> Verdict:
-    score, success = (
-        pairing.pair(arm.group, first.group, column, seeds) for column in ("score", "success")
-    )
-    found, of_success = _judged(score, level), _judged(success, level)
+def _judge(
+    arm: str, group: Group, first: Group, pairing: Pairing, seeds: range, basis: Basis
+) -> Verdict:
+    pairs = (pairing.pair(group, first, column, seeds) for column in ("score", "success"))
+    score, success = (pair if basis.limit is None else pair.limited(basis.limit) for pair in pairs)
+    found, of_success = _judged(score, basis), _judged(success, basis)
     text, remark = found.text, ""
     if of_success.word not in (found.word, "not enough evidence", "nothing to compare"):
         text += f"; in success rate {of_success.text}"
         remark = f" (success rate: {of_success.word})"
     return Verdict(
-        arm=arm.arm,
+        arm=arm,
         word=found.word,
         success_word=of_success.word,
         text=text,
@@ -265,7 +290,7 @@ def _judge(arm: Arm, first: Arm, pairing: Pairing, seeds: range, level: float) -
         train_seeds=min(len(score.a.train_seeds), len(score.b.train_seeds)),
         n=len(score.a.env_seeds),
         paired=score,
-        level=level,
+        level=basis.level,
     )
 
 
@@ -280,7 +305,8 @@ class _Judged:
     needed: Needed | None = None
 
 
-def _judged(paired: Paired, level: float) -> _Judged:
+def _judged(paired: Paired, basis: Basis) -> _Judged:
+    level = basis.level
     found = paired.difference(level)
     if math.isnan(found.value):
         return _Judged(found, "nothing to compare", "not evaluated yet")
@@ -300,24 +326,25 @@ def _judged(paired: Paired, level: float) -> _Judged:
     # at 2 level - 1: 90 % for 95 %.
     near = paired.difference(2 * level - 1)
     farthest = max(-near.low, near.high, 0.0)
-    if farthest <= SMALL and found.n >= MIN_STARTS:
+    if farthest <= basis.small and found.n >= MIN_STARTS:
         text = f"no difference larger than {farthest:.3f}: {shown}"
         return _Judged(found, "no difference", text, farthest)
-    needed = _needed(paired, found, have, level)
+    needed = _needed(paired, found, have, basis)
     text = f"not enough evidence: {shown}; needs {needed}"
     return _Judged(found, "not enough evidence", text, needed=needed)
 
 
-def _needed(paired: Paired, found: Estimate, have: int, level: float) -> Needed:
+def _needed(paired: Paired, found: Estimate, have: int, basis: Basis) -> Needed:
     """Return what would decide a difference of which `have` training seeds leave open.
 
-    Either its interval excludes 0, or the 90 % interval is within SMALL.
+    Either its interval excludes 0, or the 90 % interval is within `basis.small`.
     """
+    level = basis.level
     spread = comparisons.spread(paired.a.values, paired.b.values, paired.seeds, level)
     size, least = abs(found.value), max(found.n, MIN_STARTS)
     ways = [
         spread.needed(half_width, least, at)
-        for half_width, at in ((size, level), (SMALL - size, 2 * level - 1))
+        for half_width, at in ((size, level), (basis.small - size, 2 * level - 1))
         if half_width > 0
     ]
     known = [(starts, seeds) for seeds, starts in filter(None, ways)]

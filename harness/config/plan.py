@@ -8,8 +8,9 @@ config are one trial with several names.
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from harness.config.search_spec import MAX_TRIALS, OF_SEARCH, Search, read_searc
 from harness.config.space_file import Layer, SpaceFile
 from harness.config.strict_yaml import Location
 from harness.config.trial_config import BASELINE as BASELINE
-from harness.config.trial_config import TrialConfig, config_hash, trial_id
+from harness.config.trial_config import TrialConfig, config_hash, nearest, trial_id
+from harness.core.errors import UserError
 from harness.core.paths import check_name
 from ibc.config.policy import config_warnings
 
@@ -73,6 +75,36 @@ class PlannedTrial:
         return trial_id(self.config_hash, self.train_seed)
 
 
+def extended(seeds: Sequence[int], count: int) -> tuple[int, ...]:
+    """Return at least `count` training seeds: these, then the next ones above them."""
+    return (*seeds, *range(max(seeds) + 1, max(seeds) + 1 + count - len(seeds)))
+
+
+def baseline_seeds(arm_seeds: int, arms: int) -> int:
+    """Return how many training seeds a baseline has beside so many of each of its arms.
+
+    Every difference contains the baseline: with the square root of the number of arms times as
+    many, the differences' variances are smallest for all trials together (Dunnett 1955, JASA
+    50(272)). One seed gives no verdict, so it stays alone.
+    """
+    return arm_seeds if arm_seeds < 2 else round(arm_seeds * math.sqrt(max(1, arms)))
+
+
+def seed_counts(
+    tracks: Mapping[str, str], baselines: Mapping[str, str], arm_seeds: int
+) -> dict[str, int]:
+    """Return how many training seeds each config has, by config hash.
+
+    tracks: the track of each config; baselines: the config hash of each track's baseline.
+    """
+    arms = Counter(track for hash_, track in tracks.items() if hash_ != baselines[track])
+    found = dict.fromkeys(tracks, arm_seeds)
+    for track, hash_ in baselines.items():
+        if hash_ in found:
+            found[hash_] = max(found[hash_], baseline_seeds(arm_seeds, arms[track]))
+    return found
+
+
 @dataclass(frozen=True)
 class Plan:
     """The trials of a sweep; `trials` is empty for a search, which makes them as it runs.
@@ -89,6 +121,45 @@ class Plan:
     search: Search | None
     data: tuple[str, ...] = ()
 
+    def only(self, questions: Iterable[str]) -> "Plan":
+        """Return the plan of the questions of these names, all when there is none.
+
+        Their baselines have as many training seeds as their arms alone need. UserError for a
+        question that the plan does not have.
+        """
+        names = tuple(questions)
+        if not names:
+            return self
+        if self.search is not None:
+            raise UserError(f"--question chooses among questions, and {self.name} holds a search")
+        # A question of several tracks has its own name as well as one for each track.
+        by_name: dict[str, list[Question]] = {}
+        for question in self.questions:
+            for name in {question.name, question.name.removesuffix(f" ({question.track})")}:
+                by_name.setdefault(name, []).append(question)
+        for name in names:
+            if name not in by_name:
+                near = nearest(name, by_name) or f"; there are {', '.join(by_name) or 'none'}"
+                rule = f"--question must name a question of {self.name}"
+                raise UserError(f"{rule}, given {name!r}{near}")
+        asked = [question for name in names for question in by_name[name]]
+        hashes = {arm.config_hash for question in asked for arm in question.arms}
+        trials = tuple(trial for trial in self.trials if trial.config_hash in hashes)
+        chosen = tuple(question for question in self.questions if question in asked)
+        found = replace(self, questions=chosen, trials=trials)
+        counts, seen = found.seed_counts(len(self.train_seeds)), Counter[str]()
+        fewer = []
+        for trial in trials:
+            seen[trial.config_hash] += 1
+            if seen[trial.config_hash] <= counts[trial.config_hash]:
+                fewer.append(trial)
+        return replace(found, trials=tuple(fewer))
+
+    def seed_counts(self, arm_seeds: int) -> dict[str, int]:
+        """Return the training seeds of each config by its hash, with so many of each arm."""
+        tracks = {trial.config_hash: trial.track for trial in self.trials}
+        return seed_counts(tracks, self.baselines, arm_seeds)
+
     @property
     def warnings(self) -> list[str]:
         """Warnings of settings that are known to perform badly, each with its arms."""
@@ -102,11 +173,19 @@ class Plan:
         return [f"{', '.join(arms)}: {text}" if arms else text for text, arms in found.items()]
 
 
-def plan(path: Path, budget: str = DEFAULT_BUDGET, *, trials: int | None = None) -> Plan:
+def plan(
+    path: Path,
+    budget: str = DEFAULT_BUDGET,
+    *,
+    trials: int | None = None,
+    train_seeds: Sequence[int] = (),
+    least_seeds: int = 1,
+) -> Plan:
     """Read a search space and return its plan for this budget.
 
-    trials: the number of trials of a search, instead of the one in the file. UserError names the
-    file, the line and the rule that is broken.
+    trials: the number of trials of a search, instead of the one in the file. train_seeds: training
+    seeds, instead of those in the file, of which there are at least `least_seeds` then. UserError
+    names the file, the line and the rule that is broken.
     """
     file = SpaceFile(strict_yaml.read(path))
     root = file.section((), file.document.content, _KEYS)
@@ -120,6 +199,7 @@ def plan(path: Path, budget: str = DEFAULT_BUDGET, *, trials: int | None = None)
     budget_at, chosen = _budget(file, root.get("budgets", {}), budget)
     seeds_at = (*budget_at, "train_seeds") if "train_seeds" in chosen else ("train_seeds",)
     seeds = file.seeds(seeds_at, chosen.get("train_seeds", root.get("train_seeds", [0])))
+    seeds = tuple(train_seeds) or extended(seeds, least_seeds)
     tracks = _tracks(file, root, budget_at, chosen)
     if "search" in root:
         if "questions" in root:
@@ -240,11 +320,15 @@ class _Builder:
             yield name, [Layer(at, content["grid"], cell)]
 
     def trials(self, seeds: tuple[int, ...]) -> tuple[PlannedTrial, ...]:
-        self.check_size(("questions",), len(self.configs) * len(seeds))
+        tracks = {hash_: track for hash_, (_, track) in self.configs.items()}
+        counts = seed_counts(tracks, self.baselines, len(seeds))
+        self.check_size(("questions",), sum(counts.values()))
+        every = extended(seeds, max(counts.values()))
         return tuple(
             PlannedTrial(config, hash_, seed, track, tuple(self.names[hash_]))
-            for seed in seeds  # first one seed of all configs, to compare all arms early
+            for number, seed in enumerate(every)  # first one seed of all, to compare arms early
             for hash_, (config, track) in self.configs.items()
+            if number < counts[hash_]
         )
 
     def check_size(self, where: Location, trials: int) -> None:

@@ -81,31 +81,42 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         if not 1 <= count <= MAX_EPISODES:
             raise UserError(f"{rule}, 1 to {MAX_EPISODES} episodes; given {count}")
         return tuple(REPORT_SEEDS[:count])
-    ranges = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*([0-9]{1,12})-([0-9]{1,12})\s*", part)
-        if match is None:
-            raise UserError(f"{rule}; given {text[:120]!r}")
-        first, last = int(match[1]), int(match[2])
-        if first > last:
-            raise UserError(f"a range of seeds goes from the lower to the higher; given {part!r}")
-        if last > MAX_SEED:
-            raise UserError(f"a seed is at most {MAX_SEED}; given {last}")
-        ranges.append(range(first, last + 1))
-    count = sum(len(seeds) for seeds in ranges)
-    if count > MAX_EPISODES:
-        raise UserError(f"{rule}, at most {MAX_EPISODES} episodes; given {count}")
-    ranges.sort(key=lambda seeds: seeds.start)
-    for left, right in itertools.pairwise(ranges):
-        if right.start < left.stop:
-            raise UserError(f"every seed may be given once; seed {right.start} is given twice")
-    seeds = tuple(itertools.chain(*ranges))
+    if "-" not in text:
+        raise UserError(f"{rule}; given {text[:120]!r}")
+    seeds = parse_ranges(text, rule, MAX_EPISODES, "episodes")
     if seeds[0] in DEMONSTRATION_SEEDS:
         raise UserError(
             f"seeds 0 to {DEMONSTRATION_SEEDS[-1]} are starts of the demonstrations for training, "
             f"and must not be evaluated; given {seeds[0]}"
         )
     return seeds
+
+
+def parse_ranges(text: str, rule: str, most: int, what: str) -> tuple[int, ...]:
+    """Return the sorted seeds of `A-B[,C]`; ranges include both ends.
+
+    most: how many there may be; what: their plural. UserError for other text and for a seed given
+    twice.
+    """
+    ranges = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]{1,12})(?:-([0-9]{1,12}))?\s*", part)
+        if match is None:
+            raise UserError(f"{rule}; given {text[:120]!r}")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if first > last:
+            raise UserError(f"a range of seeds goes from the lower to the higher; given {part!r}")
+        if last > MAX_SEED:
+            raise UserError(f"a seed is at most {MAX_SEED}; given {last}")
+        ranges.append(range(first, last + 1))
+    count = sum(len(seeds) for seeds in ranges)
+    if count > most:
+        raise UserError(f"{rule}, at most {most} {what}; given {count}")
+    ranges.sort(key=lambda seeds: seeds.start)
+    for left, right in itertools.pairwise(ranges):
+        if right.start < left.stop:
+            raise UserError(f"every seed may be given once; seed {right.start} is given twice")
+    return tuple(itertools.chain(*ranges))
 
 
 def caution(seeds: Iterable[int]) -> str | None:

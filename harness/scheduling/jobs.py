@@ -13,6 +13,11 @@ Parameters = Mapping[str, Any]
 Statuses = Mapping[str, Mapping[str, Any]]  # the content of status.json by trial id
 
 
+def state_of(status: Mapping[str, Any]) -> str:
+    """Return the status of a status.json, "pending" where there is none."""
+    return str(status.get("status", "pending"))
+
+
 @dataclass(frozen=True)
 class Job:
     """One trial to run; `info` goes into its config.json.

@@ -8,7 +8,7 @@ beside the arm's own. Legend: A arms, S training seeds; "..." are further axes, 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,12 +32,12 @@ class SeedVariance:
     """The variance of an arm's means between training seeds: its own, and what other arms expect.
 
     own: the sample variance of S means, df = S - 1. prior: expected, as if it were known from
-    estimated_df degrees of freedom; 0 where the arm keeps its own variance. All but df are arrays
-    (...), for one arm ().
+    estimated_df degrees of freedom; 0 where the arm keeps its own variance. All are arrays (...),
+    for one arm (), and df is a number where it is the same for all.
     """
 
     own: Numbers
-    df: int
+    df: int | NDArray[np.int64]
     prior: Numbers
     estimated_df: Numbers
 
@@ -45,6 +45,10 @@ class SeedVariance:
     def borrows(self) -> bool:
         """Whether there is a prior."""
         return bool((self.estimated_df > 0).any())
+
+    def limited(self, level: float) -> "SeedVariance":
+        """Return the same with a prior that counts as `limited` for a level."""
+        return replace(self, estimated_df=limited(self.estimated_df, self.df, level))
 
     def moderated(self, level: float) -> Numbers:
         """Return the mean of both, weighted by degrees of freedom, for an interval's level."""
@@ -69,13 +73,13 @@ class SharedVariances:
     wide: tuple[int, ...]
 
 
-def limited(prior_df: ArrayLike, df: int, level: float) -> Numbers:
+def limited(prior_df: ArrayLike, df: ArrayLike, level: float) -> Numbers:
     """Return degrees of freedom of a prior for an arm with df own ones, see WEIGHT.
 
     level: that of the interval, which tells for how many comparisons it is (Bonferroni).
     """
     comparisons = min((1 - LEVEL) / (1 - level), MOST_COMPARISONS)
-    return np.asarray(np.minimum(prior_df, WEIGHT * comparisons * df**2), np.float64)
+    return np.asarray(np.minimum(prior_df, WEIGHT * comparisons * np.square(df)), np.float64)
 
 
 def total_df(prior_df: float, df: int) -> float:
@@ -106,7 +110,7 @@ def fit_prior(variances: ArrayLike, df: ArrayLike, fitted: int = 1) -> tuple[Num
     """Return the prior's variance (...) and degrees of freedom (...) for variances (..., A) > 0.
 
     Mean and variance of log s**2 are matched to those of Smyth 2004, section 6.2 (limma's
-    fitFDist); df: those of the arms, (A,). Where log s**2 varies no more than by chance, the
+    fitFDist); df: those of the arms, (..., A). Where log s**2 varies no more than by chance, the
     degrees of freedom are infinite and the variance is the mean, weighted by df. fitted: how many
     parameters the mean of log s**2 has, 2 with a trend.
     """
@@ -145,15 +149,15 @@ def moderate(variances: ArrayLike, df: ArrayLike, means: ArrayLike) -> tuple[Num
 
     Arms that vary more than the others (F test against their mean, at level WIDE) get 0 degrees of
     freedom, and count for the others with the test's critical value (winsorised, as in Phipson et
-    al. 2016, Annals of Applied Statistics 10(2)). df (A,); means (..., A), see `trend`. No prior
-    counts more than the other arms' degrees of freedom together.
+    al. 2016, Annals of Applied Statistics 10(2)). df, means (..., A), see `trend`. No prior counts
+    more than the other arms' degrees of freedom together.
     """
     from scipy.special import fdtri
 
     s2, own = np.asarray(variances, np.float64), np.asarray(df, np.float64)
     line = trend(s2, means)
     ratios = s2 / line
-    rest = own.sum() - own
+    rest = own.sum(-1, keepdims=True) - own
     others = ((ratios * own).sum(-1, keepdims=True) - ratios * own) / rest
     fitted = 1 if s2.shape[-1] < TREND_ARMS else 2
     most = others * fdtri(own, rest, 1 - WIDE)

@@ -8,7 +8,7 @@ import functools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -61,6 +61,12 @@ class _Search:
 
 
 @dataclass
+class _UntilVerdict:
+    delta: float
+    trials: int
+
+
+@dataclass
 class _Plan:
     schema: int | None = None
     budget: str | None = None
@@ -74,6 +80,30 @@ class _Plan:
     baselines: dict[str, str] = field(default_factory=dict)
     trials: list[_Planned] = field(default_factory=list)
     search: _Search | None = None
+    until_verdict: _UntilVerdict | None = None
+
+
+@dataclass
+class _Look:
+    question: str
+    arm: str
+    seeds: int
+    level: float
+    verdict: str
+    half_width: float
+
+
+@dataclass
+class _Round:
+    trials: list[str]
+    finished: list[str] | None
+    looks: list[_Look]
+
+
+@dataclass
+class _Rounds:
+    schema: Literal[1]
+    rounds: list[_Round]
 
 
 @dataclass
@@ -119,6 +149,7 @@ class _Described:
 # Each file's description and schema. Unknown keys are ignored.
 _SCHEMAS: dict[str, tuple[str, Any]] = {
     "plan.json": ("a sweep's plan", _Plan),
+    "rounds.json": ("the rounds of a sweep", _Rounds),
     "health.json": ("a list of what was found wrong", list[_Finding]),
     "status.json": ("a trial's state", _Status),
     "config.json": ("a trial's or a checkpoint's description", _Described),

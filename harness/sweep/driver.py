@@ -19,7 +19,7 @@ from harness.core.text import duration
 from harness.demos import source as demos_source
 from harness.demos.source import Source
 from harness.scheduling.confirmation import ConfirmJobs
-from harness.scheduling.jobs import Listener, PlannedJobs, sort_longest_first
+from harness.scheduling.jobs import Listener, PlannedJobs, sort_longest_first, state_of
 from harness.storage import tables
 from harness.sweep import outputs, pending
 from harness.sweep.dispatcher import Dispatch
@@ -29,6 +29,7 @@ from harness.sweep.options import Options
 from harness.sweep.pending import Work
 from harness.sweep.plan_table import print_counts, print_plan
 from harness.sweep.progress import Progress
+from harness.sweep.until_verdict import VerdictJobs
 from harness.tracking import listener
 from ibc.data.demos import Demos
 
@@ -75,8 +76,14 @@ def sweep(options: Options, console: Console) -> int:
             raise UserError(f"more than {MANY_TRIALS:,} trials need --yes, given {work.total:,}")
         if work.total:
             _check_code(run, work)
+        rounds = work.source if isinstance(work.source, VerdictJobs) else None
         folder.write_plan(
-            options.plan, options.space, work.planned, run.source, run.demos.fingerprint
+            options.plan,
+            options.space,
+            () if rounds else work.planned,
+            run.source,
+            run.demos.fingerprint,
+            None if rounds is None else {"delta": rounds.until.delta, "trials": rounds.most},
         )
         if isinstance(work.source, ConfirmJobs):
             work.source.write_question()
@@ -89,6 +96,8 @@ def sweep(options: Options, console: Console) -> int:
         # The weights of results on an object store are not here.
         readable = outputs.write(folder.path, console, draw=folder.uri is None)
         code = max(evaluated, _print_end(run, work))
+        if rounds is not None:
+            run.say(rounds.end)
         folder.publish()
         for path in readable:
             run.say(str(path))
@@ -116,8 +125,9 @@ def _print_plan(run: Run) -> tuple[Work, Estimate]:
     """Find what is left to do, and print it with an estimate of the time."""
     options, folder = run.options, run.folder
     run.say(str(run.source))
-    folder.check_same(options.plan.budget, run.source, run.demos.fingerprint)
-    work = pending.find(options.plan, folder, options.question, options.retry_failed)
+    delta = None if options.until is None else options.until.delta
+    folder.check_same(options.plan, run.source, run.demos.fingerprint, delta)
+    work = pending.find(options.plan, folder, options.question, options.retry_failed, options.until)
     pending.check_data(work, run.demos)
     found = estimate(work.typical, pending.finished_seconds(work.statuses), options.threads)
     print_plan(run.console, options.plan, work, found)
@@ -126,7 +136,8 @@ def _print_plan(run: Run) -> tuple[Work, Estimate]:
         run.console.print("failed trials are left as they are; --retry-failed runs them again")
     if work.total and found.seconds:
         wall = duration(found.wall(run.slots, work.full_trials))
-        run.say(f"about {wall}, {run.slots} in parallel ({found.how})")
+        most = "at most " if options.until else ""
+        run.say(f"{most}about {wall}, {run.slots} in parallel ({found.how})")
     elif work.total:
         run.say(found.how)
     return work, found
@@ -177,6 +188,8 @@ def _execute(run: Run, work: Work, found: Estimate) -> None:
             listener.opened(options.tracker, folder.path, progress.note) as tracker,
         ):
             listeners: list[Listener] = [progress] if tracker is None else [progress, tracker]
+            if isinstance(jobs, VerdictJobs):
+                jobs.note = progress.note
             dispatch = Dispatch(jobs, folder, listeners, progress.note, settings.seconds)
             load(f"{EXECUTOR}:execute")(dispatch, settings, resources, progress.tick, scratch)
     if dispatch.stop_reason is not None:
@@ -188,7 +201,7 @@ def _print_end(run: Run, work: Work) -> int:
     statuses: Mapping[str, Mapping[str, Any]] = run.folder.statuses()
     if work.asked:
         statuses = {job.id: statuses.get(job.id, {}) for job in work.asked}
-    states = Counter(pending.state_of(status) for status in statuses.values())
+    states = Counter(state_of(status) for status in statuses.values())
     # A search stops trials early on purpose.
     rest = states.total() - sum(states[state] for state in ("finished", "stopped", "failed"))
     others = {"stopped early": states["stopped"], "failed": states["failed"], "not finished": rest}

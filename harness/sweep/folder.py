@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,17 +154,30 @@ class SweepFolder:
             raise UserError(f"{path} must be a plan of schema {SCHEMA}, as this program writes it")
         return content
 
-    def check_same(self, budget: str, source: Source, fingerprint: str) -> None:
-        """UserError when the sweep was begun with another budget or other data."""
+    def check_same(self, plan: Plan, source: Source, fingerprint: str, delta: float | None) -> None:
+        """UserError when the sweep was begun with another budget, other data or other rounds.
+
+        delta: of its rounds, None without any.
+        """
         before = self.plan()
         if not before:
             return
         name = self.path.name
-        if before["budget"] != budget:
+        if before["budget"] != plan.budget:
             raise UserError(
-                f"sweep {name} was begun with --budget {before['budget']}, given {budget}; "
+                f"sweep {name} was begun with --budget {before['budget']}, given {plan.budget}; "
                 "give it another --name"
             )
+        rounds = before.get("until_verdict")
+        if rounds is not None:
+            # The boundaries of its looks hold for these alone.
+            known = rounds["delta"], tuple(before["train_seeds"])
+            given = delta, plan.train_seeds
+            if known != given:
+                raise UserError(
+                    f"sweep {name} was begun with {_until(*known)}, given {_until(*given)}; "
+                    "give it another --name"
+                )
         dataset = before["dataset"]
         if dataset["fingerprint"] != fingerprint:
             raise UserError(
@@ -183,9 +196,18 @@ class SweepFolder:
         return sorted(name for name in before | now if before.get(name) != now.get(name))
 
     def write_plan(
-        self, plan: Plan, space: Path, jobs: Iterable[Job], source: Source, fingerprint: str
+        self,
+        plan: Plan,
+        space: Path,
+        jobs: Iterable[Job],
+        source: Source,
+        fingerprint: str,
+        until_verdict: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write plan.json: questions, trials, demonstrations, and the version of the code."""
+        """Write plan.json: questions, trials, demonstrations, and the version of the code.
+
+        until_verdict: delta and the most trials of a sweep of rounds, whose trials follow.
+        """
         content = {
             "schema": SCHEMA,
             "sweep": self.path.name,
@@ -222,5 +244,12 @@ class SweepFolder:
                 for job in jobs
             ],
             "search": None if plan.search is None else plan.search.describe(),
+            "until_verdict": until_verdict,
         }
         files.write_json(content, self.path / "plan.json")
+
+
+def _until(delta: float | None, seeds: Sequence[int]) -> str:
+    if delta is None:
+        return "no --until-verdict"
+    return f"--until-verdict --delta {delta:g} --train-seeds {','.join(map(str, seeds))}"

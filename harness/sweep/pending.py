@@ -2,20 +2,21 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from envs.physics.geometry import GOAL_POSE
 from harness.config.plan import Plan
-from harness.config.trial_config import nearest, parse_trial_id
+from harness.config.trial_config import parse_trial_id
 from harness.core.errors import UserError
 from harness.scheduling.confirmation import search_jobs
-from harness.scheduling.jobs import Job, Jobs, PlannedJobs, Statuses, planned_job
+from harness.scheduling.jobs import Job, Jobs, PlannedJobs, Statuses, planned_job, state_of
 from harness.scheduling.search_history import SearchRun
 from harness.sweep.folder import SweepFolder
+from harness.sweep.options import Until
+from harness.sweep.until_verdict import VerdictJobs
 from ibc.config.training import SplitConfig
 from ibc.data import demos as ibc_demos
 from ibc.data.demos import Demos
@@ -63,11 +64,6 @@ class Work:
         return state_of(self.statuses.get(job.id, {}))
 
 
-def state_of(status: Mapping[str, Any]) -> str:
-    """Return the status of a status.json, "pending" where there is none."""
-    return str(status.get("status", "pending"))
-
-
 def finished_seconds(statuses: Statuses) -> dict[str, float]:
     """Return how long finished trials took by config hash, the mean over training seeds."""
     found: dict[str, list[float]] = {}
@@ -78,13 +74,18 @@ def finished_seconds(statuses: Statuses) -> dict[str, float]:
     return {hash_: sum(each) / len(each) for hash_, each in found.items()}
 
 
-def find(plan: Plan, folder: SweepFolder, questions: Iterable[str], retry_failed: bool) -> Work:
+def find(
+    plan: Plan,
+    folder: SweepFolder,
+    questions: Iterable[str],
+    retry_failed: bool,
+    until: Until | None = None,
+) -> Work:
     """Return what is left of the plan in this folder.
 
-    questions: run only those of these names, with their baselines; all when there is none.
-    UserError for a question that the plan does not have.
+    questions: see `Plan.only`. until: in rounds, until every verdict is reached.
     """
-    hashes = _asked(plan, tuple(questions))
+    of_plan = plan.only(questions)
     statuses = folder.statuses()
     sweep = folder.path.name
     if plan.search is not None:
@@ -95,29 +96,16 @@ def find(plan: Plan, folder: SweepFolder, questions: Iterable[str], retry_failed
         typical = (*begun, *([run.typical] if further else []))
         return Work((), (), begun, further, typical, statuses, jobs, whole, tuple(run.largest))
     planned = tuple(planned_job(trial, sweep) for trial in plan.trials)
-    asked = tuple(job for job in planned if hashes is None or job.config_hash in hashes)
+    ids = {trial.id for trial in of_plan.trials}
+    asked = tuple(job for job in planned if job.id in ids)
     over = {"finished"} if retry_failed else {"finished", "failed"}
+    if until is not None:
+        rounds = VerdictJobs(of_plan, asked, folder.path, until, folder.statuses, over)
+        further = rounds.further
+        total = float(len(rounds.begun) + further)
+        return Work(planned, (), rounds.begun, further, asked, statuses, rounds, total)
     left = tuple(job for job in asked if state_of(statuses.get(job.id, {})) not in over)
     return Work(planned, asked, left, 0, left, statuses, PlannedJobs(left), float(len(left)))
-
-
-def _asked(plan: Plan, questions: tuple[str, ...]) -> set[str] | None:
-    """Return the hashes of these questions' configs, None for all of the plan."""
-    if not questions:
-        return None
-    if plan.search is not None:
-        raise UserError(f"--question chooses among questions, and {plan.name} holds a search")
-    # A question of several tracks has its own name as well as one for each track.
-    by_name: dict[str, set[str]] = {}
-    for question in plan.questions:
-        hashes = {arm.config_hash for arm in question.arms}
-        for name in {question.name, question.name.removesuffix(f" ({question.track})")}:
-            by_name.setdefault(name, set()).update(hashes)
-    for name in questions:
-        if name not in by_name:
-            near = nearest(name, by_name) or f"; there are {', '.join(by_name) or 'none'}"
-            raise UserError(f"--question must name a question of {plan.name}, given {name!r}{near}")
-    return set().union(*(by_name[name] for name in questions))
 
 
 def _check_goals(demos: Demos, mirrored: bool) -> None:
