@@ -1,6 +1,6 @@
 """How often intervals cover the truth and verdicts are right, on data with known truth.
 
-    python benchmarks/interval_coverage.py [--repeats N] [--power]
+    python benchmarks/interval_coverage.py [--repeats N] [--power | --rounds]
 
 Scores are drawn like those of policies that mostly succeed: effects of the start, the training seed
 and the episode add up; values above a threshold score 1, lower ones less. So most scores are 1.
@@ -8,7 +8,9 @@ Prints Markdown tables: the share of intervals that cover the truth, by interval
 highest share by numbers of training seeds and starts; how often a question whose arms are all equal
 gets a wrong "helps" or "hurts"; and, from normal effects with the given standard deviations, how
 often a true difference is shown, and how often arms that are equal are told apart although one of
-them varies more between training seeds. --power prints only the latter two (a minute).
+them varies more between training seeds. --power prints only the latter two (a minute). Last, what
+sweeps decide that train in rounds until every verdict is reached, and with how many trials;
+--rounds prints only this (minutes; --draws sets how many sweeps).
 
 "own" is the interval whose variance between training seeds is each arm's own, "shared" the one
 whose variance borrows from all arms, which verdicts use.
@@ -37,7 +39,8 @@ LUCK = 0.8  # noise of an episode, in standard deviations between starts
 SEEDS, STARTS = (1, 2, 3, 5), (25, 100, 500)
 SUCCESS, SKILL = (0.3, 0.75, 0.9), (0.0, 0.15, 0.5)
 ARMS = 5
-CHUNK = 100
+CHUNK = 100  # sweeps of rounds that are drawn together
+DELTA = 0.03
 
 Scores = NDArray[np.float64]
 
@@ -297,105 +300,131 @@ def unequal(effects: Effects, repeats: int) -> None:
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
-@dataclass(frozen=True)
-class Sides:
-    """The values (R, A, S, E) of A arms, and what intervals need of their first k seeds."""
+class Arms:
+    """What intervals need of the first k training seeds of arms' values (R, A, S, E).
 
-    values: Scores
+    columns (R, A, S, E): means by start; of_seeds, noise (R, A, S): see `Drawn`.
+    """
 
-    def __post_init__(self) -> None:
-        _, _, S, E = self.values.shape
+    def __init__(self, values: Scores) -> None:
+        S, E = values.shape[2:]
         count = np.arange(1, S + 1)
-        columns = np.cumsum(self.values, 2) / count[:, None]
-        seeds = self.values.mean(3)
-        means = columns.mean(3)
-        squares = np.cumsum(seeds**2, 2) - count * means**2  # of seeds' means around their mean
-        rest = np.cumsum((self.values**2).sum(3), 2) - E * np.cumsum(seeds**2, 2)
-        rest -= count * ((columns - means[..., None]) ** 2).sum(3)
-        object.__setattr__(self, "columns", columns)
-        object.__setattr__(self, "of_seeds", squares / np.maximum(count - 1, 1))
-        noise = rest / (np.maximum(count - 1, 1) * (E - 1)) / (count * E)
-        object.__setattr__(self, "noise", noise)
+        self.columns = np.cumsum(values, 2) / count[:, None]
+        seeds, means = values.mean(3), self.columns.mean(3)
+        self.of_seeds = np.cumsum(seeds**2, 2) - count * means**2
+        rest = np.cumsum((values**2).sum(3) - E * seeds**2, 2)
+        rest -= count * ((self.columns - means[..., None]) ** 2).sum(3)
+        df = np.maximum(count - 1, 1)
+        self.of_seeds /= df
+        self.noise = rest / (df * (E - 1) * count * E)
+
+    @classmethod
+    def draw(
+        cls, rng: np.random.Generator, effects: Effects, sd: Scores, seeds: int, starts: int
+    ) -> "Arms":
+        """Draw CHUNK sweeps of arms with these standard deviations between training seeds."""
+        values = rng.normal(0, effects.own, (CHUNK, len(sd), seeds, starts))
+        values += rng.normal(size=(CHUNK, len(sd), seeds, 1)) * sd[:, None, None]
+        return cls(values)
 
 
-def at(values: Scores, count: NDArray[np.int64]) -> Scores:
-    """Return what values (R, A, S, ...) are after the first `count` (R, A) seeds."""
-    index = (count - 1).reshape(*count.shape, *[1] * (values.ndim - 2))
+def at(values: Scores, seeds: NDArray[np.int64]) -> Scores:
+    """Return values (R, A, S, ...) after so many seeds (R, A)."""
+    index = (seeds - 1).reshape(*seeds.shape, *[1] * (values.ndim - 2))
     return np.take_along_axis(values, index, 2)[:, :, 0]
 
 
-def until_verdict(
-    effects: Effects, effect: float, seeds: int, starts: int, delta: float, repeats: int
-) -> list[float]:
-    """Return shares of verdicts, wrong ones, coverage, trials."""
+OUTCOMES = ("open", "helps", "hurts", "no difference")
+
+
+def train_in_rounds(
+    rng: np.random.Generator, effects: Effects, effect: float, seeds: int, starts: int
+) -> tuple[Scores, Scores, Scores]:
+    """Return the outcomes (R, A), whether the 95 % intervals covered (R, A), the trials (R,).
+
+    CHUNK sweeps like those of harness/sweep/until_verdict.py whose arms all differ by `effect`.
+    """
     arms = effects.arms - 1
-    most = baseline_seeds(seeds, arms)
-    levels = sequential.look_levels(seeds, comparisons.shared_level(arms))
-    single = sequential.look_levels(seeds)
-    rng = np.random.default_rng((seeds, starts, int(1000 * effect)))
+    family = comparisons.shared_level(arms)
+    levels, single = (sequential.look_levels(seeds, each) for each in (family, 0.95))
     sd = np.full(effects.arms, effects.seed)
     sd[effects.which] *= effects.wide
-    found = []
-    for _ in range(0, repeats, CHUNK):
-        draws = []
-        for which, count in ((slice(1, None), seeds), (slice(0, 1), most)):
-            spread = sd[which]
-            values = rng.normal(0, effects.own, (CHUNK, len(spread), count, starts))
-            values += rng.normal(size=(CHUNK, len(spread), count, 1)) * spread[:, None, None]
-            draws.append(Sides(values))
-        arm, base = draws
-        arm.columns[:] += effect  # equal for all arms
-        is_open = np.ones((CHUNK, arms), bool)
-        own, of_base = np.full((CHUNK, arms), 2), np.zeros((CHUNK, 1), np.int64)
-        word = np.zeros((CHUNK, arms), np.int64)  # 1 helps, 2 hurts, 3 no difference
-        covered = np.zeros((CHUNK, arms), bool)
-        for count in range(2, seeds + 1):
-            own[is_open] = count
-            needed = np.array([baseline_seeds(count, n) for n in range(arms + 1)])
-            going = is_open.any(1, keepdims=True)
-            of_base = np.maximum(of_base, needed[is_open.sum(1, keepdims=True)] * going)
-            columns = at(arm.columns, own) - at(base.columns, of_base)
-            df = np.concatenate([of_base, own], 1) - 1
-            variances = np.concatenate([at(base.of_seeds, of_base), at(arm.of_seeds, own)], 1)
-            prior, estimated = seed_variance.moderate(variances, df, np.full(arms + 1, 0.5))
-            prior = np.broadcast_to(prior, estimated.shape)
-            if effects.arms < seed_variance.MIN_ARMS:
-                estimated = np.zeros_like(estimated)
-            sides = [
-                SeedVariance(variances[:, w], df[:, w], prior[:, w], estimated[:, w])
-                for w in (slice(1, None), slice(0, 1))
-            ]
-            noise = at(arm.noise, own), at(base.noise, of_base)
-            of_env = columns.var(2, ddof=1) / starts
-            off, half, near, alone = (
-                columns.mean(2),
-                *(
-                    seed_variance.half_width(of_env, starts, sides, noise, level)[0]
-                    for level in (levels[count - 2], 2 * levels[count - 2] - 1, single[count - 2])
-                ),
-            )
-            now = np.select([off > half, off < -half, np.abs(off) + near <= delta], [1, 2, 3])
-            word[is_open] = now[is_open]
-            covered[is_open] = (np.abs(off - effect) <= alone)[is_open]
-            is_open &= now == 0
-        wrong = (word == 2) | ((effect == 0) & (word == 1)) | ((effect >= delta) & (word == 3))
-        trials = own.sum(1) + of_base[:, 0]
-        found.append(
-            [
-                *(np.mean(word == k) for k in (1, 2, 3, 0)),
-                wrong.any(1).mean(),
-                covered.mean(),
-                trials.mean(),
-                seeds * arms + most,
-            ]
+    drawn = Arms.draw(rng, effects, sd[1:], seeds, starts)
+    first = Arms.draw(rng, effects, sd[:1], baseline_seeds(seeds, arms), starts)
+    undecided = np.ones((CHUNK, arms), bool)
+    have, of_first = np.full((CHUNK, arms), 1), np.ones((CHUNK, 1), np.int64)
+    outcome, covered = np.zeros((CHUNK, arms), np.int64), np.zeros((CHUNK, arms), bool)
+    for look, count in enumerate(range(sequential.FIRST_SEEDS, seeds + 1)):
+        have[undecided] = count
+        needed = np.array([0, *(baseline_seeds(count, n) for n in range(1, arms + 1))])
+        of_first = np.maximum(of_first, needed[undecided.sum(1, keepdims=True)])
+        columns = effect + at(drawn.columns, have) - at(first.columns, of_first)
+        of_seeds = at(drawn.of_seeds, have), at(first.of_seeds, of_first)
+        df = np.concatenate([have, of_first], 1) - 1
+        prior, estimated = seed_variance.moderate(
+            np.concatenate(of_seeds, 1), df, np.full(arms + 1, 0.5)
         )
-    return list(np.mean(found, 0))
+        if effects.arms < seed_variance.MIN_ARMS:
+            estimated = np.zeros_like(estimated)
+        prior = np.broadcast_to(prior, estimated.shape)
+        sides = [
+            SeedVariance(own, df[:, which], prior[:, which], estimated[:, which]).limited(family)
+            for own, which in zip(of_seeds, (slice(0, arms), slice(arms, None)), strict=True)
+        ]
+        of_env = columns.var(2, ddof=1) / starts
+        noise = at(drawn.noise, have), at(first.noise, of_first)
+        half, near, alone = (
+            seed_variance.half_width(of_env, starts, sides, noise, level)[0]
+            for level in (levels[look], 2 * levels[look] - 1, single[look])
+        )
+        off = columns.mean(2)
+        now = np.select([off > half, off < -half, np.abs(off) + near <= DELTA], [1, 2, 3])
+        outcome[undecided] = now[undecided]
+        covered[undecided] = (np.abs(off - effect) <= alone)[undecided]
+        undecided &= now == 0
+    return outcome, covered, have.sum(1) + of_first[:, 0]
+
+
+def rounds(effects: Effects, repeats: int) -> None:
+    """Print what training in rounds decides, how often wrongly, and how many trials it needs."""
+    arms = effects.arms - 1
+    print(f"\nTrained in rounds, questions of {arms + 1} arms, delta {DELTA:g}:\n")
+    heads = " | ".join(OUTCOMES[1:])
+    print(
+        "| seeds at most | starts | difference | varies more | wrong | "
+        f"{heads} | 95 % covers | trials | of |"
+    )
+    print("|--:|--:|--:|---|" + "--:|" * 7)
+    cases = [(effect, 1.0, 1) for effect in (0.0, 0.02, DELTA, 0.05, 0.10)]
+    cases += [(0.0, wide, which) for which in (1, 0) for wide in (2.0, 4.0, 8.0)]
+    for seeds, starts in ((8, 500), (8, 200), (5, 500)):
+        for effect, wide, which in cases if seeds == 8 and starts == 500 else cases[:5]:
+            rng = np.random.default_rng((seeds, starts, int(1000 * effect), int(wide), which))
+            drawn = replace(effects, wide=wide, which=which)
+            parts = [
+                train_in_rounds(rng, drawn, effect, seeds, starts)
+                for _ in range(math.ceil(repeats / CHUNK))
+            ]
+            outcome, covered, trials = (np.concatenate(each) for each in zip(*parts, strict=True))
+            wrong = outcome == 2
+            wrong |= (outcome == 1) & (effect == 0) | (outcome == 3) & (effect >= DELTA)
+            shares = [np.mean(outcome == k) for k in range(1, 4)]
+            who = f"{'an arm' if which else 'the baseline'}, {wide:g} times" if wide > 1 else "none"
+            cells = " | ".join(f"{share:.2f}" for share in shares)
+            wrongly = f"{wrong.any(1).mean():.1%}"
+            print(
+                f"| {seeds} | {starts} | {effect:.2f} | {who} | {wrongly} | {cells} "
+                f"| {covered.mean():.1%} | {trials.mean():.0f} "
+                f"| {seeds * arms + baseline_seeds(seeds, arms)} |",
+                flush=True,
+            )
 
 
 def main() -> int:
     parser = errors.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=400)
     parser.add_argument("--power", action="store_true", help="print only how often verdicts show")
+    parser.add_argument("--rounds", action="store_true", help="print only training in rounds")
     parser.add_argument("--draws", type=int, default=4000, help="questions for each power")
     parser.add_argument("--arms", type=int, default=Effects.arms)
     parser.add_argument("--compared", type=int, help="arms of the question; the default is all")
@@ -404,7 +433,7 @@ def main() -> int:
     parser.add_argument("--episode-sd", type=float, default=Effects.own)
     parser.add_argument("--baseline", type=float, default=1.0, help="its seeds, times the arms'")
     given: argparse.Namespace = parser.parse_args()
-    if not given.power:
+    if not (given.power or given.rounds):
         print_coverage(given.repeats)
     effects = Effects(
         arms=given.arms,
@@ -414,8 +443,11 @@ def main() -> int:
         baseline=given.baseline,
         compared=given.compared or given.arms - 1,
     )
-    power(effects, given.draws)
-    unequal(effects, given.draws)
+    if not given.rounds:
+        power(effects, given.draws)
+        unequal(effects, given.draws)
+    if not given.power:
+        rounds(effects, given.draws)
     return errors.OK
 
 

@@ -90,7 +90,7 @@ class Sides:
 
     def _at(self, trials: frozenset[str] | None) -> tuple[dict[str, Group], Pairing]:
         if trials not in self._known:
-            groups = {}
+            groups: dict[str, Group] = {}
             for arm in self.arms:
                 group = arm.group
                 if trials is not None:
