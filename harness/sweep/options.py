@@ -106,14 +106,17 @@ class Options:
         name = self.plan.name
         if self.plan.search is not None:
             raise UserError(f"--until-verdict compares the arms of questions, {name} is a search")
-        if not any(len(question.arms) > 1 for question in self.plan.questions):
-            raise UserError(f"--until-verdict compares the arms of questions, {name} has none")
+        asked = self.plan.only(self.question)
+        if len(asked.seed_counts(1)) == len({trial.track for trial in asked.trials}):
+            raise UserError(
+                f"--until-verdict compares arms with their baseline, {name} has none that differ"
+            )
         if len(self.plan.train_seeds) < FIRST_SEEDS:
             raise UserError(
                 f"--until-verdict needs at least {FIRST_SEEDS} training seeds, "
                 f"given {len(self.plan.train_seeds)}"
             )
-        fewest = sum(self.plan.only(self.question).seed_counts(FIRST_SEEDS).values())
+        fewest = sum(asked.seed_counts(FIRST_SEEDS).values())
         if self.max_trials is not None and self.max_trials < fewest:
             raise UserError(
                 f"--max-trials must be at least {fewest}, for {FIRST_SEEDS} training seeds of "

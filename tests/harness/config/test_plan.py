@@ -82,7 +82,9 @@ def test_an_arm_that_equals_the_baseline_is_one_trial_with_several_names(write):
 def test_every_seed_runs_a_whole_replicate_before_the_next(write):
     plan = space.plan(write(SMALL))
     assert plan.train_seeds == (3, 1)
-    assert [t.train_seed for t in plan.trials] == [3] * 7 + [1] * 7
+    # Four arms share the baseline of the track `state`, so it has twice their seeds.
+    assert [t.train_seed for t in plan.trials] == [3] * 7 + [1] * 7 + [4, 5]
+    assert {t.config_hash for t in plan.trials[14:]} == {plan.baselines["state"]}
     assert plan.trials[0].id == f"{plan.trials[0].config_hash}-s3"
 
 
@@ -263,11 +265,12 @@ def test_the_ablations_hold_the_four_questions_on_both_tracks(budget):
     arms = {arm.name for question in plan.questions for arm in question.arms}
     assert {f"{h} actions, {how}" for h in (2, 4, 8) for how in ("joint DFO", "Langevin")} <= arms
     modes = [t.config.policy.obs_mode for t in plan.trials if t.train_seed == 0]
+    baselines = set(plan.baselines.values())
     assert modes.count("keypoints") >= 8
     assert modes.count("image") >= 6
     for trial in plan.trials:
         assert trial.names
-        assert trial.train_seed in plan.train_seeds
+        assert trial.train_seed in plan.train_seeds or trial.config_hash in baselines
     assert len(plan.train_seeds) == (1 if budget == "smoke" else 3)
     with pytest.raises(UserError, match="must be one of smoke, standard, full"):
         space.plan(ROOT / "search_spaces/ablations.yaml", "huge")

@@ -288,7 +288,8 @@ def test_bad_options(tmp_path, options, rule):
     ("text", "rule"),
     [
         ("search: {axes: {policy.energy.width: [8, 16]}}", "is a search"),
-        ("questions: {}", "has none"),
+        ("questions: {}", "has none that differ"),
+        ("questions: {width: {arms: {same: {}}}}", "has none that differ"),
     ],
 )
 def test_what_has_no_arms_has_no_verdicts(tmp_path, text, rule):
