@@ -63,6 +63,9 @@ def reproduce(plan: Mapping[str, Any], name: str) -> str | None:
     if plan.get("budget"):
         words += ["--budget", plan["budget"]]
     words += ["--name", name]
+    if rounds := plan.get("until_verdict"):
+        seeds = ",".join(map(str, plan["train_seeds"]))
+        words += ["--until-verdict", "--delta", f"{rounds['delta']:g}", "--train-seeds", seeds]
     data = plan.get("dataset") or {}
     if data.get("kind") == "given":
         for path in data["path"].split(JOINED):
