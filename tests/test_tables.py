@@ -39,3 +39,19 @@ def test_the_readme_tells_what_the_tables_hold(results):
     shown = {(c.split()[0], c.split("], ")[1].split()[0]) for each in cells for c in each[4:6]}
     expected = {(f"{score:.3f}", f"{rate:.1%}"[:-1]) for score, rate in results["ensembles"]}
     assert shown == expected
+
+
+def test_most_failures_are_near_misses():
+    page = " ".join((ROOT / "README.md").read_text().split())
+    folder = ROOT / "docs/tables/recipes"
+    trials = pq.read_table(folder / "trials.parquet").to_pylist()
+    episodes = pq.read_table(folder / "episodes.parquet")
+    tested = episodes.filter(pc.greater_equal(episodes["env_seed"], 300_000))
+    shown = []
+    for config_hash in dict.fromkeys(r["config_hash"] for r in trials if r["report_n"]):
+        own = tested.filter(pc.equal(tested["config_hash"], config_hash))
+        failed = own.filter(pc.invert(own["success"]))["max_coverage"].to_numpy()
+        shown.append((len(failed), f"{(failed > 0.9).mean():.0%}"[:-1]))
+    (of_human, near_human), (of_both, near_both) = sorted(shown, reverse=True)
+    assert f"of the {of_human} failed episodes of human data alone {near_human} % reached" in page
+    assert f"of the {of_both} of the mixture {near_both} %." in page
