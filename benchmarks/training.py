@@ -1,6 +1,7 @@
 """Measures training and inference against a plain fp32 version of the same network, in one run.
 
     python -m benchmarks.training [--quick] [--threads 1 2] [--out results/training.json]
+    python -m benchmarks.training --images [--rounds 8]
     python -m benchmarks.training --quality [--seeds 3] [--steps 1000]
 
 Three versions alternate on the same demonstrations, with the same number of negatives:
@@ -9,6 +10,7 @@ ours        the same network, dropout masks by candidate or by window;
 default     the default recipe at this width: an inner product, negatives shared by the batch.
 Every figure is the best of the rounds, because other load only slows a machine down. Steps of large
 networks have fewer windows, except for the default's 256. Memory is measured in a separate process.
+`--images` compares the image recipes alone, in both number formats where the CPU has bf16 units.
 `--quality` trains all versions from the same weights and prints the loss on held-out windows
 (without dropout, with the same candidates) as mean and spread over seeds.
 """
@@ -32,6 +34,7 @@ from benchmarks.training_cases import (
     Size,
     default_network,
     image_network,
+    image_recipes,
     load,
     masks_by_candidate,
     plain,
@@ -64,6 +67,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=2, help="after a warm-up")
     parser.add_argument("--quick", action="store_true", help="small steps, one round, no memory")
+    parser.add_argument("--images", action="store_true", help="the image recipes alone")
     parser.add_argument("--quality", action="store_true", help="compare losses instead of speed")
     parser.add_argument("--seeds", type=int, default=3, help="of --quality")
     parser.add_argument("--steps", type=int, default=1000, help="of --quality")
@@ -77,6 +81,8 @@ def main() -> None:
     print(f"{machine()}, torch {torch.__version__}\n{source}\n", flush=True)
     if arguments.quality:
         figures: dict[str, Any] = compare(*load(source.path), arguments.seeds, arguments.steps)
+    elif arguments.images:
+        figures = image_speeds(source.path, arguments)
     else:
         figures = speeds(source.path, arguments)
     if arguments.out:
@@ -125,6 +131,24 @@ def speeds(data: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         }  # fmt: skip
     if not arguments.quick:
         figures["memory"] = memory(data)
+    return figures
+
+
+def image_speeds(data: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    for threads in arguments.threads:
+        torch.set_num_threads(threads)
+        print(f"## {threads} thread(s): training on images, windows/s\n")
+        cases = image_recipes(data, steps=1 if arguments.quick else 4)
+        head("", *cases, *list(cases)[1:])
+        for dtype in (torch.float32, torch.bfloat16) if cpu_has_bf16() else (torch.float32,):
+            for _, case in cases.values():
+                case.trainer.dtype = dtype
+            rates = in_turns({n: (k, c.epoch) for n, (k, c) in cases.items()}, arguments.rounds)
+            name = str(dtype).removeprefix("torch.")
+            row(name, rates, [""] * len(cases), against="before")
+            figures[f"threads {threads}, {name}"] = rates
+        print(flush=True)
     return figures
 
 
@@ -240,9 +264,9 @@ def head(*names: str) -> None:
     print("| " + " | ".join(names) + " |\n|---|" + "--:|" * (len(names) - 1))
 
 
-def row(name: str, rates: Rates, notes: list[str]) -> None:
+def row(name: str, rates: Rates, notes: list[str], against: str = "plain") -> None:
     cells = [f"{rate:,.1f}{note}" for rate, note in zip(rates.values(), notes, strict=True)]
-    times = [f"{rate / rates['plain']:.1f} x" for v, rate in rates.items() if v != "plain"]
+    times = [f"{rate / rates[against]:.1f} x" for v, rate in rates.items() if v != against]
     print("| " + " | ".join([name, *cells, *times]) + " |", flush=True)
 
 

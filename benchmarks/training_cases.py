@@ -3,12 +3,15 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks.plain_ibc import NOISE, ROUNDS, SAMPLES, PlainTrainer
+from harness.config import plan
+from harness.core.paths import ROOT
 from harness.demos.source import Source, open_demos
 from ibc.config.action import ActionConfig
 from ibc.config.encoder import EncoderConfig
@@ -17,6 +20,7 @@ from ibc.config.policy import PolicyConfig
 from ibc.config.training import TrainConfig
 from ibc.data.normalizer import normalize_positions
 from ibc.data.windows import Windows
+from ibc.encoders import image
 from ibc.policies.factory import build_policy, fit_normalizer
 from ibc.training.trainer import Trainer
 
@@ -130,3 +134,38 @@ def image_network(concat: bool, width: int, negatives: int) -> PolicyConfig:
     size = Size(width, negatives, 0)
     like = same_network(size) if concat else default_network(size)
     return replace(like, obs_mode="image", encoder=EncoderConfig())
+
+
+class EarlierImages(Ours):
+    """Training on images as it was: crops gathered by an index of every row."""
+
+    def epoch(self) -> float:
+        """Train an epoch and return its mean loss."""
+        with mock.patch.object(image, "copied_crops", _gathered):
+            return super().epoch()
+
+
+def _gathered(frames: Tensor, size: int, top: list[int], left: list[int]) -> Tensor:
+    return image.gathered_crops(frames, size, torch.tensor(top), torch.tensor(left))
+
+
+def image_recipes(source: Source | str | Path, steps: int) -> dict[str, tuple[int, Ours]]:
+    """Return image trainings with the windows of their epochs: before, its steps now, the recipe.
+
+    Before: two frames, the default trunk, 64 windows a step (the standard budget of
+    search_spaces/ablations.yaml). All mirror half of their windows.
+    """
+    before = PolicyConfig(obs_mode="image")
+    trials = plan.plan(ROOT / "search_spaces/images.yaml").trials
+    recipe = next(trial.config for trial in trials if ("length", "baseline") in trial.names)
+    after, train = recipe.policy, recipe.train
+    two = load(source, "image")[0]
+    one = Windows(two.demos, two.episodes, "image", after.obs_horizon, 1)
+    return {
+        "before": (64 * steps, EarlierImages(two, before, 64, steps=steps)),
+        "the same now": (64 * steps, Ours(two, before, 64, steps=steps)),
+        "recipe now": (
+            train.batch_size * steps,
+            Ours(one, after, train.batch_size, steps=steps),
+        ),
+    }

@@ -36,6 +36,7 @@ NOT_RUN = {
     r"--tracker (mlflow|wandb)": "needs a tracker's server: tests/harness/tracking",
     r"-m envs\.teleop": "needs a display and a person: tests/envs/teleop",
     r"-m harness\.demos download": "needs the network: tests/harness/demos/test_download.py",
+    r"search_spaces/images": "trains on images of the human demonstrations: minutes",
     r"-m harness\.demos corrections": "trains in rounds: tests/harness/demos/test_rounds.py",
     r"-m harness\.results COMMAND": "the synopsis of the commands that follow it",
     r"-m pytest": "runs the tests",

@@ -64,6 +64,7 @@ class TrialConfig:
 # they hold. A hash leaves them out at this value, so that stored trials keep their names.
 ADDED: dict[str, Any] = {
     "policy.members": 1,
+    "policy.encoder.patch": 1,
     "policy.inference.mirror": False,
     "policy.loss.form": "info_nce",
     "policy.loss.lattice": 51,

@@ -135,6 +135,7 @@ class _Run:
         split = ibc_demos.split(self.demos, self.config.split)
         seed = self.identity["train_seed"]
         trainer = build_trainer(self.config, self.demos, split, seed, device)
+        self.folder.write_status(device=f"{provenance.device_name(device)}, {trainer.precision}")
         self.resume(trainer)
         wrong = probes.inspect(trainer, split)
         if wrong:  # to be seen before hours of training

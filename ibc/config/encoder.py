@@ -15,6 +15,9 @@ class EncoderConfig:
     Images:
     trunk: the backbone, "conv" (a convolution per entry of channels), "residual" (each followed by
     a residual block) or "resnet18" (GroupNorm; it does not read channels).
+    patch: of a conv or residual backbone, the side in px of the squares whose pixels become the
+    channels of one place before the first convolution (space-to-depth); 1 for none. A CPU's matrix
+    units are idle on three channels.
     channels: widths of the stages of a conv or residual backbone.
     downsample: how each stage halves the maps: by its "stride", by "max_pool", or "none".
     norm: "group" after every convolution, or "none".
@@ -54,6 +57,7 @@ class EncoderConfig:
     coordinates: bool = False
     reduce_relu: bool = False
     low_dim: Literal["pushing", "plain"] = "pushing"
+    patch: int = 1
 
     def __post_init__(self) -> None:
         check_options("encoder", self)
@@ -64,6 +68,10 @@ class EncoderConfig:
             check_int("encoder.channels", width, 1, 2048)
         if self.crop is not None:
             check_int("encoder.crop", self.crop, 32, 96)
+        side = self.crop or SMALLEST_IMAGE
+        check_int("encoder.patch", self.patch, 1, 16)
+        rule = f"encoder.patch must divide the {side} px wide images (encoder.crop)"
+        check(side % self.patch == 0, rule, self.patch)
         check_float("encoder.temperature", self.temperature, 0.0, open_low=True)
         check_int("encoder.features", self.features, 1, 4096)
         check_int("encoder.state_width", self.state_width, 1, 8192)
@@ -75,12 +83,12 @@ class EncoderConfig:
         else:
             rule = "encoder.reduce_relu needs encoder.reduce_maps (it is the ReLU behind them)"
             check(not self.reduce_relu, rule, self.reduce_maps)
-        for name, usual in (("downsample", "stride"), ("norm", "group")):
+        for name, usual in (("downsample", "stride"), ("norm", "group"), ("patch", 1)):
             value = getattr(self, name)
             rule = f'encoder.{name} needs encoder.trunk "conv" or "residual" (resnet18 has its own)'
             check(self.trunk != "resnet18" or value == usual, rule, value)
         rule = 'encoder.pooling "softargmax" needs maps at least 2 px wide at the trunk\'s end'
-        side = self.map_side(self.crop or SMALLEST_IMAGE)
+        side = self.map_side(side)
         check(self.pooling != "softargmax" or side >= 2, rule, f"{side} px")
 
     @property
@@ -90,6 +98,7 @@ class EncoderConfig:
 
     def map_side(self, side: int) -> int:
         """Width in px of the backbone's last map for square images of that width."""
+        side //= self.patch
         for _ in range(5 if self.trunk == "resnet18" else len(self.channels)):
             if self.downsample == "max_pool":
                 side //= 2

@@ -3,6 +3,7 @@
 Legend: B batch, T obs horizon (newest frame last), C channels, M maps, F features.
 """
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +30,7 @@ class ImageEncoder(nn.Module):
         stacked = config.stacking == "channels"
         maps, F = config.reduce_maps or config.maps, config.features
         softargmax = config.pooling == "softargmax"
-        self.trunk = build_backbone(config, 3 * obs_horizon if stacked else 3)
+        self.trunk = build_backbone(config, config.patch**2 * 3 * (obs_horizon if stacked else 1))
         self.reduce = nn.Conv2d(config.maps, maps, 1) if config.reduce_maps else None
         self.pool = SoftArgmax(config.temperature) if softargmax else None
         self.project = nn.Linear(2 * maps if softargmax else maps, F)
@@ -60,7 +61,8 @@ class ImageEncoder(nn.Module):
     def _pooled(self, frames: Tensor) -> Tensor:
         """Frames uint8 (N, H, W, C) to (N, M), or (N, 2 M) for positions."""
         # Still uint8 up to here; the permuted view is channels-last without another copy.
-        maps: Tensor = self.trunk(frames.permute(0, 3, 1, 2).float().mul_(2.0 / 255.0).sub_(1.0))
+        frames = fold(frames, self.config.patch).permute(0, 3, 1, 2)
+        maps: Tensor = self.trunk(frames.float().mul_(2.0 / 255.0).sub_(1.0))
         if self.reduce is not None:
             maps = self.reduce(maps)
         if self.config.reduce_relu:
@@ -93,7 +95,7 @@ class SoftArgmax(nn.Module):
 
 def crop_frames(frames: Tensor, size: int | None, generator: torch.Generator | None) -> Tensor:
     """Square crops (B, T, size, size, C) of (B, T, H, W, C); one offset a sample for its frames."""
-    B, T, H, W = frames.shape[:4]
+    B, _, H, W = frames.shape[:4]
     if size is None:
         return frames
     check(size <= min(H, W), f"encoder.crop must fit into {H} x {W} images", size)
@@ -103,13 +105,43 @@ def crop_frames(frames: Tensor, size: int | None, generator: torch.Generator | N
     device = frames.device
     top_B = torch.randint(H - size + 1, (B,), generator=generator, device=device)
     left_B = torch.randint(W - size + 1, (B,), generator=generator, device=device)
-    # One index an image row and a copy of whole pixels: gathered on the device, still uint8.
+    if device.type == "cpu":
+        return copied_crops(frames, size, top_B.tolist(), left_B.tolist())
+    return gathered_crops(frames, size, top_B, left_B)
+
+
+def copied_crops(frames: Tensor, size: int, top: list[int], left: list[int]) -> Tensor:
+    """Crops copied one after the other, on a CPU some twenty times faster than `gathered_crops`."""
+    given = frames.numpy()
+    crops = np.empty((*given.shape[:2], size, size, given.shape[4]), given.dtype)
+    for crop, frame, y, x in zip(crops, given, top, left, strict=True):
+        crop[...] = frame[:, y : y + size, x : x + size]
+    return torch.from_numpy(crops)
+
+
+def gathered_crops(frames: Tensor, size: int, top_B: Tensor, left_B: Tensor) -> Tensor:
+    """Crops by one index an image row and a copy of whole pixels, in one kernel of a GPU."""
+    (B, T), device = frames.shape[:2], frames.device
     span = torch.arange(size, device=device)
     rows_B1S1 = (top_B[:, None] + span)[:, None, :, None]
     columns_B11S = (left_B[:, None] + span)[:, None, None, :]
     b = torch.arange(B, device=device)[:, None, None, None]
     t = torch.arange(T, device=device)[None, :, None, None]
     return frames[b, t, rows_B1S1, columns_B11S]
+
+
+def fold(frames: Tensor, patch: int) -> Tensor:
+    """Frames uint8 (N, H, W, C) to (N, H / patch, W / patch, patch * patch * C), row after row."""
+    if patch == 1:
+        return frames
+    N, H, W, C = frames.shape
+    shape = N, H // patch, patch, W // patch, patch * C
+    if frames.device.type != "cpu":
+        return frames.reshape(shape).transpose(2, 3).flatten(3)
+    # A patch's row as one element: numpy copies it whole, torch byte after byte.
+    rows = frames.contiguous().numpy().reshape(shape).view(f"V{patch * C}")
+    folded = np.ascontiguousarray(rows.swapaxes(2, 3)).view(np.uint8)
+    return torch.from_numpy(folded).flatten(3)
 
 
 def build_encoder(

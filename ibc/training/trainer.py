@@ -100,6 +100,11 @@ class Trainer:
         return self.step >= self.config.steps
 
     @property
+    def precision(self) -> str:
+        """The number format that `train.precision` "auto" stands for here: "bf16" or "fp32"."""
+        return "bf16" if self.dtype == torch.bfloat16 else "fp32"
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What `health.diagnose` needs beside the metrics; dead_layers had no gradient lately."""
         return {"kind": self.policy.config.kind, "dead_layers": self._dead}

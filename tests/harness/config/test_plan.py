@@ -300,6 +300,18 @@ def test_the_references_recipes_stand_beside_ours(budget):
         assert (config.train == train) == (budget == "full")
 
 
+def test_the_recipe_for_images_sees_one_frame_in_patches():
+    plan = space.plan(ROOT / "search_spaces/images.yaml")
+    recipe = {
+        t.config
+        for t in plan.trials
+        if {("length", "baseline"), ("parts", "baseline")} <= {*t.names}
+    }
+    (policy,) = {config.policy for config in recipe}
+    assert (policy.obs_mode, policy.obs_horizon, policy.encoder.patch) == ("image", 1, 2)
+    assert {trial.config.policy.obs_mode for trial in plan.trials} == {"image"}
+
+
 def test_the_optuna_space_is_a_search():
     plan = space.plan(ROOT / "search_spaces/optuna.yaml", "smoke")
     assert plan.search is not None

@@ -50,6 +50,13 @@ OLD_ENERGY = {"fusion": "concat", "width": 64, "depth": 3, "dropout": 0.1}
             'downsample needs encoder.trunk "conv" or "residual"',
         ),
         (lambda: EncoderConfig(trunk="resnet18", norm="none"), "encoder.norm needs encoder.trunk"),
+        (lambda: EncoderConfig(trunk="resnet18", patch=2), "encoder.patch needs encoder.trunk"),
+        (lambda: EncoderConfig(patch=5), r"patch must divide the 84 px wide images .*, got 5"),
+        (lambda: EncoderConfig(patch=0), "encoder.patch .* at least 1 and at most 16, got 0"),
+        (
+            lambda: EncoderConfig(patch=4, channels=(32,) * 5),
+            "softargmax\" needs maps at least 2 px wide .*, got '1 px'",
+        ),
         (
             lambda: EncoderConfig(channels=(32,) * 5, crop=32),
             "softargmax\" needs maps at least 2 px wide .*, got '1 px'",
@@ -83,6 +90,7 @@ def test_every_new_setting_survives_json():
         norm="none",
         reduce_relu=True,
         low_dim="plain",
+        patch=4,
     )
     energy = EnergyConfig("concat", head="resnet", depth=8, dropout=0.1)
     for part, given in ((EncoderConfig(), encoder), (EnergyConfig(), energy)):

@@ -5,7 +5,15 @@ import torch
 
 from ibc.config.encoder import EncoderConfig
 from ibc.encoders.backbones import ResidualBlock, ResNet18, build_backbone, group_norm
-from ibc.encoders.image import ImageEncoder, SoftArgmax, build_encoder, crop_frames
+from ibc.encoders.image import (
+    ImageEncoder,
+    SoftArgmax,
+    build_encoder,
+    copied_crops,
+    crop_frames,
+    fold,
+    gathered_crops,
+)
 
 
 def images(n=2, frames=2, side=96, seed=0):
@@ -57,6 +65,25 @@ def test_random_crop_is_one_window_for_all_frames_of_a_sample():
     assert len(found) > 8, "samples have offsets of their own"
 
 
+def test_crops_of_a_gpu_are_those_of_a_cpu():
+    frames, top, left = images(n=4)["image"], [0, 12, 5, 3], [12, 0, 7, 3]
+    gathered = gathered_crops(frames, 84, torch.tensor(top), torch.tensor(left))
+    assert torch.equal(gathered, copied_crops(frames, 84, top, left))
+
+
+@pytest.mark.parametrize("patch", [1, 2, 4])
+@pytest.mark.parametrize("channels", [3, 6])
+def test_the_pixels_of_a_patch_become_the_channels_of_its_place(patch, channels):
+    frames = torch.randint(256, (2, 16, 16, channels), dtype=torch.uint8)[:, 4:, :8]
+    folded = fold(frames, patch)
+    assert folded.shape == (2, 12 // patch, 8 // patch, patch**2 * channels)
+    for y in range(12 // patch):
+        for x in range(8 // patch):
+            square = frames[:, y * patch : (y + 1) * patch, x * patch : (x + 1) * patch]
+            assert torch.equal(folded[:, y, x], square.flatten(1))
+    assert fold(frames.to("meta"), patch).shape == folded.shape
+
+
 def test_crop_larger_than_the_image_is_refused():
     with pytest.raises(ValueError, match="must fit into 64 x 64 images, got 84"):
         crop_frames(images(side=64)["image"], 84, None)
@@ -78,6 +105,8 @@ IMAGE_ENCODERS = [
     {"stacking": "recurrent"},
     {"stacking": "attention"},
     {"stacking": "channels", "trunk": "residual"},
+    {"stacking": "channels", "patch": 2},
+    {"patch": 4, "downsample": "none"},
 ]
 
 
@@ -101,7 +130,10 @@ def test_every_image_encoder_has_the_features_it_says_and_gradients_everywhere(c
 def test_the_width_of_the_last_map_is_known_beforehand(changes):
     config = EncoderConfig(**{**SMALL, **changes})
     for side in (84, 63, 32):
-        maps = build_backbone(config, 3)(torch.zeros(1, 3, side, side))
+        if side % config.patch:
+            continue
+        folded = side // config.patch
+        maps = build_backbone(config, 3)(torch.zeros(1, 3, folded, folded))
         assert maps.shape == (1, config.maps, *[config.map_side(side)] * 2)
 
 
