@@ -30,6 +30,14 @@ _UNUSED = ("start_monitor", "start_log_monitor", "start_api_server")
 # where a trial's own line reports the failure. `log_to_driver` and `logging_level` do not stop it.
 _ERROR_PRINTER = "listen_error_messages"
 
+# The function of ray._private.utils by which `ray.init` and its nodes replace our handler of
+# SIGTERM with ones that exit at once, with other codes. No argument of `ray.init` leaves it alone.
+_SIGTERM_SETTER = "set_sigterm_handler"
+
+# Where a started session keeps its node, which knows the processes that it has started. The public
+# state of a cluster comes from the GCS, and cannot tell that this hangs.
+_NODE = "_global_node"
+
 # The argument of `ray.init` for the session's folder. The public `ray start --temp-dir` starts no
 # local session, and all processes would inherit RAY_TMPDIR.
 _FOLDER_ARGUMENT = "_temp_dir"
@@ -72,6 +80,20 @@ def silence_worker_errors() -> None:
     worker = _module("ray._private.worker")
     if hasattr(worker, _ERROR_PRINTER):
         setattr(worker, _ERROR_PRINTER, lambda *_, **__: None)
+
+
+def keep_sigterm_handler() -> None:
+    """Keep Ray from replacing this process's handler of SIGTERM."""
+    utils = _module("ray._private.utils")
+    if hasattr(utils, _SIGTERM_SETTER):
+        setattr(utils, _SIGTERM_SETTER, lambda _: None)
+
+
+def started_processes() -> dict[int, str]:
+    """Return the pids of the processes that this local session consists of, with their names."""
+    node = getattr(_module("ray._private.worker"), _NODE, None)
+    groups: dict[str, list[Any]] = getattr(node, "all_processes", {})
+    return {each.process.pid: name for name, group in groups.items() for each in group}
 
 
 def init(folder: str, **arguments: Any) -> None:

@@ -4,20 +4,19 @@ import logging
 import os
 import secrets
 import shutil
-import signal
 import sys
 import tempfile
-import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from harness.cluster import ray_patches
 from harness.cluster.resources import available_cpus, available_gpus
+from harness.cluster.session_watch import watched
 from harness.core import processes
-from harness.core.errors import UserError
+from harness.core.errors import UserError, signals_held_back
 from harness.core.paths import CACHE_VARIABLE, ROOT
 
 # The object store carries control messages only: demonstrations are memory-mapped files.
@@ -40,7 +39,7 @@ _ENVIRONMENT = {
 }
 _TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-_FOLDER = "ibc-harness-ray-"
+_FOLDER, _RAYS = "ibc-harness-ray-", "r"  # short: the path of a socket has at most 107 bytes
 
 
 @contextmanager
@@ -55,8 +54,10 @@ def ray_session(
 
     A local Ray has `cpus` CPUs and `gpus` GPUs (those of the machine by default), listens on the
     loopback interface only, requires a token, has no dashboard and sends no statistics. Its folder
-    is yielded and removed at the end, or by a later session if this process was killed. Workers of
-    a cluster run the code of this process. UserError when there is no cluster at the address.
+    is yielded and removed at the end, or by a later session if this process was killed. It belongs
+    to this user alone, as Ray makes its own folders writable for everybody. If one of the session's
+    processes dies or hangs, this process ends with one line and exit code 1. Workers of a cluster
+    run the code of this process. UserError when there is no cluster at the address.
     preload: a module that the idle workers of a local Ray, one per CPU, import in advance.
     """
     os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
@@ -68,53 +69,57 @@ def ray_session(
             # Other users of this machine can connect to the loopback interface too. Ray reads the
             # variables once, so they stay until this process ends; no file contains them.
             os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
-    in_main = threading.current_thread() is threading.main_thread()
-    on_sigterm = signal.getsignal(signal.SIGTERM)
     folder = None
     if address is None:
         _remove_leftovers()
-        # Short, because the path of a socket has at most 107 bytes.
         folder = tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir="/tmp")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), signals_held_back():
             warnings.simplefilter("ignore")  # Ray's deprecations do not concern the user
             ray_patches.silence_worker_errors()
+            ray_patches.keep_sigterm_handler()
             if folder is None:
                 _join(str(address))
             else:
                 with ray_patches.preloading(preload, available_cpus()):
                     _start(cpus, gpus, folder)
-        if in_main:
-            signal.signal(signal.SIGTERM, on_sigterm)  # Ray has replaced it
-        yield None if folder is None else Path(folder)
+        if folder is None:
+            yield None
+        else:
+            with watched(ray_patches.started_processes(), lambda: _remove(folder)):
+                yield Path(folder)
     finally:
         import ray
 
         ray.shutdown()
-        if in_main:
-            signal.signal(signal.SIGTERM, on_sigterm)
         if folder is not None:
-            _kill_processes(folder)  # also those that Ray did not record before an interrupt
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
 
 
-def _kill_processes(folder: str) -> None:
-    """Kill the processes whose command line names the session's folder."""
+def _remove(folder: str) -> None:
+    """Kill the processes of a session, also those that Ray did not record, and remove its folder.
+
+    Such a process has an argument that names the folder, or holds a file in it open (agents change
+    the first, all of them write logs).
+    """
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            command = (path / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            words = (path / "cmdline").read_bytes().decode(errors="replace").split("\0")[1:]
+            words += [str(file.readlink()) for file in (path / "fd").iterdir()]
         except OSError:
             continue  # ended, or another user's
-        if any(folder in word for word in command[1:]):
+        if any(folder in word for word in words) and path.name != str(os.getpid()):
             processes.kill(int(path.name))
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_leftovers() -> None:
-    """Remove the folders of sessions whose process was killed."""
+    """Remove the folders of this user's sessions whose process was killed."""
     for path in Path("/tmp").glob(f"{_FOLDER}*"):
         pid = path.name.removeprefix(_FOLDER).partition("-")[0]
-        if not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(path, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another session removes it too
+            if path.lstat().st_uid == os.getuid() and not Path(f"/proc/{pid}").exists():
+                _remove(str(path))
 
 
 def _join(address: str) -> None:
@@ -139,7 +144,7 @@ def _start(cpus: int | None, gpus: float | None, folder: str) -> None:
         try:
             with ray_patches.without_unused_processes():
                 ray_patches.init(
-                    folder,
+                    f"{folder}/{_RAYS}",
                     # Otherwise Ray would join a cluster named by RAY_ADDRESS or a file in /tmp.
                     address="local",
                     num_cpus=available_cpus() if cpus is None else cpus,
@@ -153,7 +158,7 @@ def _start(cpus: int | None, gpus: float | None, folder: str) -> None:
             if "timed out during startup" not in str(error):
                 raise
             ray.shutdown()
-            _kill_processes(folder)
+            _remove(f"{folder}/{_RAYS}")
             if not left:
                 rule = "Ray must start within its time limit (a machine that is less busy helps)"
                 raise UserError(f"{rule}, it failed {STARTS} times: {error}") from error

@@ -6,6 +6,7 @@ built from the parser's events, so tags cannot name Python objects and aliases c
 
 import math
 import re
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 import yaml
 
 from harness.core.errors import UserError
+from ibc.data.plain_files import open_plain
 
 MAX_BYTES = 2**18
 MAX_DEPTH = 32
@@ -58,12 +60,14 @@ def read(path: Path) -> Document:
     """Read a YAML file whose root is a mapping; UserError (file, line, rule) for anything else."""
     name = str(path)
     try:
-        with path.open("rb") as file:
+        with open_plain(path.resolve(), sys.maxsize) as file:  # the user's own links are followed
             raw = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise UserError(f"{name}: there is no such file") from None
     except OSError as error:
         raise UserError(f"{name}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(str(error)) from None
     return parse(raw, name)
 
 

@@ -1,6 +1,7 @@
 """Errors for the user in one line, and the exit codes of commands.
 
-0: success, 1: some trials or seeds failed, 2: bad input, 130 or 143: interrupted, can be resumed.
+0: success, 1: some trials or seeds failed, 2: bad input, 129, 130 or 143: interrupted by SIGHUP,
+SIGINT or SIGTERM, can be resumed.
 """
 
 import argparse
@@ -8,7 +9,9 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -20,7 +23,12 @@ SOME_FAILED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141
-TERMINATED = 143
+_SIGNALS = {
+    signal.SIGINT: "interrupted",
+    signal.SIGTERM: "terminated",
+    signal.SIGHUP: "the terminal has gone",
+}
+AGAIN = "run the same command again to continue"
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = frozenset({"envs", "harness", "ibc"})
@@ -28,6 +36,43 @@ _PACKAGES = frozenset({"envs", "harness", "ibc"})
 
 class UserError(ValueError):
     """A mistake in the input: the rule, then what was given."""
+
+
+@dataclass
+class _Interrupts:
+    """The signals of this process so far, and whether they are held back."""
+
+    received: list[int] = field(default_factory=list)
+    held_back: bool = False
+
+    def handle(self, signum: int, frame: FrameType | None) -> None:
+        """Unwind the stack at the first signal; at a later SIGINT exit at once."""
+        if self.received:
+            if signum == signal.SIGINT:
+                os._exit(INTERRUPTED)
+            return
+        self.received.append(signum)
+        if not self.held_back:
+            # Also for SIGTERM: KeyboardInterrupt is the only exception that leaves Ray's waits.
+            raise KeyboardInterrupt
+
+
+_interrupts = _Interrupts()
+
+
+@contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Make the first signal that `run` handles unwind after the body, not within it.
+
+    For starting other processes: one that is interrupted half way can leave some behind.
+    """
+    _interrupts.held_back = True
+    try:
+        yield
+    finally:
+        _interrupts.held_back = False
+        if _interrupts.received:
+            raise KeyboardInterrupt
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -43,22 +88,17 @@ def run(main: Callable[[], int]) -> int:
 
     A mistake in the input prints one line on stderr and returns 2: any UserError, or a ValueError
     that this project's own code raised. A ValueError from inside a library is a bug and keeps its
-    traceback. A full disk prints one line and returns 1. The first SIGINT or SIGTERM unwinds the
-    stack as KeyboardInterrupt, the next SIGINT exits at once.
+    traceback. A full disk prints one line and returns 1. The first SIGINT, SIGTERM or SIGHUP
+    unwinds the stack as KeyboardInterrupt, the next SIGINT exits at once.
     """
-    received: list[int] = []
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        if received:
-            if signum == signal.SIGINT:
-                os._exit(INTERRUPTED)
-            return
-        received.append(signum)
-        # Also for SIGTERM: KeyboardInterrupt is the only exception that leaves Ray's waits.
-        raise KeyboardInterrupt
-
-    signals = signal.SIGINT, signal.SIGTERM
-    previous = [signal.signal(signum, interrupt) for signum in signals]
+    global _interrupts
+    interrupts = _interrupts = _Interrupts()
+    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    signals = [each for each in _SIGNALS if not (nohup and each == signal.SIGHUP)]
+    previous = [signal.signal(each, interrupts.handle) for each in signals]
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started this process (`>&-`)
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - until the end
     try:
         code = main()
         sys.stdout.flush()
@@ -69,25 +109,21 @@ def run(main: Callable[[], int]) -> int:
         _print_error(f"error: {one_line(error)}")
         return BAD_INPUT
     except KeyboardInterrupt:
-        terminated = received == [signal.SIGTERM]
-        cause = "terminated" if terminated else "interrupted"
-        _print_error(f"{cause}; run the same command again to continue")
-        return TERMINATED if terminated else INTERRUPTED
+        signum = next(iter(interrupts.received), signal.SIGINT)
+        _print_error(f"{_SIGNALS[signal.Signals(signum)]}; {AGAIN}")
+        return 128 + signum
     except BrokenPipeError:
-        # The reader has gone (`| head`). Without this, Python's flush at exit fails once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()  # the reader has gone (`| head`)
         return BROKEN_PIPE
     except OSError as error:
         if error.errno not in _DISK_FULL:
             raise
-        _print_error(
-            f"error: {one_line(error)}; free disk space and run the same command again to continue"
-        )
+        _print_error(f"error: {one_line(error)}; free disk space and {AGAIN}")
         return SOME_FAILED
     finally:
         # After a signal our handlers stay: with Python's own, a second Ctrl-C during the exit
         # would change the exit code.
-        if not received:
+        if not interrupts.received:
             for signum, handler in zip(signals, previous, strict=True):
                 signal.signal(signum, handler)
 
@@ -109,5 +145,14 @@ def _is_users(error: ValueError) -> bool:
 
 
 def _print_error(text: str) -> None:
-    sys.stdout.flush()
-    print(text, file=sys.stderr, flush=True)
+    try:
+        sys.stdout.flush()
+    except OSError:  # a full disk, or the terminal has gone
+        _discard_output()
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def _discard_output() -> None:
+    """Send what is left of stdout nowhere; otherwise Python's flush at exit fails once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,8 @@
-"""Files that are whole or absent: atomic writes, JSON, locks, torn files set aside."""
+"""Files that are whole or absent: atomic writes, JSON, locks, torn files set aside.
+
+What is read may come from strangers. A reader leaves out what it cannot read and says so; only the
+holder of a folder's lock renames a torn file in it.
+"""
 
 import fcntl
 import json
@@ -9,19 +13,30 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
 from harness.core.errors import UserError
+from harness.core.text import one_line
+from ibc.data.plain_files import open_folder, open_plain
 
-MAX_JSON_BYTES = 256 * 2**20
-_log = logging.getLogger("harness.core.files")
+MAX_JSON_BYTES = 64 * 2**20  # the plan of 10,000 trials has 40 MB
+# A value takes at least one of these characters, and at most a hundred bytes of memory.
+MAX_JSON_VALUES, _SEPARATORS = 4_000_000, (b",", b"[", b"{")
+LOG, LEFT_OUT = "harness.core.files", "left out"  # the logger, and how its warnings may begin
+_log = logging.getLogger(LOG)
 _TEMPORARY = re.compile(r"\..+\.tmp-[0-9a-f]{12}")
 
 
+# The folders of a results folder's layout (docs/RESULTS.md): no link in or below them is followed.
+_LAYOUT = {"trials", "tables", "episodes", "checkpoints", "evaluations", "pictures"}
+_locked: list[Path] = []  # the folders whose lock this process holds
+
+
 class TornFileError(UserError):
-    """A result file that is truncated, partly overwritten, or of another format."""
+    """A file that was read whole and is truncated, partly overwritten, or of another format."""
 
 
 @contextmanager
@@ -70,14 +85,23 @@ def lock(path: Path, *, wait: float = 0.0) -> Iterator[bool]:
     """Hold a lock file; yields False where another process still holds it after `wait` seconds.
 
     The system releases the lock when its process dies. Missing folders are made; OSError from the
-    file system is passed on.
+    file system is passed on. The holder sets torn files in the folder aside, see `read_or`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + wait
-    with path.open("a") as file:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with open_folder(path.parent, _root(path.parent)) as parent:
+        descriptor = os.open(path.name, flags, 0o666, dir_fd=parent)
+    with open(descriptor, "a") as file:  # noqa: PTH123 - a descriptor has no path
         while not (held := _try_lock(file)) and time.monotonic() < deadline:
             time.sleep(0.1)
-        yield held
+        folder = [path.parent.absolute()] if held else []
+        _locked.extend(folder)
+        try:
+            yield held
+        finally:
+            for each in folder:
+                _locked.remove(each)
 
 
 def _try_lock(file: IO[str]) -> bool:
@@ -127,37 +151,92 @@ def write_json(value: object, path: Path) -> None:
         file.write(text.encode("utf-8", "surrogatepass") + b"\n")
 
 
+def open_file(path: Path, most: int) -> AbstractContextManager[BufferedReader]:
+    """Open a regular file of at most so many bytes; of results, no link to it is followed.
+
+    ValueError for anything else, OSError as of `open`.
+    """
+    return open_plain(path, most, _root(path.parent))
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """Return the whole content of a file that `open_file` opens."""
+    with open_file(path, most) as file:
+        return file.read(most)
+
+
+def entries(folder: Path) -> list[str]:
+    """Return the sorted names in a folder of results, [] where there is none or it is a link."""
+    try:
+        with open_folder(folder, _root(folder)) as descriptor:
+            return sorted(os.listdir(descriptor))  # noqa: PTH208 - a descriptor has no path
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ValueError) as error:
+        leave_out(folder, error)
+        return []
+
+
+def _root(folder: Path) -> Path:
+    """Return the folder above which links are the user's own: a sweep's, or the file's own."""
+    for above in reversed((folder, *folder.parents[:4])):
+        if above.name in _LAYOUT:
+            return above.parent
+    return folder
+
+
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file; TornFileError when it is not whole JSON."""
-    size = path.stat().st_size
-    if size > MAX_JSON_BYTES:
-        raise ValueError(f"{path} must be at most {MAX_JSON_BYTES} bytes, it has {size}")
+    content = read_bytes(path, MAX_JSON_BYTES)
+    if sum(map(content.count, _SEPARATORS)) > MAX_JSON_VALUES:
+        raise ValueError(f"{path} must hold at most {MAX_JSON_VALUES:,} values, it holds more")
     try:
-        return json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        return json.loads(content, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise TornFileError(f"{path} is not whole JSON: {error}") from error
 
 
-def read_or(
-    default: Any, read: Callable[..., Any], path: Path, *arguments: Any, set_aside: bool = False
-) -> Any:
-    """Return read(path, *arguments), or `default` where the file is absent or torn.
+def read_or(default: Any, read: Callable[..., Any], path: Path, *arguments: Any) -> Any:
+    """Return read(path, *arguments), or `default` where the file is absent or cannot be used.
 
-    set_aside: a torn file is renamed, see `quarantine`. Other errors of `read` are passed on.
+    The holder of a lock above the file sets a torn one aside (`quarantine`), and raises UserError
+    for one that it cannot read. Others leave it as it is, and say so.
     """
+    owned = any(path.absolute().is_relative_to(folder) for folder in _locked)
     try:
         return read(path, *arguments)
     except FileNotFoundError:
         return default
-    except TornFileError:
-        if set_aside:
+    except TornFileError as error:
+        if owned:
             quarantine(path)
+        else:
+            leave_out(path, error)
+        return default
+    except (OSError, ValueError, MemoryError) as error:
+        if owned:
+            raise UserError(_reason(path, error)) from error
+        leave_out(path, error)
         return default
 
 
+def leave_out(path: Path, error: Exception) -> None:
+    """Log a warning that a reader goes on without this file; reading commands then end with 1."""
+    _log.warning("%s: %s", LEFT_OUT, _reason(path, error))
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{path} cannot be read: {error.strerror or error}"
+    return one_line(error) if str(path) in str(error) else one_line(f"{path}: {error!r}")
+
+
 def read_json_or(path: Path, default: Any = None) -> Any:
-    """Return the content of a JSON file, or `default` where it is absent or torn."""
-    return read_or(default, read_json, path)
+    """Return the content of a JSON file of our own, `default` where it is absent or torn."""
+    try:
+        return read_json(path)
+    except (FileNotFoundError, TornFileError):
+        return default
 
 
 def _refuse_constant(name: str) -> None:

@@ -34,6 +34,7 @@ MAX_UNPACKED_BYTES = 4 * 2**30
 MAX_ENTRIES = 100_000
 TIMEOUT = 30.0  # seconds without a byte
 _BLOCK = 2**18
+_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # whose errors are known
 Progress = Callable[[int, int | None], None]  # bytes received, bytes in all if they are known
 
 
@@ -162,13 +163,18 @@ def _unpack(archive: Path, folder: Path) -> Path:
                 raise DownloadError(
                     f"the zip unpacks to {size} bytes, at most {MAX_UNPACKED_BYTES}"
                 )
+            if any(entry.compress_type not in _METHODS for entry in entries):
+                raise DownloadError("the zip must be stored or deflated, it is not")
             for entry in entries:
                 target = folder / _safe(entry)
                 if not entry.is_dir():
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with zipped.open(entry) as source, target.open("xb") as out:
                         shutil.copyfileobj(source, out, _BLOCK)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+    except (
+        *(zipfile.BadZipFile, zlib.error, UnicodeError),
+        *(NotImplementedError, RuntimeError, EOFError),
+    ) as error:
         raise DownloadError(f"the file is not a whole zip: {error}") from error
     except (FileExistsError, NotADirectoryError) as error:
         raise DownloadError(f"the zip has the same name twice: {error.filename}") from error

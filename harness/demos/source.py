@@ -17,6 +17,7 @@ from envs.rendering import observations
 from harness.core import files, paths
 from harness.core.errors import UserError
 from harness.core.paths import CACHE_VARIABLE, JOINED, ROOT, cache_folder
+from harness.core.text import one_line
 from ibc.data import demos as ibc_demos
 from ibc.data import zarr_store
 from ibc.data.demos import Demos
@@ -40,7 +41,7 @@ class Source:
 
     def __str__(self) -> str:
         shown = [p.relative_to(ROOT) if p.is_relative_to(ROOT) else p for p in self.paths]
-        return f"demonstrations: {JOINED.join(map(str, shown))} ({self.kind})"
+        return f"demonstrations: {one_line(JOINED.join(map(str, shown)))} ({self.kind})"
 
 
 def resolve_source(*data: str | Path | None, folder: Path | None = None) -> Source:

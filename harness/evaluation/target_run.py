@@ -11,6 +11,7 @@ from rich.console import Console
 
 from harness.config.protocol import Protocol, blocks
 from harness.core import files, provenance
+from harness.core.errors import UserError
 from harness.evaluation.policy_source import Outcome, Task
 from harness.evaluation.targets import Target
 from harness.storage import table_schemas
@@ -97,13 +98,16 @@ class TargetRun:
 def _known(target: Target, protocol: Protocol) -> pa.Table:
     """Return the episodes stored for the same weights and protocol; code has no hash of weights."""
     rows = table_schemas.table("episodes", [])
-    if target.columns["policy_hash"] is None:
-        return rows
-    # A torn file is set aside by whoever reads the sweep; here its seeds are run again.
     stored = sorted(target.folder.glob("*.parquet"))
-    rows = pa.concat_tables(
-        [rows, *(files.read_or(rows, table_schemas.read_file, path, "episodes") for path in stored)]
-    )
+    if target.columns["policy_hash"] is None or not stored:
+        return rows
+    try:
+        with files.lock(target.folder / ".lock"):  # its holder sets torn files aside
+            read = table_schemas.read_file
+            parts = [files.read_or(rows, read, path, "episodes") for path in stored]
+    except OSError as error:
+        raise UserError(f"results must be writable before anything starts: {error}") from error
+    rows = pa.concat_tables([rows, *parts])
     return rows.filter(
         (pc.field("policy_hash") == target.columns["policy_hash"])
         & (pc.field("protocol_hash") == protocol.hash)

@@ -4,12 +4,15 @@ Each command returns its content as a table, for --json and --csv, and what the 
 """
 
 import argparse
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from harness.core import errors, imports, paths
-from harness.core.errors import OK, UserError
+from harness.core import errors, files, imports, paths
+from harness.core.errors import OK, SOME_FAILED, UserError
+from harness.core.text import one_line
 from harness.results import SUFFIXES, TABLES
 
 # Each command imports what it needs and no more: most read two tables and need no torch.
@@ -39,11 +42,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.results = _folder(given)
     if arguments is None:  # a process of its own, in which nothing needs pandas
         imports.keep_pandas_out()
-    done = imports.load(f"harness.results.{COMMANDS[given.command][0]}")(given)
-    if isinstance(done, int):  # it has printed everything itself
-        return done
-    imports.load("harness.results.output:put")(*done, as_json=given.json, as_csv=given.csv)
-    return OK
+    with _left_out() as left_out:
+        done = imports.load(f"harness.results.{COMMANDS[given.command][0]}")(given)
+        if isinstance(done, int):  # it has printed everything itself
+            return done or (SOME_FAILED if left_out else OK)
+        imports.load("harness.results.output:put")(*done, as_json=given.json, as_csv=given.csv)
+    return SOME_FAILED if left_out else OK
+
+
+@contextmanager
+def _left_out() -> Iterator[set[str]]:
+    """Print what is left out or set aside in the body, once each; yields what is left out."""
+    said: set[str] = set()
+    left_out: set[str] = set()
+
+    def say(record: logging.LogRecord) -> bool:
+        text = one_line(record.getMessage())
+        if text not in said:
+            print(f"warning: {text}", file=sys.stderr)
+        said.add(text)
+        if text.startswith(files.LEFT_OUT):
+            left_out.add(text)
+        return True
+
+    handler = logging.NullHandler()
+    handler.handle = say  # type: ignore[method-assign]
+    logger = logging.getLogger(files.LOG)
+    logger.addHandler(handler)
+    try:
+        yield left_out
+    finally:
+        logger.removeHandler(handler)
 
 
 def _folder(given: argparse.Namespace) -> Path:

@@ -14,7 +14,7 @@ from rich.text import Text
 from harness.analysis import groups, learning_curves, sweep_results, verdicts
 from harness.analysis.groups import Group
 from harness.analysis.sweep_results import Sweep
-from harness.core import paths
+from harness.core import files, paths
 from harness.core.errors import OK, SOME_FAILED, UserError
 from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
 from harness.results.output import Answer, console, put
@@ -31,9 +31,15 @@ STARTS = {
 
 def sweeps(given: argparse.Namespace) -> Answer:
     """List every sweep and every evaluation of a policy from elsewhere."""
-    rows = [_of_sweep(folder) for folder in lookup.sweeps(given.results)]
-    rows += [_of_evaluation(folder) for folder in _evaluations(given.results)]
-    if not rows:
+    listed = [(_of_sweep, folder) for folder in lookup.sweeps(given.results)]
+    listed += [(_of_evaluation, folder) for folder in _evaluations(given.results)]
+    rows = []
+    for describe, folder in listed:
+        try:
+            rows.append(describe(folder))
+        except (OSError, ValueError) as error:  # one broken sweep does not hide the others
+            files.leave_out(folder, error)
+    if not listed:
         raise UserError(f"{given.results} holds no sweep and no evaluation yet")
     plain = [
         {

@@ -4,6 +4,7 @@ A query may come from an untrusted page, so it can read the three tables and not
 """
 
 import argparse
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,8 +28,10 @@ _RESTRICTIONS = (
     "SET python_enable_replacements = false",
     "SET autoinstall_known_extensions = false",
     "SET autoload_known_extensions = false",
+    "SET memory_limit = '1GB'",
     "SET lock_configuration = true",
 )
+MAX_SECONDS = 60.0
 
 
 def command(given: argparse.Namespace) -> Answer:
@@ -55,7 +58,8 @@ def _folders(given: argparse.Namespace) -> list[Path]:
 def ask(folders: Sequence[Path], query: str) -> pa.Table:
     """Return the rows of a query over these sweeps' trials, curves and episodes.
 
-    UserError with DuckDB's message for a query that fails or is no SELECT.
+    UserError with DuckDB's message for a query that fails, is no SELECT, or takes too much memory
+    or time.
     """
     import duckdb  # a quarter of a second that the other commands do not need
 
@@ -71,7 +75,24 @@ def ask(folders: Sequence[Path], query: str) -> pa.Table:
             statements = connection.extract_statements(query)
             if [each.type for each in statements] != [duckdb.StatementType.SELECT]:
                 raise UserError('a query is one that returns rows: "SELECT ... FROM trials"')
-            return connection.sql(query).to_arrow_table()
+            timer = threading.Timer(MAX_SECONDS, connection.interrupt)
+            timer.start()
+            try:
+                found = connection.sql(query).to_arrow_table()
+            finally:
+                timer.cancel()
+            for column in found.columns:
+                if pa.types.is_temporal(column.type):
+                    column.to_pylist()  # Python has no year above 9999 and no infinite date
+            return found
+        except duckdb.InterruptException:
+            raise UserError(
+                f"a query may take {MAX_SECONDS:.0f} s, and this one took longer"
+            ) from None
+        except (OverflowError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"dates must be from the year 1 to 9999: {one_line(error)}") from None
         except duckdb.Error as error:
             raise UserError(one_line(str(error).partition("\n\n")[0])[:500]) from None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.trial_config import trial_id
+from harness.core import files
 from harness.storage import json_schemas, table_schemas
 
 _HOLDER = re.compile(r"process (\d{1,9}) on (.+)")
@@ -60,7 +61,7 @@ class Watcher:
         self._kept: dict[Path, tuple[tuple[int, int], Any]] = {}
 
     def look(self) -> State:
-        """Return the sweep's state now; files that are missing or truncated are ignored."""
+        """Return the sweep's state now; what cannot be read is left out."""
         alive = is_run(self.folder)
         names = {}
         for entry in self._content(self.folder / "plan.json", {}).get("trials", []):
@@ -68,7 +69,7 @@ class Watcher:
             id_ = trial_id(entry["config_hash"], entry["train_seed"])
             names[id_] = " / ".join(part for part in parts if part)
         # A search adds trials after the plan was written.
-        found = sorted(path.parent.name for path in self.folder.glob("trials/*/config.json"))
+        found = files.entries(self.folder / "trials")
         names = {id_: names.get(id_, id_) for id_ in [*names, *found]}
         trials = [self._trial(id_, name) for id_, name in names.items()]
         return State(self.folder.name, tuple(trials), _left(trials), alive)
@@ -99,12 +100,15 @@ class Watcher:
 
     def _content(self, path: Path, default: Any) -> Any:
         try:
-            facts = path.stat()
+            facts = path.lstat()
             version = facts.st_mtime_ns, facts.st_size
             if path not in self._kept or self._kept[path][0] != version:
                 self._kept[path] = version, _read(path)
             return self._kept[path][1]
-        except (OSError, ValueError):  # removed, truncated or no such file
+        except FileNotFoundError:
+            return default
+        except (OSError, ValueError, MemoryError) as error:
+            files.leave_out(path, error)
             return default
 
 
@@ -134,8 +138,8 @@ def is_run(folder: Path) -> bool:
     A process on another machine cannot be checked and counts as running.
     """
     try:
-        text = (folder / ".lock").read_text("utf-8", "replace")[:300]
-    except OSError:
+        text = files.read_bytes(folder / ".lock", 300).decode(errors="replace")
+    except (OSError, ValueError):
         return False
     holder = _HOLDER.match(text)
     if holder is None:

@@ -94,14 +94,16 @@ def rebuild(given: argparse.Namespace) -> Answer:
     answers = folder / "answers.md"
     answered = answers.read_bytes() if answers.is_file() else None
     derived = {kind: folder / "tables" / f"{kind}.parquet" for kind in sql.KINDS}
-    before = {
-        kind: files.read_or(None, table_schemas.read_file, path, kind)
-        for kind, path in derived.items()
-    }
     torn = _torn(folder)
     try:
-        tables.rebuild(folder)
-        answers_markdown.write(folder)
+        # Without the lock, as a sweep is running, torn files stay where they are.
+        with files.lock(folder / ".lock"):
+            before = {
+                kind: files.read_or(None, table_schemas.read_file, path, kind)
+                for kind, path in derived.items()
+            }
+            tables.rebuild(folder)
+            answers_markdown.write(folder)
     except OSError as error:
         raise UserError(f"{folder} must be writable: {error.strerror}") from None
     rows, lines = [], []

@@ -135,7 +135,7 @@ class SearchJobs:
         """
         content = None
         if self.rungs:
-            content = files.read_or(None, files.read_json, self._file, set_aside=True)
+            content = files.read_or(None, files.read_json, self._file)
         if content is None:
             return {}, []
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:

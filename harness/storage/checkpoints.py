@@ -8,14 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.core import paths
+from safetensors import SafetensorError, safe_open
+
+from harness.core import files, paths
 from harness.core.errors import UserError
-from harness.core.files import read_json, sync_folder, temporary_beside, write_json
+from harness.core.files import TornFileError, read_json, sync_folder, temporary_beside, write_json
 from harness.storage import training_state as state_file
 
 VERSION = 1
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+MAX_BYTES = 2**32  # of weights and of a training state
 _STATE = "training_state.safetensors"
 
 
@@ -110,7 +113,8 @@ def remove_old(directory: Path) -> None:
 
 def load_training_state(path: Path) -> Any:
     """Return the training state of a checkpoint's folder; FileNotFoundError when it has none."""
-    return state_file.read(path / _STATE)
+    with files.open_file(path / _STATE, MAX_BYTES):  # a regular file, no link
+        return state_file.read(path / _STATE)
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -126,9 +130,27 @@ def describe(path: Path) -> dict[str, Any]:
     return described
 
 
+def check(path: Path) -> Path:
+    """Return the path of the checkpoint named `path`; TornFileError when a file is missing or cut.
+
+    FileNotFoundError without one. Flipped bytes in the weights are noticed by their hash, when they
+    are used.
+    """
+    found = find(path.parent, path.name)
+    if found is None:
+        raise FileNotFoundError(path)
+    try:
+        describe(found)
+        read_json(found / "policy.json")
+        with files.open_file(found / WEIGHTS, MAX_BYTES), safe_open(found / WEIGHTS, "numpy"):
+            return found
+    except (FileNotFoundError, SafetensorError) as error:
+        raise TornFileError(f"{found} is not a whole checkpoint: {error}") from error
+
+
 def weights_hash(path: Path) -> str:
     """Return the first 12 hex digits of the SHA-256 of a checkpoint's weights."""
-    with (path / WEIGHTS).open("rb") as file:
+    with files.open_file(path / WEIGHTS, MAX_BYTES) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 

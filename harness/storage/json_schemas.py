@@ -1,7 +1,7 @@
 """Schemas of the JSON files in a sweep's folder, which may be of unknown origin.
 
-A file that is not whole JSON is torn. One of another schema was not written by this program, and
-is refused.
+A file that is not whole JSON is torn. One of another schema was not written by this program: a
+reader leaves it out, a sweep refuses it.
 """
 
 import functools
@@ -182,5 +182,8 @@ def read(path: Path) -> Any:
 
 
 def read_or(path: Path, default: Any = {}) -> Any:  # noqa: B006 - read only
-    """Return what `read` does, `default` where the file is absent; a torn one is set aside."""
-    return files.read_or(default, read, path, set_aside=True)
+    """Return what `read` does, `default` where the file is absent or cannot be used.
+
+    See `files.read_or`.
+    """
+    return files.read_or(default, read, path)

@@ -6,13 +6,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from harness.config import trial_config
+from harness.core import files
 from harness.core.files import TornFileError, atomic
+from harness.core.text import one_line
 
 Kind = Literal["trials", "curves", "episodes"]
 VERSION = 1
+# Bounds on what a file may ask of this machine. Decoded, six million episodes have a gigabyte.
+MAX_BYTES, MAX_DECODED_BYTES = 2**29, 2**30
+MAX_TEXT = 2**16
+MAX_WHOLE = 2**53  # what floating point numbers hold exactly
 _KIND, _VERSION = b"ibc_harness.kind", b"ibc_harness.version"
 
 
@@ -23,6 +30,13 @@ def _schema(kind: str, **columns: pa.DataType) -> pa.Schema:
 
 _TEXT, _INT, _REAL, _BOOL = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 
+
+# What a row of each kind must have: rows are named, counted and ordered by them.
+_REQUIRED = {
+    "episodes": ("env_seed",),
+    "curves": ("config_hash", "train_seed", "epoch", "step"),
+    "trials": ("trial", "config_hash", "train_seed", "status"),
+}
 
 # `curves` has further columns for metrics (float64), `trials` for the settings of the config.
 SCHEMAS: dict[str, pa.Schema] = {
@@ -149,41 +163,109 @@ def write(content: pa.Table, path: Path) -> None:
         pq.write_table(content, file, compression="zstd", write_page_checksum=True)
 
 
+def read_metadata(path: Path) -> Mapping[bytes, bytes]:
+    """Return the metadata of a Parquet file's schema; TornFileError when they cannot be read."""
+    try:
+        with files.open_file(path, MAX_BYTES) as file:
+            return pq.read_schema(file).metadata or {}
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise TornFileError(f"{path} is not a whole Parquet file: {error}") from error
+
+
 def read_file(path: Path, kind: Kind) -> pa.Table:
     """Return one Parquet file of this kind in the current schema.
 
-    TornFileError when it is not whole; ValueError for another kind or a newer schema version.
+    TornFileError when it is not whole; ValueError for another kind, a newer schema version, a table
+    that is too large, or values that no table of ours has.
     """
+    content, name = files.read_bytes(path, MAX_BYTES), str(path)
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            content = file.read()
-    except FileNotFoundError:
+        with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
+            _check_size(file, content, name)
+            metadata = file.schema_arrow.metadata or {}
+            found = file.read()
+    except (MemoryError, _TooLargeError):
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise TornFileError(f"{path} is not a whole Parquet file: {error}") from error
-    metadata = content.schema.metadata or {}
     if metadata.get(_KIND) != kind.encode():
         raise ValueError(f"{path} must be a table of {kind}, it says {metadata.get(_KIND)!r}")
-    version = int(metadata.get(_VERSION, b"0"))
-    if not 1 <= version <= VERSION:
+    version = metadata.get(_VERSION, b"0")
+    if not version.isdigit() or not 1 <= int(version) <= VERSION:
         raise ValueError(
-            f"{path} has schema version {version} and this program reads 1 to {VERSION}; upgrade it"
+            f"{path} has schema version {version.decode(errors='replace')[:20]} and this program "
+            f"reads 1 to {VERSION}; upgrade it"
         )
-    try:
-        return _conform(content, SCHEMAS[kind])
-    except pa.ArrowException as error:
-        raise TornFileError(f"{path} is not a table of {kind}: {error}") from error
+    return _conform(found, kind, name)
 
 
-def _conform(content: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Cast the columns of the schema, add missing ones as nulls, append all others."""
-    if content.schema.equals(schema):  # the usual case of thousands of files
-        return content.replace_schema_metadata(schema.metadata)
-    fields = [*schema, *(field for field in content.schema if field.name not in schema.names)]
+class _TooLargeError(ValueError):
+    pass
+
+
+def _check_size(file: pq.ParquetFile, content: bytes, name: str) -> None:
+    """ValueError when the decoded table would be too large, by what the footer declares."""
+    # The metadata of single columns are not looked at: of a broken footer, pyarrow then crashes.
+    groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+    rows, stored = file.metadata.num_rows, sum(group.total_byte_size for group in groups)
+    decoded = 8 * rows * file.metadata.num_columns + stored
+    texts = [field.name for field in file.schema_arrow if field.type == _TEXT]
+    # A text may be stored once and occur in every row; only then it is worth counting them.
+    if decoded <= MAX_DECODED_BYTES < rows * stored and texts:
+        with pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts) as encoded:
+            chunks = (chunk for text in encoded.read(texts) for chunk in text.chunks)
+            lengths = (pc.binary_length(c.dictionary).take(c.indices) for c in chunks)
+            decoded += sum(pc.sum(each).as_py() or 0 for each in lengths)
+    if decoded > MAX_DECODED_BYTES:
+        raise _TooLargeError(
+            f"{name} must have at most {MAX_DECODED_BYTES:,} bytes when it is decoded, it declares "
+            f"{rows:,} rows and {decoded:,} bytes"
+        )
+
+
+def _conform(content: pa.Table, kind: Kind, name: str) -> pa.Table:
+    """Cast the columns of the schema, add missing ones as nulls, append the further ones."""
+    schema = SCHEMAS[kind]
+    names = content.column_names
+    if len(set(names)) < len(names):
+        raise ValueError(f"{name} must have each column once, it has {max(names, key=names.count)}")
+    further = [field for field in content.schema if field.name not in schema.names]
+    if kind == "episodes":
+        further = []  # no program has written any
+    elif kind == "curves":
+        further = [field.with_type(_REAL) for field in further]
+    fields = [*schema, *further]
     columns = [
-        content[field.name].cast(field.type)
-        if field.name in content.schema.names
-        else pa.nulls(content.num_rows, field.type)
+        content[field.name] if field.name in names else pa.nulls(content.num_rows, field.type)
         for field in fields
     ]
+    for index, (field, column) in enumerate(zip(fields, columns, strict=True)):
+        try:
+            if column.type != field.type:
+                if _TEXT in (column.type, field.type):
+                    raise pa.ArrowTypeError(f"it has {column.type}")
+                columns[index] = column = column.cast(field.type)
+            column.validate(full=True)  # texts are UTF-8
+        except pa.ArrowException as error:
+            rule = f"{name} must have {field.type} in column {one_line(field.name)[:60]}"
+            raise ValueError(f"{rule}: {one_line(error)[:200]}") from error
+        _check_values(field, column, kind, name)
     return pa.Table.from_arrays(columns, schema=pa.schema(fields, metadata=schema.metadata))
+
+
+def _check_values(field: pa.Field, column: pa.ChunkedArray, kind: Kind, name: str) -> None:
+    where = f"{name} must have in column {one_line(field.name)[:60]}"
+    if field.type not in (_TEXT, _INT, _REAL, _BOOL):
+        raise ValueError(f"{where} a text, a number or a truth value, it has {field.type}")
+    if field.name in _REQUIRED[kind] and column.null_count:
+        raise ValueError(f"{where} a value in every row")
+    if field.type == _TEXT:
+        longest = pc.max(pc.binary_length(column)).as_py() or 0
+        if longest > MAX_TEXT:
+            raise ValueError(f"{where} texts of at most {MAX_TEXT:,} bytes, one has {longest:,}")
+    elif field.type == _INT:
+        found = pc.min_max(column).as_py()
+        low = 0 if field.name in SCHEMAS[kind].names else -MAX_WHOLE
+        for value in (found["min"], found["max"]):
+            if value is not None and not low <= value <= MAX_WHOLE:
+                raise ValueError(f"{where} whole numbers from {low} to {MAX_WHOLE}, it has {value}")

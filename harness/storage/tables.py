@@ -1,7 +1,8 @@
 """Reads a sweep's folder as three tables, also while the sweep runs.
 
 The sources are the files in each trial's folder; `tables/` is derived from them and can be
-deleted. Readers take no lock: files are written atomically, and torn ones are set aside.
+deleted. Readers take no lock: files are written atomically. What cannot be read is left out, with a
+warning; only the sweep itself sets torn files aside (`files.read_or`).
 """
 
 import hashlib
@@ -14,13 +15,21 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from harness.config.trial_config import trial_id
 from harness.core import files
+from harness.core.errors import UserError
 from harness.stats import intervals
 from harness.storage import episode_table, json_schemas
-from harness.storage.table_schemas import SCHEMAS, Kind, leaves, read_file, table, write
+from harness.storage.table_schemas import (
+    SCHEMAS,
+    Kind,
+    leaves,
+    read_file,
+    read_metadata,
+    table,
+    write,
+)
 
 _SOURCES = b"ibc_harness.sources"
 _RULES = b"2"  # changes with how rows follow from the sources: older derived tables are not used
@@ -28,10 +37,10 @@ ISSUE_SEPARATOR = "; "  # the names of issues have commas
 
 
 def read(sweep_dir: Path, kind: Kind) -> pa.Table:
-    """Return all rows of a sweep; writes nothing, but sets torn files aside.
+    """Return all rows of a sweep that can be read.
 
     They come from the derived table if its sources are unchanged, otherwise from the sources.
-    ValueError without such a folder, or for a table of a newer version.
+    ValueError without such a folder.
     """
     found = _derived(sweep_dir, kind)
     return _gather(sweep_dir, kind) if found is None else found
@@ -50,17 +59,21 @@ def _derived(sweep_dir: Path, kind: Kind) -> pa.Table | None:
     if not sweep_dir.is_dir():
         raise ValueError(f"a sweep's results are a folder, and {sweep_dir} is not one")
     derived = sweep_dir / "tables" / f"{kind}.parquet"
-    if derived.is_file():
-        try:
-            if pq.read_schema(derived).metadata.get(_SOURCES) == _fingerprint(sweep_dir, kind):
-                return read_file(derived, kind)
-        except (files.TornFileError, pa.ArrowException, OSError, AttributeError):
-            files.quarantine(derived)
-    return None
+    return files.read_or(None, _read_derived, derived, kind)
+
+
+def _read_derived(derived: Path, kind: Kind) -> pa.Table | None:
+    """Return a derived table, None if it is not of the sources of now."""
+    sources = _fingerprint(derived.parent.parent, kind)
+    fresh = read_metadata(derived).get(_SOURCES) == sources
+    return read_file(derived, kind) if fresh else None
 
 
 def rebuild(sweep_dir: Path) -> None:
-    """Derive tables/{trials,curves,episodes}.parquet again from the files of the trials."""
+    """Derive tables/{trials,curves,episodes}.parquet again from the files of the trials.
+
+    Torn files are set aside if this process holds the sweep's lock.
+    """
     kinds: tuple[Kind, ...] = ("episodes", "curves", "trials")  # trials read the derived episodes
     for kind in kinds:
         # Reading may set torn files aside, and a running sweep writes more: either changes the
@@ -84,7 +97,7 @@ def _sources(sweep_dir: Path, kind: Kind) -> Iterator[tuple[str, os.stat_result]
     found = ["plan.json"] if kind == "trials" else []
     if kind == "episodes":
         found = _episode_files(sweep_dir, "episodes")
-    for trial in sorted(_entries(sweep_dir / "trials")):
+    for trial in files.entries(sweep_dir / "trials"):
         folder = f"trials/{trial}"
         own = [f"{folder}/{name}" for name in names]
         if kind != "curves":
@@ -92,19 +105,13 @@ def _sources(sweep_dir: Path, kind: Kind) -> Iterator[tuple[str, os.stat_result]
         found += sorted(own)
     for name in found:
         with suppress(FileNotFoundError, NotADirectoryError):
-            yield name, os.stat(f"{sweep_dir}/{name}")  # noqa: PTH116 - called thousands of times
+            yield name, os.lstat(f"{sweep_dir}/{name}")
 
 
 def _episode_files(sweep_dir: Path, folder: str) -> list[str]:
     # Hidden files are still being written.
-    names = _entries(sweep_dir / folder)
-    return sorted(f"{folder}/{n}" for n in names if n.endswith(".parquet") and n[0] != ".")
-
-
-def _entries(folder: Path) -> list[str]:
-    with suppress(FileNotFoundError, NotADirectoryError):
-        return os.listdir(folder)  # noqa: PTH208 - as above
-    return []
+    names = files.entries(sweep_dir / folder)
+    return [f"{folder}/{n}" for n in names if n.endswith(".parquet") and n[0] != "."]
 
 
 def _fingerprint(sweep_dir: Path, kind: Kind) -> bytes:
@@ -119,7 +126,7 @@ def _gather(sweep_dir: Path, kind: Kind) -> pa.Table:
         return _gather_trials(sweep_dir, lambda: read(sweep_dir, "episodes"))
     empty = table(kind, [])  # for a file that was merged into another one after it was listed
     parts = [
-        files.read_or(empty, read_file, sweep_dir / name, kind, set_aside=True)
+        files.read_or(empty, read_file, sweep_dir / name, kind)
         for name, _ in _sources(sweep_dir, kind)
     ]
     content = pa.concat_tables([empty, *parts], promote_options="default")
@@ -134,13 +141,14 @@ def _gather_trials(sweep_dir: Path, episodes: Callable[[], pa.Table]) -> pa.Tabl
     rows: dict[tuple[str, int], dict[str, Any]] = {}
     plan = json_schemas.read_or(sweep_dir / "plan.json")
     for entry in plan.get("trials", []):
-        row = _identity(entry, sweep_dir, "plan.json")
+        row = _identity(entry, sweep_dir)
         rows[row["config_hash"], row["train_seed"]] = row
-    for folder in sorted(path for path in (sweep_dir / "trials").glob("*") if path.is_dir()):
-        entry = json_schemas.read_or(folder / "config.json")
+    for trial in files.entries(sweep_dir / "trials"):
+        folder = sweep_dir / "trials" / trial
+        entry = files.read_or({}, _read_trial, folder / "config.json")
         if not entry:
             continue  # not started, or torn: the plan's row remains
-        row = _identity(entry, sweep_dir, f"trials/{folder.name}/config.json")
+        row = _identity(entry, sweep_dir)
         key = row["config_hash"], row["train_seed"]
         # The plan has the current name of an arm; the folder may have an earlier one.
         row.update({k: v for k, v in rows.get(key, {}).items() if k in ("question", "arm") and v})
@@ -155,10 +163,19 @@ def _gather_trials(sweep_dir: Path, episodes: Callable[[], pa.Table]) -> pa.Tabl
     return table("trials", list(rows.values()))
 
 
-def _identity(entry: Mapping[str, Any], sweep_dir: Path, source: str) -> dict[str, Any]:
+def _read_trial(path: Path) -> dict[str, Any]:
+    """Return a trial's config.json; UserError for one of another folder's trial."""
+    entry: dict[str, Any] = json_schemas.read(path)
     config_hash, train_seed = entry.get("config_hash"), entry.get("train_seed")
-    if not isinstance(config_hash, str) or not isinstance(train_seed, int):
-        raise ValueError(f"{sweep_dir / source} must give each trial's config_hash and train_seed")
+    if config_hash is None or train_seed is None:
+        raise UserError(f"{path} must give the trial's config_hash and train_seed")
+    if trial_id(config_hash, train_seed) != path.parent.name:
+        raise UserError(f"{path} must be of the trial of its folder, it is of {config_hash[:20]}")
+    return entry
+
+
+def _identity(entry: Mapping[str, Any], sweep_dir: Path) -> dict[str, Any]:
+    config_hash, train_seed = entry["config_hash"], entry["train_seed"]
     return {
         "sweep": sweep_dir.name,
         "status": "pending",

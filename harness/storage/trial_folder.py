@@ -3,13 +3,14 @@
 import faulthandler
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
 
+from harness.config.trial_config import TrialConfig, from_stored
 from harness.core import files, processes
 from harness.core.errors import UserError
 from harness.core.text import one_line
@@ -68,18 +69,42 @@ class TrialFolder:
         return stacks
 
     def read_status(self) -> dict[str, Any]:
-        """Return status.json, {} if it is absent; a torn one is set aside."""
+        """Return status.json, {} if it is absent or cannot be used (`files.read_or`)."""
         return dict(json_schemas.read_or(self.path / "status.json"))
 
     def read_config(self) -> dict[str, Any]:
-        """Return config.json, {} if it is absent; a torn one is set aside."""
+        """Return config.json, {} if it is absent or cannot be used (`files.read_or`)."""
         return dict(json_schemas.read_or(self.path / "config.json"))
 
-    def has_lost(self, status: Mapping[str, Any]) -> bool:
-        """Return whether the best checkpoint or the episodes it was selected by are missing."""
-        step = status.get("best_step")
-        chosen = step is None or self._select_path(step).is_file()
-        return not (chosen and self.checkpoint("best") is not None)
+    def lost(self, status: Mapping[str, Any]) -> list[int | None]:
+        """Return the steps that a finished trial must go back to, as a file is lost; [] if none is.
+
+        This lists what a finished trial consists of. A file that is missing or cannot be read is
+        made again at a step: the last one, or the one that a selection belongs to.
+        """
+        last, best, table = status.get("step"), status.get("best_step"), table_schemas.read_file
+        config = self.read_config().get("config")
+        parts: list[tuple[int | None, Path, Callable[..., Any], tuple[str, ...]]] = [
+            (last, self.path / "config.json", json_schemas.read, ()),
+            (last, self.path / "health.json", json_schemas.read, ()),
+            (last, self.path / "curves.parquet", table, ("curves",)),
+            (last if best is None else best, self.checkpoints / "best", checkpoints.check, ()),
+        ]
+        steps = set() if best is None else {best}
+        if config is not None:
+            steps |= set(selection_steps(from_stored(config)))
+        parts += [(step, self._select_path(step), table, ("episodes",)) for step in sorted(steps)]
+        return [
+            step
+            for step, path, read, more in parts
+            if files.read_or(None, read, path, *more) is None
+        ]
+
+    def versions(self) -> Iterator[tuple[int, int]]:
+        """Yield size and time of every file but temporary ones; they differ when one changes."""
+        for path in sorted(self.path.rglob("[!.]*")):
+            status = path.lstat()
+            yield status.st_size, status.st_mtime_ns
 
     def claim(self, described: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
         """Write config.json and return the status of an earlier run, {} without one.
@@ -140,7 +165,7 @@ class TrialFolder:
     def selected(self, step: int, policy_hash: str) -> list[dict[str, Any]] | None:
         """Return the stored selection episodes of a step and its weights, None without them."""
         path = self._select_path(step)
-        found = files.read_or(None, table_schemas.read_file, path, "episodes", set_aside=True)
+        found = files.read_or(None, table_schemas.read_file, path, "episodes")
         if found is None:
             return None
         rows: list[dict[str, Any]] = found.to_pylist()
@@ -154,8 +179,11 @@ class TrialFolder:
         """Return the mean score of the selection episodes by step."""
         found = {}
         for path in sorted((self.path / "episodes").glob("select-*.parquet")):
-            scores = table_schemas.read_file(path, "episodes")["score"]
-            found[int(path.stem.removeprefix("select-"))] = float(pc.mean(scores).as_py())
+            rows = files.read_or(None, table_schemas.read_file, path, "episodes")
+            if rows is not None and rows.num_rows:
+                found[int(path.stem.removeprefix("select-"))] = float(
+                    pc.mean(rows["score"]).as_py()
+                )
         return found
 
     def checkpoint(self, name: str) -> Path | None:
@@ -164,3 +192,13 @@ class TrialFolder:
 
     def _select_path(self, step: int) -> Path:
         return self.path / "episodes" / f"select-{step:08d}.parquet"
+
+
+def selection_steps(config: TrialConfig) -> list[int]:
+    """Return the steps at which a trial selects: at ends of epochs, and at the last one."""
+    every, last, epoch = config.select.every, config.train.steps, config.train.epoch_steps
+    return [
+        step
+        for step in (*range(epoch, last, epoch), last)
+        if step == last or (every > 0 and step // every > (step - epoch) // every)
+    ]

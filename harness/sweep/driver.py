@@ -129,6 +129,8 @@ def _print_plan(run: Run) -> tuple[Work, Estimate]:
     folder.check_same(options.plan, run.source, run.demos.fingerprint, delta)
     work = pending.find(options.plan, folder, options.question, options.retry_failed, options.until)
     pending.check_data(work, run.demos)
+    if options.address is None:
+        pending.check_memory(work)
     found = estimate(work.typical, pending.finished_seconds(work.statuses), options.threads)
     print_plan(run.console, options.plan, work, found)
     print_counts(run.console, folder.path, work)

@@ -57,6 +57,7 @@ class SweepFolder:
 
     def __init__(self, path: Path, mirror: Mirror | None = None) -> None:
         self.path, self.mirror = path, mirror
+        self._whole: dict[str, tuple[tuple[int, int], ...]] = {}
 
     @classmethod
     def at(cls, results: Path | str, name: str) -> Self:
@@ -82,20 +83,20 @@ class SweepFolder:
     def statuses(self) -> dict[str, dict[str, Any]]:
         """Return the status.json of each trial that has one, by the trial's id.
 
-        A finished trial whose best checkpoint or episodes are gone has the status "lost".
+        A finished trial of which a file is missing or cannot be read has the status "lost".
         """
-        try:
-            ids = sorted(entry.name for entry in os.scandir(self.path / "trials"))
-        except OSError:
-            return {}  # no folder yet; if it cannot be read, taking the lock fails
+        ids = files.entries(self.path / "trials")
         return {id_: status for id_ in ids if (status := self._status(id_))}
 
     def _status(self, id_: str) -> dict[str, Any]:
         trial = self.trial(id_)
         status = trial.read_status()
         # A copy of a store's results has no weights.
-        if self.mirror is None and status.get("status") == "finished" and trial.has_lost(status):
-            return {**status, "status": "lost"}
+        if self.mirror is None and status.get("status") == "finished":
+            version = tuple(trial.versions())
+            if self._whole.get(id_) != version and trial.lost(status):
+                return {**status, "status": "lost"}
+            self._whole[id_] = version  # is not read again while no file changes
         return status
 
     @contextmanager

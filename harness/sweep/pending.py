@@ -1,6 +1,7 @@
 """The trials that are left of a sweep, those that this run is about, and their states."""
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import numpy as np
 
 from envs.physics.geometry import GOAL_POSE
 from harness.config.plan import Plan
+from harness.config.protocol import Protocol
 from harness.config.trial_config import parse_trial_id
 from harness.core.errors import UserError
 from harness.scheduling.confirmation import search_jobs
@@ -17,6 +19,7 @@ from harness.scheduling.search_history import SearchRun
 from harness.sweep.folder import SweepFolder
 from harness.sweep.options import Until
 from harness.sweep.until_verdict import VerdictJobs
+from ibc.config.memory import least_bytes
 from ibc.config.training import SplitConfig
 from ibc.data import demos as ibc_demos
 from ibc.data.demos import Demos
@@ -123,6 +126,22 @@ def _check_goals(demos: Demos, mirrored: bool) -> None:
                         f"train.augment.mirror needs the goal at ({x:g}, {y:g}) px, {angle:.2f} rad"
                     )
                 raise UserError(f"{rule}; the episodes of {demos.path} end around {ends}")
+
+
+def check_memory(work: Work) -> None:
+    """UserError for a trial that cannot fit into this machine's memory."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for job in (*work.typical, *work.largest):
+        rows = min(job.config.select.seeds, Protocol().block_size)
+        needed = least_bytes(job.config.policy, rows)
+        if needed > memory:
+            policy = job.config.policy
+            raise UserError(
+                f"{job.label}: a trial must fit into the {memory / 1e9:.0f} GB of this machine's "
+                f"memory; {rows} episodes with inference.samples {policy.inference.samples:,} and "
+                f"the hidden layers (energy.width {policy.energy.width}, depth "
+                f"{policy.energy.depth}) need at least {needed / 1e9:.0f} GB"
+            )
 
 
 def check_data(work: Work, demos: Demos) -> None:

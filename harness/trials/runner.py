@@ -85,12 +85,11 @@ def _is_left(folder: TrialFolder, before: Mapping[str, Any], pause: float) -> bo
     """Whether a trial of this status is to be trained up to the step `pause`."""
     if before.get("status") != "finished":
         return before.get("status") != "stopped" or bool(before["step"] < pause)
-    if not folder.has_lost(before):
-        return False
+    lost = folder.lost(before)
     last = folder.checkpoint("last")
-    if last is not None and before.get("best_step") != before["step"]:
-        files.quarantine(last)  # the lost best policy was an earlier one: train anew
-    return True
+    if last is not None and any(step != before.get("step") for step in lost):
+        files.quarantine(last)  # what is lost is from an earlier step: train anew
+    return bool(lost)
 
 
 @dataclasses.dataclass
@@ -167,7 +166,7 @@ class _Run:
         last = self.folder.checkpoint("last")
         if last is None:
             return
-        state = files.read_or(None, checkpoints.load_training_state, last, set_aside=True)
+        state = files.read_or(None, checkpoints.load_training_state, last)
         if state is None:
             return
         trainer.load_state_dict(state["trainer"])

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ibc.data.zarr_chunks import Codecs, Shards, encoded_fault
 from ibc.data.zarr_metadata import array_fields, read_json
 
-MAX_ROWS = 10_000_000  # steps; hundreds of times those of the human demonstrations
+MAX_ROWS = 1_000_000  # steps, forty times those of the human demonstrations: 0.5 GB of states
 MAX_CHUNK_BYTES = 2**30  # a decoded chunk must fit in memory beside everything else
 FAULTS_SHOWN = 3  # of one kind in one array; the count says how many there are
 

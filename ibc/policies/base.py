@@ -8,6 +8,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -19,11 +20,13 @@ from torch import Tensor, nn
 from ibc.config.checks import check
 from ibc.config.policy import PolicyConfig, config_from_plain
 from ibc.data.normalizer import Normalizer
+from ibc.data.plain_files import open_plain, read_plain
 from ibc.encoders.image import build_encoder
 from ibc.encoders.state import FRAME_SIZES
 from ibc.layers import Memo
 
 FORMAT = 1
+MAX_CONFIG_BYTES, MAX_WEIGHT_BYTES = 2**20, 2**32
 Batch = Mapping[str, Any]
 # Where observations of a mode hold the agent's position.
 AGENT = {
@@ -182,8 +185,8 @@ def read_config(directory: Path) -> PolicyConfig:
     path = directory / "policy.json"
     check(path.is_file(), "a policy's folder must hold policy.json and model.safetensors", path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(read_plain(path, MAX_CONFIG_BYTES))
+    except (JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} must be JSON, got: {error}") from error
     check(isinstance(content, dict) and "policy" in content, f"{path} must hold a policy", content)
     given = content.get("format")
@@ -199,7 +202,8 @@ def load_weights(policy: Policy, directory: Path) -> None:
     path = directory / "model.safetensors"
     check(path.is_file(), "a policy's folder must hold policy.json and model.safetensors", path)
     try:
-        found = load_file(path)
+        with open_plain(path, MAX_WEIGHT_BYTES):  # a regular file, no link
+            found = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} must be a whole safetensors file, got: {error}") from error
     expected = policy.state_dict()

@@ -1,5 +1,6 @@
 """Names and texts from strangers: shown as what they are, and harmless."""
 
+import functools
 import io
 import json
 import tomllib
@@ -11,6 +12,7 @@ from rich.console import Console
 from harness.core import files
 from harness.core.errors import UserError
 from harness.results import __main__ as results_main
+from harness.results import sql
 from harness.sweep.driver import sweep
 from harness.sweep.options import Options
 
@@ -64,6 +66,33 @@ def test_an_arms_name_that_moves_the_cursor_or_fills_the_screen_is_refused(comma
     commands.space.write_text(commands.space.read_text().replace("narrow:", f"{json.dumps(arm)}:"))
     with pytest.raises(UserError, match="printable characters"):
         dry_run(commands)
+
+
+HUGE = (
+    "policy.inference.samples: 1000000, policy.energy.width: 8192, select.seeds: 50",
+    "policy.energy.width: 8192, policy.energy.depth: 32, policy.members: 64",
+)
+
+
+@pytest.mark.parametrize("setting", HUGE)
+def test_a_trial_that_no_memory_holds_is_refused_before_it_is_built(commands, setting):
+    """It was measured for the estimate of the time, and took the machine's memory with it."""
+    commands.space.write_text(f"{commands.space.read_text()}      huge: {{{setting}}}\n")
+    with pytest.raises(
+        UserError, match=r"a trial must fit into the \d+ GB .* need at least \d+ GB"
+    ):
+        dry_run(commands)
+
+
+def test_a_query_has_limits_of_memory_and_time(golden, monkeypatch):
+    ask = functools.partial(sql.ask, [golden / "golden"])
+    assert ask("SELECT 1 AS one")["one"].to_pylist() == [1]
+    with pytest.raises(UserError, match="dates must be from the year 1 to 9999"):
+        ask("SELECT date 'infinity' AS day")
+    assert ask("SELECT current_setting('memory_limit') AS m")["m"].to_pylist() == ["953.6 MiB"]
+    monkeypatch.setattr(sql, "MAX_SECONDS", 0.2)
+    with pytest.raises(UserError, match="a query may take 0 s"):
+        ask("SELECT count(*) FROM range(10000000) a(x), range(10000000) b(y) WHERE x * y % 7 = 3")
 
 
 EVIL = HTML + "\x1b[2J\x07\u202e\nnew line 😀 " + "x" * 300

@@ -7,7 +7,7 @@ import pytest
 from harness.core import files
 
 
-def test_a_torn_file_is_the_default_and_set_aside_when_asked_for(
+def test_a_torn_file_is_the_default_and_set_aside_by_the_holder_of_the_lock(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "a.json"
@@ -15,8 +15,11 @@ def test_a_torn_file_is_the_default_and_set_aside_when_asked_for(
     for number in ("", "-2"):
         path.write_text('{"a": ')
         assert files.read_json_or(path, 3) == 3
+        assert files.read_or(None, files.read_json, path) is None
+        assert f"left out: {path} is not whole JSON" in caplog.text
         assert path.exists()
-        assert files.read_or(None, files.read_json, path, set_aside=True) is None
+        with files.lock(tmp_path / ".lock"):
+            assert files.read_or(None, files.read_json, path) is None
         assert not path.exists()
         assert (tmp_path / f"a.json.torn{number}").exists()
         assert f"a.json is torn: set aside as a.json.torn{number}" in caplog.text

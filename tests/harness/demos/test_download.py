@@ -187,6 +187,21 @@ def test_a_zip_torn_anywhere(tmp_path, server, store):
     assert left_in(tmp_path) == []
 
 
+def test_a_zip_of_other_methods_or_names_that_are_no_text(tmp_path, server):
+    for method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        body = io.BytesIO()
+        with zipfile.ZipFile(body, "w", method) as made:
+            made.writestr("a", b"x" * 1000)
+        with pytest.raises(DownloadError, match="must be stored or deflated"):
+            download.download(server(body.getvalue()), folder=tmp_path)
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as made:
+        made.writestr("\u00e9", b"x")  # is marked as UTF-8
+    broken = body.getvalue().replace("\u00e9".encode(), b"\xff\xff")
+    with pytest.raises(DownloadError, match="not a whole zip"):
+        download.download(server(broken), folder=tmp_path)
+
+
 def test_a_store_that_lacks_a_chunk(tmp_path, server, store, write_demos):
     write_demos(tmp_path / STORE, images="uint8")
     (tmp_path / STORE / "data/action/2.0").unlink()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.config import plan as space
+from harness.core import files
 from harness.core.errors import UserError
 from harness.scheduling.jobs import Job
 from harness.scheduling.search_history import SearchRun, selection_scores
@@ -256,7 +257,8 @@ def test_without_its_note_the_trials_show_how_far_they_were_sent(lab):
     lab.run(lab.jobs())
     expected = lab.outcome()
     (lab.directory / FILE).write_text('{"schema": 1, "ba')
-    jobs = lab.jobs()
+    with files.lock(lab.directory / ".lock"):
+        jobs = lab.jobs()
     assert (lab.directory / f"{FILE}.torn").exists()
     assert (jobs.begun, jobs.next(idle=True)) == ((), None)
     assert jobs.ranking() == expected[3]

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.core import files, paths
+from harness.core.errors import UserError
 from harness.storage import table_schemas, tables
 
 HASHES = ("aaaaaaaaaaaa", "bbbbbbbbbbbb")
@@ -161,6 +162,10 @@ def test_a_truncated_table_is_set_aside(
     path.write_bytes(whole[: len(whole) * eighth // 8])
     with caplog.at_level(logging.WARNING):
         assert tables.read(sweep, "episodes").num_rows == 230
+    assert f"left out: {path} is not a whole Parquet file" in caplog.text
+    assert path.exists()
+    with files.lock(sweep / ".lock"):
+        assert tables.read(sweep, "episodes").num_rows == 230
     assert "report.parquet is torn" in caplog.text
     assert path.with_name("report.parquet.torn").read_bytes() == whole[: len(whole) * eighth // 8]
     assert tables.read(sweep, "trials")["report_n"].to_pylist()[:2] == [None, 100]
@@ -188,6 +193,9 @@ def test_a_truncated_trial_counts_as_not_done(tmp_path: Path, name: str) -> None
     path = sweep / "trials" / f"{HASHES[0]}-s0" / name
     path.write_bytes(path.read_bytes()[:-5])
     assert tables.read(sweep, "trials")["status"].to_pylist()[0] == "pending"
+    assert path.exists()
+    with files.lock(sweep / ".lock"):
+        assert tables.read(sweep, "trials")["status"].to_pylist()[0] == "pending"
     assert path.with_name(f"{name}.torn").exists()
 
 
@@ -216,7 +224,11 @@ def test_rows_are_checked() -> None:
 
 def test_a_plan_from_a_stranger_is_refused_by_name(tmp_path: Path) -> None:
     files.write_json({"trials": [{"config_hash": 3}]}, tmp_path / "plan.json")
-    with pytest.raises(ValueError, match=r"plan\.json must be .* trials\.0\.config_hash must be"):
+    assert tables.read(tmp_path, "trials").num_rows == 0
+    refused = pytest.raises(
+        UserError, match=r"plan\.json must be .* trials\.0\.config_hash must be"
+    )
+    with files.lock(tmp_path / ".lock"), refused:
         tables.read(tmp_path, "trials")
     with pytest.raises(ValueError, match="is not one"):
         tables.read(tmp_path / "nothing", "trials")

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from rich.console import Console
+from safetensors.numpy import save_file
 
 from harness.config import plan
 from harness.core import files
@@ -38,10 +39,13 @@ class Swept:
         for job in self.left().left if jobs is None else jobs:
             trial = self.folder.trial(job.id)
             trial.claim({**job.info, "config_hash": job.id[:12], "train_seed": job.train_seed}, "d")
-            trial.write_status(status=status, best_step=4, train_seconds=1.0)
+            trial.write_status(status=status, step=4, best_step=4, train_seconds=1.0)
             (trial.checkpoints / "best").mkdir(parents=True, exist_ok=True)
             files.write_json({"version": 1}, trial.checkpoints / "best/config.json")
-            (trial.checkpoints / "best/model.safetensors").touch()
+            files.write_json({}, trial.checkpoints / "best/policy.json")
+            save_file({}, trial.checkpoints / "best/model.safetensors")
+            trial.write_curves([])
+            trial.write_health([])
             trial.write_selected(4, [{"env_seed": 200000, "policy_hash": "abc"}])
 
     def change(self, before, after):
@@ -115,6 +119,9 @@ def test_a_torn_status_is_set_aside_and_its_trial_run_again(swept):
     path = swept.folder.trial(job.id).path / "status.json"
     path.write_bytes(path.read_bytes()[:20])
     assert arms(swept.left()) == [("narrow", 0)]
+    assert path.exists()
+    with swept.folder.lock():
+        assert arms(swept.left()) == [("narrow", 0)]
     assert path.with_name("status.json.torn").exists()
 
 

@@ -345,9 +345,9 @@ def test_what_a_finished_trial_has_lost_is_made_again(data, tmp_path, monkeypatc
     assert first["best_step"] == (6 if early else 12)
     kept = weights(tmp_path, "best"), curves(tmp_path), episodes(tmp_path)
     folder = TrialFolder(tmp_path)
-    assert not folder.has_lost(folder.read_status())
+    assert not folder.lost(folder.read_status())
     shutil.rmtree(tmp_path / lost)
-    assert folder.has_lost(folder.read_status())
+    assert folder.lost(folder.read_status())
     again = run_trial(selecting, tmp_path, demos=data)
     assert (again["best_step"], again["select_score"]) == (
         first["best_step"],
@@ -355,7 +355,7 @@ def test_what_a_finished_trial_has_lost_is_made_again(data, tmp_path, monkeypatc
     )
     if lost != "episodes" or early:
         assert (weights(tmp_path, "best"), curves(tmp_path), episodes(tmp_path)) == kept
-    assert not folder.has_lost(folder.read_status())
+    assert not folder.lost(folder.read_status())
     assert json.loads((tmp_path / "status.json").read_text())["attempts"] == 2
 
 

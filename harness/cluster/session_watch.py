@@ -1,0 +1,73 @@
+"""Ends this process when a process that its local Ray session consists of dies or hangs.
+
+Ray itself would wait for it for ever, or end this process with a line of its internals.
+"""
+
+import os
+import select
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+from harness.core import processes
+from harness.core.errors import AGAIN, SOME_FAILED
+
+LOOK_SECONDS = 1.0
+STOPPED_SECONDS = 30.0  # a process that a signal has stopped for so long counts as hanging
+
+
+@contextmanager
+def watched(pids: Mapping[int, str], clean_up: Callable[[], None]) -> Iterator[None]:
+    """Watch processes, given with their names, in the body.
+
+    When one dies or hangs: one line on stderr, clean_up(), and this process ends with exit code 1.
+    """
+    with ExitStack() as stack:
+        files = {}
+        for pid, name in pids.items():
+            try:
+                files[os.pidfd_open(pid)] = pid, name
+            except ProcessLookupError:
+                _end(f"{name} has died", clean_up)
+        for file in files:
+            stack.callback(os.close, file)
+        done, wake = os.pipe()
+        thread = threading.Thread(target=_watch, args=(files, done, clean_up), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            os.close(wake)  # makes `done` readable
+            thread.join()
+            os.close(done)
+
+
+def _watch(files: Mapping[int, tuple[int, str]], done: int, clean_up: Callable[[], None]) -> None:
+    poll = select.poll()
+    for file in (*files, done):
+        poll.register(file)
+    stopped = dict.fromkeys(files, 0.0)
+    looked = time.monotonic()
+    while True:
+        ready = [file for file, _ in poll.poll(1000 * LOOK_SECONDS)]
+        if done in ready:
+            return
+        for file in ready:
+            _end(f"{files[file][1]} has died", clean_up)
+        # The cut keeps a pause of this process (a closed laptop, Ctrl-Z) from counting.
+        passed, looked = min(time.monotonic() - looked, 2 * LOOK_SECONDS), time.monotonic()
+        for file, (pid, name) in files.items():
+            stopped[file] = stopped[file] + passed if processes.is_stopped(pid) else 0.0
+            if stopped[file] >= STOPPED_SECONDS:
+                _end(f"{name} has been stopped for {STOPPED_SECONDS:.0f} s", clean_up)
+
+
+def _end(what: str, clean_up: Callable[[], None]) -> None:
+    show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a live table hides it
+    print(f"{show_cursor}error: Ray's process {what}; {AGAIN}", file=sys.stderr, flush=True)
+    # What follows from it in Ray is of no use to the user, and its own shutdown would wait.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    clean_up()
+    os._exit(SOME_FAILED)
