@@ -54,7 +54,9 @@ def diagnose(history: Sequence[Metrics], facts: Mapping[str, Any]) -> list[Findi
 def _of_loss(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Iterator[Finding]:
     last = history[-1]
     train, val = last["train_loss_ratio"], last.get("val_loss_ratio", 0.0)
-    if facts["kind"] == "ibc" and max(train, val) <= 0.005:
+    # Chunks drawn from a learned proposal are rightly told from demonstrations: a loss near zero.
+    proposed = "train_proposal_loss" in last
+    if facts["kind"] == "ibc" and not proposed and max(train, val) <= 0.005:
         yield Finding(
             "loss is zero",
             f"training and validation loss are {train:.1%} and {val:.1%} of chance",
@@ -71,7 +73,7 @@ def _of_loss(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Iterator[F
         )
     if len(history) >= 2 and "val_action_error_px" in last:
         yield from _error_does_not_follow(history)
-    if len(history) >= 4 and facts["kind"] != "mdn" and "val_loss" in last:
+    if len(history) >= 4 and facts["kind"] != "mdn" and not proposed and "val_loss" in last:
         yield from _overfits(history)
 
 

@@ -202,6 +202,14 @@ def test_overfitting_is_a_loss_that_rises_again_far_above_that_of_training():
     assert found_in(epochs(val_loss=[-1.0, -2.0, -1.5, -1.0]), kind="mdn") == []
 
 
+def test_a_small_loss_beside_a_learned_proposal_is_no_issue():
+    """Independent deviations of a chunk's actions are told from demonstrations at a glance."""
+    numbers = {"train_loss_ratio": [0.001] * 4, "val_loss_ratio": [0.002] * 4}
+    small = epochs(**numbers, val_loss=[0.01, 0.008, 0.02, 0.046], train_loss=[0.03] * 4)
+    assert set(found_in(small)) == {"loss is zero", "overfits"}
+    assert found_in([{**metrics, "train_proposal_loss": -1.7} for metrics in small]) == []
+
+
 def test_a_policy_that_stands_still_is_named():
     history = epochs(val_loss=[2.1] * 4)
     assert found_in(history, idle_share=0.12) == []
