@@ -57,7 +57,8 @@ class Looks:
         """Return how verdicts with these words were reached; "" without rounds."""
         if self.settings is None:
             return ""
-        begun, most = len(self.rounds.begun), self.settings["trials"]
+        rounds, most = self.rounds, self.settings["trials"]
+        begun = len(rounds.begun if rounds.ended else rounds.finished)
         undecided = words.count("not enough evidence")
         reached = f"decided after {begun:,} of {most:,} trials"
         if undecided:

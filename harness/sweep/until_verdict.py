@@ -202,7 +202,7 @@ class VerdictJobs:
     @property
     def end(self) -> str:
         """How far the verdicts are, in words."""
-        begun, most = len(self.rounds.begun), self.most
+        begun, most = len(self.rounds.begun) - len(self._queue), self.most
         seen = [self.rounds.latest(question, arm.name) for question, arm, _ in self._compared()]
         undecided = sum(look is None or not look[0].decided for look in seen)
         if not undecided:

@@ -218,6 +218,7 @@ def test_a_limit_ends_a_sweep_and_a_higher_one_goes_on(ended, tmp_path):
     assert sorted([*first, *second]) == sorted(ended.done)
     late = Swept(tmp_path / "late")
     assert late.run(max_hours=1e-9) == []
+    assert late.jobs().source.end.startswith("4 of 4 verdicts open after 0 of")
     assert Rounds.read(late.folder.path).ended is False
     assert late.run() == ended.done
 
