@@ -56,7 +56,7 @@ class Rounds:
 
     @classmethod
     def read(cls, sweep: Path) -> Self:
-        """Return the rounds of a sweep's folder; a torn file is set aside and counts as none."""
+        """Return the rounds of a sweep's folder; a file that cannot be used counts as none."""
         content = json_schemas.read_or(sweep / FILE)
         return cls(
             tuple(
