@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from rich.console import Console
+from safetensors.numpy import save_file
 
 from harness.analysis import verdicts
 from harness.analysis.sweep_results import Sweep
@@ -101,7 +102,10 @@ class Swept:
         trial.write_status(status="finished", best_step=4, step=4, train_seconds=1.0)
         (trial.checkpoints / "best").mkdir(parents=True, exist_ok=True)
         files.write_json({"version": 1}, trial.checkpoints / "best/config.json")
-        (trial.checkpoints / "best/model.safetensors").touch()
+        files.write_json({}, trial.checkpoints / "best/policy.json")
+        save_file({}, trial.checkpoints / "best/model.safetensors")
+        trial.write_curves([])
+        trial.write_health([])
 
     def words(self):
         return {
