@@ -44,8 +44,11 @@ types: $(STAMP)
 # What starts Ray waits for other processes for most of its time, so three processes run it, one test
 # after the other each, beside the rest: clusters, the documented commands, and all else. Their
 # output follows the rest's. (Exit code 5: no test of a kind is asked for.)
+# At first, one process imports everything alone, or all four would compile it.
 # Arguments: the environment, the marked tests, the folders, further options.
 define beside
+test -e $(1)/.compiled || { $(1)/bin/python -m pytest -q --collect-only $(4) $(3) >/dev/null && \
+	touch $(1)/.compiled; }; \
 logs=$$(mktemp -d) && trap 'rm -rf "$$logs"' EXIT; export OMP_NUM_THREADS=1; \
 	starts_ray=$$(grep -rl --include 'test_*.py' 'mark\.ray\b' $(3) | sort); \
 	clusters=$$(echo "$$starts_ray" | grep tests/cluster/); \
