@@ -21,6 +21,7 @@ def rows(folder: Path, kind: str) -> list[dict]:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.faults
 @pytest.mark.timeout(600)
 def test_a_killed_sweep_goes_on_from_an_empty_mirror(commands, undisturbed, bucket, tmp_path):
