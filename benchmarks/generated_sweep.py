@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from harness.config.plan import plan
+from harness.config.plan import baseline_seeds, plan
 from harness.config.protocol import Protocol
 from harness.config.trial_config import to_dict
 from harness.core import files, provenance
@@ -43,8 +43,9 @@ class Size:
 
     @property
     def trials(self) -> int:
-        """The number of trials."""
-        return self.configs * self.train_seeds
+        """The number of trials, the baseline's further seeds included."""
+        arms = self.configs - 1
+        return arms * self.train_seeds + baseline_seeds(self.train_seeds, arms)
 
     @property
     def episodes(self) -> int:

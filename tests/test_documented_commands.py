@@ -249,7 +249,7 @@ def filled(command: str, folder: Path) -> str:
         (r"B\.zarr", "data/other.zarr"),
         (r"TRIAL( --ckpt TRIAL)+", " --ckpt ".join(alike(trials))),
         (r"SPACE\.yaml|\.\.\.(?= --)", "search_spaces/ablations.yaml"),
-        (r"\bNAME\b", "ablations-smoke"),
+        (r"\bNAME\b|\brecipes-standard\b", "ablations-smoke"),
         (r"\bTRIAL\b", trial.name),
         (r"--ckpt PATH", f"--ckpt {trial / 'checkpoints/best'}"),
         (r"--trial T\b", f"--trial {trial.name}"),

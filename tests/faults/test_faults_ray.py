@@ -66,6 +66,15 @@ def test_nobody_else_can_enter_the_folder_of_a_session(python):
     assert attempts == ["refused"] * 3
 
 
+@pytest.fixture
+def hears_hang_ups():
+    """Children end when the terminal goes, as they do unless the tests themselves run in nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hears_hang_ups")
 def test_a_signal_during_rays_start_ends_it_in_order_with_its_own_code(python):
     """Ray replaces handlers, and is not interrupted half way through its own start."""
     start = """

@@ -220,6 +220,7 @@ def test_what_was_kept_for_another_policy_or_damaged_is_made_again(
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_killed_command_goes_on_with_any_number_of_workers(
     tmp_path: Path, tiny_results: Path, commands: Commands
 ) -> None:

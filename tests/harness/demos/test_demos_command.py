@@ -214,7 +214,7 @@ def faulty(arrays: dict[str, np.ndarray], path: Path) -> dict[str, Callable[[], 
             lambda: put("meta/episode_ends", [30, 42, 60])
         ),
         "data/action: the numbers must be finite": lambda: put("data/action", np.nan),
-        "data/state: at most 10000000 rows": bomb,
+        "data/state: at most 1000000 rows": bomb,
         "data/action: chunk 1.0 is truncated": cut,
         "data/keypoint: 1 of 12 chunks are missing": (data_folder / "keypoint" / "3.0.0").unlink,
     }

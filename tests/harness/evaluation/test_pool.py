@@ -52,6 +52,7 @@ def policy():
 
 @pytest.mark.ray
 @pytest.mark.faults
+@pytest.mark.slow
 def test_the_block_of_a_dead_worker_is_redone(tmp_path: Path) -> None:
     (tmp_path / "dying.py").write_text(DYING)
     rows = table(Source(factory="dying:policy", folder=tmp_path), 2)

@@ -42,7 +42,9 @@ def test_a_made_up_sweep_reads_like_a_real_one(tmp_path: Path) -> None:
     assert {arm.question for arm in sweep.arms()} == {"question 0", "question 1"}
     for arm in sweep.arms():
         # The early selection's rows are not the best checkpoint's.
-        assert arm.group.episodes.num_rows == 2 * (size.select + size.report)
+        seeds = len(arm.group.trials)  # three of the baseline
+        assert arm.group.episodes.num_rows == seeds * (size.select + size.report)
+    assert {len(arm.group.trials) for arm in sweep.arms()} == {2, 3}
     tables.rebuild(tmp_path / "made-up")
     again = Sweep(tmp_path / "made-up")
     assert [arm.as_row() for arm in again.arms()] == [arm.as_row() for arm in sweep.arms()]

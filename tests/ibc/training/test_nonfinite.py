@@ -109,7 +109,7 @@ def test_a_penalty_that_overflows_is_named_by_its_line(toy_demos):
 def test_a_mixture_and_a_diffusion_are_named_by_their_lines(toy_demos):
     trainer = run(toy_demos, dataclasses.replace(POLICY, kind="mdn"))
     trainer.policy.out.bias.data.fill_(-3e38)
-    assert "ibc/policies/explicit.py, line" in stopped(trainer)
+    assert "ibc/sampling/mixture.py, line" in stopped(trainer)
     trainer = run(toy_demos, dataclasses.replace(POLICY, kind="diffusion"))
     trainer.policy.signal.fill_(2.0)  # more signal than there is
     assert "add_noise (ibc/policies/diffusion.py, line" in stopped(trainer)
