@@ -41,11 +41,11 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
-# Three processes: what starts Ray waits for other processes for most of its time, so two of them, one
-# test after the other each, run beside the rest. (Clusters of several nodes fail to start where a
-# third does.) Their output follows the rest's. The documented commands are one of the two (exit code
-# 5: none of them is asked for). At first, one process imports everything alone, or all three would
-# compile it.
+# Three processes: what starts Ray waits for other processes for most of its time, so one of them runs
+# that, one test after the other. (Clusters of several nodes fail to start where two more do so.) The
+# second runs the documented commands and tests/ibc, the third the rest; their output follows the
+# third's. (Exit code 5: none of them is asked for.) At first, one process imports everything alone,
+# or all three would compile it.
 # Arguments: the environment, the marked tests, the folders, further options.
 define beside
 test -e $(1)/.compiled || { $(1)/bin/python -m pytest -q --collect-only $(4) $(3) >/dev/null && \
@@ -55,9 +55,9 @@ logs=$$(mktemp -d) && trap 'rm -rf "$$logs"' EXIT; export OMP_NUM_THREADS=1; \
 	documents=$$(echo "$$starts_ray" | grep documented_commands); \
 	$(1)/bin/python -m pytest -m "ray and ($(2))" $(4) \
 		$$(echo "$$starts_ray" | grep -v documented_commands) >"$$logs/ray" 2>&1 & ray=$$!; \
-	(test -z "$$documents" || $(1)/bin/python -m pytest -m "$(2)" $(4) $$documents; \
+	($(1)/bin/python -m pytest -m "$(2)" $(4) $$documents tests/ibc; \
 		test $$? = 0 -o $$? = 5) >"$$logs/documents" 2>&1 & documented=$$!; \
-	$(1)/bin/python -m pytest -m "not ray and ($(2))" $(4) $(3); failed=$$?; \
+	$(1)/bin/python -m pytest -m "not ray and ($(2))" $(4) $(3) --ignore tests/ibc; failed=$$?; \
 	wait $$ray || failed=1; wait $$documented || failed=1; cat "$$logs"/*; exit $$failed
 endef
 
