@@ -5,7 +5,6 @@ import difflib
 import functools
 import hashlib
 import json
-import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,14 +49,16 @@ class TrialConfig:
 
     @functools.cached_property  # used for each training seed of a plan
     def _hash(self) -> str:
+        return _hash(to_dict(self))
+
+    @functools.cached_property
+    def _training_hash(self) -> str:
+        if self.select.every:
+            return self._hash
         content = to_dict(self)
-        for key, before in ADDED.items():
-            *sections, name = key.split(".")
-            section = functools.reduce(operator.getitem, sections, content)
-            if section[name] == before:
-                del section[name]
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        for section, name in OF_INFERENCE:
+            del content[section][name]
+        return _hash(content)
 
 
 # Settings that stored configs may lack, each with the value that these mean; sections after what
@@ -75,6 +76,9 @@ ADDED: dict[str, Any] = {
     "train.augment.frame_dropout": 0.0,
     "train.augment": {},
 }
+
+# Settings that change how a trained policy acts, and nothing that training writes into its weights.
+OF_INFERENCE = (("policy", "inference"), ("policy", "execute"), ("select", "seeds"))
 
 BASELINE = "baseline"  # the arm of every question that changes nothing
 _SCALARS = frozenset({bool, int, float, str, type(None)})
@@ -178,6 +182,15 @@ def config_hash(config: TrialConfig) -> str:
     return config._hash
 
 
+def training_hash(config: TrialConfig) -> str:
+    """Return the hash of what training depends on.
+
+    With one training seed, configs of one such hash train the same weights. A trial that selects
+    among several steps needs the weights of each: it shares them with no other config.
+    """
+    return config._training_hash
+
+
 def trial_id(hash_: str, train_seed: int) -> str:
     """Return the name of a trial's folder."""
     return f"{hash_}-s{train_seed}"
@@ -193,6 +206,17 @@ def nearest(word: str, known: Mapping[str, object] | list[str]) -> str:
     """Return "; did you mean X?" for a similar known word, "" without one."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def _hash(content: dict[str, Any]) -> str:
+    """Return the hash of settings, which are changed in place."""
+    for key, before in ADDED.items():
+        *sections, name = key.split(".")
+        section = functools.reduce(lambda at, part: at.get(part, {}), sections, content)
+        if section.get(name, ...) == before:
+            del section[name]
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _did_you_mean(key: str) -> str:

@@ -1,13 +1,20 @@
 """The queue of jobs: a fixed plan, or a search that decides as results arrive."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Protocol, Self
 
 from harness.config.plan import BASELINE, PlannedTrial
-from harness.config.trial_config import TrialConfig, config_hash, from_stored, to_dict, trial_id
+from harness.config.trial_config import (
+    TrialConfig,
+    config_hash,
+    from_stored,
+    to_dict,
+    training_hash,
+    trial_id,
+)
 
 Parameters = Mapping[str, Any]
 Statuses = Mapping[str, Mapping[str, Any]]  # the content of status.json by trial id
@@ -23,7 +30,8 @@ class Job:
     """One trial to run; `info` goes into its config.json.
 
     until: pause with the status "stopped" after so many optimiser steps; None runs to the end. A
-    stopped trial may become a job again, with more steps.
+    stopped trial may become a job again, with more steps. weights_of: the id of a trial that trains
+    the same weights; once it has finished, they are taken from it (`share_trainings`).
     """
 
     config: TrialConfig
@@ -31,6 +39,7 @@ class Job:
     label: str
     info: Mapping[str, Any] = field(default_factory=dict)
     until: int | None = None
+    weights_of: str | None = None
 
     @cached_property  # hashing is slow, and plans may have thousands of jobs
     def config_hash(self) -> str:
@@ -82,17 +91,41 @@ class Listener(Protocol):
 
 
 class PlannedJobs:
-    """Jobs in a fixed order."""
+    """Jobs in a fixed order, but those that share another's training after that one."""
 
     def __init__(self, jobs: Iterable[Job]) -> None:
-        self._left = list(jobs)[::-1]
+        self._left = list(jobs)
+        self._running: set[str] = set()
 
     def next(self, idle: bool) -> Job | None:
-        """Return the next job, None at the end."""
-        return self._left.pop() if self._left else None
+        """Return the next job; None while all others share a training that runs, and at the end."""
+        job = take(self._left, self._running)
+        if job is not None:
+            self._running.add(job.id)
+        return job
 
     def done(self, job: Job, status: Mapping[str, Any]) -> None:
-        """Do nothing: the order of a plan does not depend on results."""
+        """Record the end of a job."""
+        self._running.discard(job.id)
+
+
+def take(left: list[Job], running: Collection[str]) -> Job | None:
+    """Remove and return the first job whose weights no job is still to train, None without one."""
+    waiting = {job.id for job in left}.union(running)
+    for at, job in enumerate(left):
+        if job.weights_of not in waiting:
+            return left.pop(at)
+    return None
+
+
+def share_trainings(jobs: Sequence[Job]) -> tuple[Job, ...]:
+    """Return jobs of which every training is done once, by the first that needs its weights."""
+    first: dict[tuple[str, int], str] = {}
+    found = []
+    for job in jobs:
+        id_ = first.setdefault((training_hash(job.config), job.train_seed), job.id)
+        found.append(job if id_ == job.id else replace(job, weights_of=id_))
+    return tuple(found)
 
 
 def planned_job(trial: PlannedTrial, sweep: str) -> Job:

@@ -129,6 +129,7 @@ class _Status:
     updated: float | None = None
     finished: float | None = None
     attempts: int | None = None
+    weights_of: str | None = None
 
 
 @dataclass

@@ -39,9 +39,10 @@ def estimate(jobs: Sequence[Job], finished: Mapping[str, float], threads: int) -
     """Return an estimate for the jobs.
 
     finished: the seconds that finished trials took, by config hash (another training seed takes as
-    long). Other configs are timed here, the most different ones first, for 1 % of what the jobs
-    are estimated to take but at most 15 s; the rest takes the times of the most similar ones. One
-    finished config of each kind is timed too: what was timed is scaled by how long these took.
+    long). A job that takes another's weights is only evaluated. Other configs are timed here, the
+    most different ones first, for 1 % of what the jobs are estimated to take but at most 15 s; the
+    rest takes the times of the most similar ones. One finished config of each kind is timed too:
+    what was timed is scaled by how long these took.
     """
     configs: dict[str, Job] = {}  # the first job of each config
     for job in jobs:
@@ -92,6 +93,7 @@ def _measure(jobs: Sequence[Job], trials: Mapping[str, int], threads: int) -> _M
         "threads": threads,
         "jobs": [job.dumps() for job in jobs],
         "trials": [trials[job.config_hash] for job in jobs],
+        "trained": [job.weights_of is None for job in jobs],
     }
     done = subprocess.run(
         [sys.executable, "-m", "harness.trials.estimate"],

@@ -14,7 +14,15 @@ from harness.config.protocol import Protocol
 from harness.config.trial_config import parse_trial_id
 from harness.core.errors import UserError
 from harness.scheduling.confirmation import search_jobs
-from harness.scheduling.jobs import Job, Jobs, PlannedJobs, Statuses, planned_job, state_of
+from harness.scheduling.jobs import (
+    Job,
+    Jobs,
+    PlannedJobs,
+    Statuses,
+    planned_job,
+    share_trainings,
+    state_of,
+)
 from harness.scheduling.search_history import SearchRun
 from harness.sweep.folder import SweepFolder
 from harness.sweep.options import Until
@@ -68,11 +76,16 @@ class Work:
 
 
 def finished_seconds(statuses: Statuses) -> dict[str, float]:
-    """Return how long finished trials took by config hash, the mean over training seeds."""
+    """Return how long finished trials took by config hash, the mean over training seeds.
+
+    Trials that took their weights from another did not train.
+    """
     found: dict[str, list[float]] = {}
     for id_, status in statuses.items():
         if status.get("status") == "finished":
-            seconds = status["train_seconds"] + status.get("select_seconds", 0.0)
+            seconds = status.get("select_seconds", 0.0)
+            if status.get("weights_of") is None:
+                seconds += status["train_seconds"]
             found.setdefault(parse_trial_id(id_)[0], []).append(seconds)
     return {hash_: sum(each) / len(each) for hash_, each in found.items()}
 
@@ -98,7 +111,7 @@ def find(
         begun, further, whole = jobs.begun, jobs.further, jobs.full_trials
         typical = (*begun, *([run.typical] if further else []))
         return Work((), (), begun, further, typical, statuses, jobs, whole, tuple(run.largest))
-    planned = tuple(planned_job(trial, sweep) for trial in plan.trials)
+    planned = share_trainings([planned_job(trial, sweep) for trial in plan.trials])
     ids = {trial.id for trial in of_plan.trials}
     asked = tuple(job for job in planned if job.id in ids)
     over = {"finished"} if retry_failed else {"finished", "failed"}

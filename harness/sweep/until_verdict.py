@@ -12,7 +12,7 @@ from harness.analysis.looks import Looks
 from harness.analysis.sweep_results import Sweep
 from harness.analysis.verdicts import Verdict
 from harness.config.plan import Arm, Plan, seed_counts
-from harness.scheduling.jobs import Job, Statuses, state_of
+from harness.scheduling.jobs import Job, Statuses, state_of, take
 from harness.stats import comparisons
 from harness.stats.sequential import FIRST_SEEDS
 from harness.storage.rounds import Look, Round, Rounds
@@ -46,6 +46,7 @@ class VerdictJobs:
         for job in jobs:
             self._seeds.setdefault(job.config_hash, []).append(job.id)
         self._deadline: float | None = None
+        self._running: set[str] = set()
         self._resume(Rounds.read(folder))
 
     @property
@@ -75,10 +76,14 @@ class VerdictJobs:
             return None  # the next run goes on with the round
         while idle and not self._queue and (finished := self._to_look_at()) is not None:
             self._look(finished)
-        return self._queue.pop(0) if self._queue else None
+        job = take(self._queue, self._running)
+        if job is not None:
+            self._running.add(job.id)
+        return job
 
     def done(self, job: Job, status: Mapping[str, Any]) -> None:
-        """Do nothing: a look reads the trials' files."""
+        """Record the end of a job; a look reads the trials' files."""
+        self._running.discard(job.id)
 
     def _resume(self, rounds: Rounds) -> None:
         """Go on from these rounds: with the jobs that are left of them, or the next round's."""

@@ -72,6 +72,7 @@ def _run_here(
                     train_seed=job.train_seed,
                     info=job.info,
                     until=job.until,
+                    weights_of=job.weights_of,
                     fingerprint=settings.fingerprint,
                 )
             except Exception as error:

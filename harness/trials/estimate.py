@@ -1,8 +1,9 @@
 """How long trials take on this machine, from a few steps of each; a program for a sweep's driver.
 
 `python -m harness.trials.estimate` reads {"threads": n, "jobs": [text of Job.dumps, ...], "trials":
-[how many trials each config has left, ...]} from stdin, and prints {"seconds": {config hash:
-seconds of a trial}, "timed": configs, "spent": seconds} to stdout.
+[how many trials each config has left, ...], "trained": [whether they train their weights, ...]}
+from stdin, and prints {"seconds": {config hash: seconds of a trial}, "timed": configs, "spent":
+seconds} to stdout.
 """
 
 import dataclasses
@@ -50,7 +51,7 @@ def main() -> None:
     torch.set_num_threads(asked["threads"])
     start = time.perf_counter()
     jobs = [Job.loads(text) for text in asked["jobs"]]
-    measured = measure_some([job.config for job in jobs], asked["trials"])
+    measured = measure_some([job.config for job in jobs], asked["trials"], asked["trained"])
     found = {job.config_hash: s for job, s in zip(jobs, measured.seconds(), strict=True)}
     spent = time.perf_counter() - start
     print(json.dumps({"seconds": found, "timed": measured.exact, "spent": spent}))
@@ -63,8 +64,8 @@ class Measured:
     only, and configs that share these share its time.
     """
 
-    def __init__(self, configs: Sequence[TrialConfig]) -> None:
-        self.configs = configs
+    def __init__(self, configs: Sequence[TrialConfig], trained: Sequence[bool]) -> None:
+        self.configs, self.trained = configs, trained
         rows = [leaves(to_dict(config)) for config in configs]
         self._codes = {
             "step": _codes(rows, _OF_STEPS, _NOT_OF_STEPS),
@@ -117,13 +118,14 @@ class Measured:
     def seconds(self) -> list[float]:
         """Return the seconds of a trial of each config."""
         found = []
-        for index, config in enumerate(self.configs):
+        for index, (config, trained) in enumerate(zip(self.configs, self.trained, strict=True)):
             train, select = config.train, config.select
             (sample,), (validation, rollout) = (self._times[p][index] for p in ("step", "acting"))
-            validations = math.ceil(train.steps / train.epoch_steps) * train.val_windows
+            epochs = math.ceil(train.steps / train.epoch_steps) if trained else 1
+            validations = epochs * train.val_windows
             rollouts = 1 + (train.steps - 1) // select.every if select.every else 1
             acting = validations * validation + rollouts * len(select.env_seeds) * rollout
-            training = train.steps * train.batch_size * sample
+            training = train.steps * train.batch_size * sample if trained else 0.0
             found.append(TRIAL_SECONDS + training + acting)
         return found
 
@@ -149,12 +151,15 @@ def _weights(codes: NDArray[np.int64]) -> NDArray[np.float64]:
     return weights
 
 
-def measure_some(configs: Sequence[TrialConfig], trials: Sequence[int]) -> Measured:
+def measure_some(
+    configs: Sequence[TrialConfig], trials: Sequence[int], trained: Sequence[bool]
+) -> Measured:
     """Measure configs, the most different ones first, until the time for it is over.
 
-    trials: how many each config has, which decide how long that is.
+    trials: how many each config has, which decide how long that is. trained: whether they train
+    their weights, or take those of others.
     """
-    start, measured = time.perf_counter(), Measured(configs)
+    start, measured = time.perf_counter(), Measured(configs, trained)
     limit = math.inf
     while (at := measured.next()) is not None and time.perf_counter() - start < limit:
         measured.measure(at)

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.protocol import Protocol, blocks
-from harness.config.trial_config import TrialConfig, config_hash, to_dict
+from harness.config.trial_config import (
+    TrialConfig,
+    config_hash,
+    from_stored,
+    to_dict,
+    training_hash,
+)
 from harness.core import files, provenance
 from harness.core import seeds as seeding
 from harness.core.throttle import Throttle
@@ -26,6 +32,7 @@ from ibc.data.demos import Demos
 from ibc.diagnostics import health, probes
 from ibc.policies.factory import build_policy, fit_normalizer
 from ibc.training.trainer import Trainer
+from ibc.training.validation import without_actions
 
 PROTOCOL = Protocol()
 # Of a trial's time, for saving `last` and writing curves: after every epoch, a large model or many
@@ -50,6 +57,7 @@ def run_trial(
     info: Mapping[str, Any] | None = None,
     until: int | None = None,
     fingerprint: str | None = None,
+    weights_of: str | None = None,
 ) -> Mapping[str, Any]:
     """Run the trial in `directory`, or what is left of it, and return its status.json.
 
@@ -57,7 +65,8 @@ def run_trial(
     for those that a sweep would use. info: further entries of config.json (question, arm, ...).
     until: pause with the status "stopped" at the first selection at or after so many optimiser
     steps; a later call resumes, to the bit as if there had been no pause. fingerprint: what the
-    hash of the demonstrations must be, if known.
+    hash of the demonstrations must be, if known. weights_of: the id of a trial beside this one; if
+    it is finished and trained what this one would, its weights are taken instead of training anew.
     An exception leaves error.txt and the status "failed" and is raised; UserError says that the
     folder holds another trial, or this one trained on other data.
     """
@@ -74,7 +83,8 @@ def run_trial(
     with folder.lock():
         before = folder.claim(described, demos.fingerprint)
         if _is_left(folder, before, pause):
-            run = _Run(config, folder, demos, described, report, pause)
+            other = None if weights_of is None else TrialFolder(directory.parent / weights_of)
+            run = _Run(config, folder, demos, described, report, pause, other)
             run.run(before, device, fingerprint)
         else:
             folder.state = before
@@ -100,6 +110,7 @@ class _Run:
     described: Mapping[str, Any]
     report: Report | None
     pause: float
+    other: TrialFolder | None  # may have the weights
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     idle_share: float = 0.0  # of the last selection episodes
     saving: Throttle = dataclasses.field(default_factory=Throttle)
@@ -163,15 +174,38 @@ class _Run:
         return True
 
     def resume(self, trainer: Trainer) -> None:
-        last = self.folder.checkpoint("last")
-        if last is None:
-            return
-        state = files.read_or(None, checkpoints.load_training_state, last)
+        last, taken = self.folder.checkpoint("last"), False
+        state = None if last is None else self.training_state(last)
+        if state is None and (last := self.trained_elsewhere()) is not None:
+            state, taken = self.training_state(last), True
         if state is None:
             return
         trainer.load_state_dict(state["trainer"])
         self.history = state["history"]
+        if taken:
+            acted = trainer.validation.run(trainer.policy_for_inference())
+            self.history = [without_actions(metrics) for metrics in self.history]
+            self.history[-1].update(acted)
+            self.save_last(trainer)
+            self.folder.write_status(weights_of=self.other.path.name if self.other else None)
         self.record(trainer)
+
+    def training_state(self, checkpoint: Path) -> Any:
+        return files.read_or(None, checkpoints.load_training_state, checkpoint)
+
+    def trained_elsewhere(self) -> Path | None:
+        """Return the last checkpoint of the other trial, if its training was what this one's is."""
+        if self.other is None:
+            return None
+        status, described = self.other.read_status(), self.other.read_config()
+        if status.get("status") != "finished" or "config" not in described:
+            return None
+        same = (
+            training_hash(from_stored(described["config"])) == training_hash(self.config)
+            and described["train_seed"] == self.identity["train_seed"]
+            and status.get("dataset_fingerprint") == self.demos.fingerprint
+        )
+        return self.other.checkpoint("last") if same else None
 
     def epoch(self, trainer: Trainer) -> None:
         try:
@@ -185,8 +219,7 @@ class _Run:
         selecting = self.select_due(trainer)
         if selecting or self.saving.due(SAVING_SHARE):
             with self.saving.timed():
-                state = {"trainer": trainer.state_dict(), "history": self.history}
-                self.save(trainer, "last", training_state=state)
+                self.save_last(trainer)
         if selecting or self.recording.due(RECORDING_SHARE):
             with self.recording.timed():
                 self.record(trainer)
@@ -255,6 +288,10 @@ class _Run:
         self.folder.write_status(select_seconds=time.perf_counter() - start)
         known = {"sweep": self.described.get("sweep"), "checkpoint_step": trainer.step}
         return [{**row, **known, **self.identity, "policy_hash": policy_hash} for row in rows]
+
+    def save_last(self, trainer: Trainer) -> None:
+        state = {"trainer": trainer.state_dict(), "history": self.history}
+        self.save(trainer, "last", training_state=state)
 
     def save(self, trainer: Trainer, name: str, *, training_state: Any = None, **info: Any) -> None:
         checkpoints.save(

@@ -71,7 +71,9 @@ def _of_loss(history: Sequence[Metrics], facts: Mapping[str, Any]) -> Iterator[F
             "raise train.learning_rate, look for a dead layer, and check that observations and "
             "actions belong to the same steps",
         )
-    if len(history) >= 2 and "val_action_error_px" in last:
+    # A trial that took another's weights has the errors of its own actions at the end alone.
+    measured = len(history) >= 2 and "val_action_error_px" in history[(len(history) - 1) // 2]
+    if measured and "val_action_error_px" in last:
         yield from _error_does_not_follow(history)
     if len(history) >= 4 and facts["kind"] != "mdn" and not proposed and "val_loss" in last:
         yield from _overfits(history)

@@ -1,6 +1,7 @@
 """Metrics on held-out windows, computed at the end of every epoch."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -21,6 +22,27 @@ CONTACT = 3  # steps before a contact that count to it
 STILL_PX = 0.1  # the block stands still below this change of its place in a step
 ARM_PX = 60.0  # from its centre, where a turn is measured in px
 MISSED = 0.1  # a search missed if more of them than this share are better
+
+
+# The metrics of the actions that a policy chooses, so of its search and readout too.
+_OF_ACTIONS = (
+    "val_readout_",
+    "val_action_",
+    "val_past_",
+    "val_contact_",
+    "val_copied_",
+    "val_search_",
+    "val_spread_",
+    "val_place_",
+    "val_predicted_",
+    "val_chunk_",
+    "share_",
+)
+
+
+def without_actions(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics of an epoch without those of the actions that were searched and read out."""
+    return {name: value for name, value in metrics.items() if not name.startswith(_OF_ACTIONS)}
 
 
 class Validation:

@@ -6,8 +6,14 @@ from pathlib import Path
 import pytest
 
 from harness.config import plan as space
-from harness.config.trial_config import TrialConfig
-from harness.scheduling.jobs import Job, PlannedJobs, planned_job, sort_longest_first
+from harness.config.trial_config import TrialConfig, resolve
+from harness.scheduling.jobs import (
+    Job,
+    PlannedJobs,
+    planned_job,
+    share_trainings,
+    sort_longest_first,
+)
 from harness.scheduling.search_history import SearchRun
 from harness.scheduling.search_jobs import SearchJobs
 from harness.storage.trial_folder import TrialFolder
@@ -71,6 +77,40 @@ def test_the_longest_come_first_within_a_seed(tmp_path):
     ordered = sort_longest_first(jobs, lambda job: seconds[job.id])
     assert [job.train_seed for job in ordered] == [1] * 4 + [0] * 4
     assert [seconds[job.id] for job in ordered] == [3, 2, 1, 0] * 2
+
+
+def test_arms_that_differ_in_acting_alone_share_the_baselines_training(tmp_path):
+    arms = """
+    argmax: {policy.inference.readout: argmax}
+    DFO: {policy.inference.sampler: dfo}
+    narrow: {policy.energy.width: 8}
+    narrow, argmax: {policy.energy.width: 8, policy.inference.readout: argmax}
+    best of several: {select.every: 500}
+"""
+    text = f"version: 1\ntrain_seeds: [0, 1]\nquestions:\n  q:\n   arms:{arms}"
+    planned = share_trainings([planned_job(t, "s") for t in read(tmp_path, text).trials])
+    names = {job.id: (job.info["arm"], job.train_seed) for job in planned}
+    shared = {names[job.id]: names[job.weights_of] for job in planned if job.weights_of}
+    assert shared == {
+        (arm, seed): (trained, seed)
+        for arm, trained in {
+            "argmax": "baseline (all)",
+            "DFO": "baseline (all)",
+            "narrow, argmax": "narrow",
+        }.items()
+        for seed in (0, 1)
+    }
+
+
+def test_a_shared_training_comes_first_and_is_waited_for():
+    trained, other = (Job(TrialConfig(), seed, "") for seed in (0, 1))
+    acting = Job(resolve({"policy.inference.readout": "argmax"}), 0, "", weights_of=trained.id)
+    jobs = PlannedJobs([acting, trained, other])
+    assert [jobs.next(idle=False) for _ in range(3)] == [trained, other, None]
+    jobs.done(other, {})
+    assert jobs.next(idle=False) is None
+    jobs.done(trained, {"status": "failed"})
+    assert jobs.next(idle=True) == acting
 
 
 def test_the_same_error_in_a_row_stops_a_sweep_and_others_do_not(tmp_path, monkeypatch):

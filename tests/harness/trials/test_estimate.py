@@ -56,7 +56,7 @@ def test_parts_that_do_not_differ_are_timed_once(timed):
         {"policy.negatives.count": 32},
         {"policy.kind": "mse"},
     )
-    measured = estimate.measure_some(given, [10**6] * len(given))
+    measured = estimate.measure_some(given, [10**6] * len(given), [True] * len(given))
     # Of acting, explicit and the two numbers of samples; a step is timed after a warm-up.
     assert [part for part, _ in timed].count("acting") == 3
     assert [part for part, _ in timed].count("step") == 2 * 3
@@ -66,20 +66,22 @@ def test_parts_that_do_not_differ_are_timed_once(timed):
     acting = [16, 16, 16, 128, 16, 16]
     expected = [one + a + b for a, b in zip(step, acting, strict=True)]
     assert measured.seconds() == pytest.approx(expected)
+    measured.trained = [True] * 5 + [False]  # takes another's weights
+    assert measured.seconds() == pytest.approx([*expected[:-1], one + acting[-1]])
 
 
 def test_the_most_different_ones_are_timed_while_there_is_time(timed):
     widths = [{"policy.energy.width": width, "policy.inference.samples": 2} for width in (8, 16)]
     far = {"policy.energy.depth": 3, "policy.energy.width": 32, "policy.negatives.count": 99}
     given = configs(*widths, far, {"policy.kind": "mse"})
-    measured = estimate.measure_some(given, [1] * 4)
+    measured = estimate.measure_some(given, [1] * 4, [True] * 4)
     # For 1 % of so little there is no time, but for one of each kind.
     order = list(dict.fromkeys(config for _, config in timed))
     assert order == [given[0], given[3]]
     assert measured.exact == 2
     assert measured.seconds()[1] == pytest.approx(measured.seconds()[0])
     timed.clear()
-    measured = estimate.measure_some(given, [10**6] * 4)
+    measured = estimate.measure_some(given, [10**6] * 4, [True] * 4)
     order = list(dict.fromkeys(config for _, config in timed))
     assert order == [given[0], given[3], given[2], given[1]]
     assert measured.exact == 4

@@ -108,6 +108,27 @@ def test_a_finished_trial_is_not_run_again(tiny, data, tmp_path, monkeypatch):
     assert run_trial(tiny, tmp_path, demos=data) == first
 
 
+def test_weights_of_another_trial_act_as_if_trained_anew(tiny, data, tmp_path, monkeypatch):
+    search = {"policy.inference.sampler": "dfo", "policy.inference.readout": "argmax"}
+    acting = trial_config.resolve(TINY, search, {"select.seeds": 3})
+    run_trial(tiny, tmp_path / "trained", demos=data)
+    run_trial(acting, tmp_path / "anew", demos=data)
+    other_seed = run_trial(acting, tmp_path / "b", demos=data, train_seed=1, weights_of="trained")
+    assert "weights_of" not in other_seed  # it trained what the other had not
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "run_epoch", None)
+        taken = run_trial(acting, tmp_path / "taken", demos=data, weights_of="trained")
+    assert (taken["status"], taken["weights_of"]) == ("finished", "trained")
+    for name in ("last", "best"):
+        assert weights(tmp_path / "taken", name) == weights(tmp_path / "anew", name)
+    assert episodes(tmp_path / "taken") == episodes(tmp_path / "anew")
+    ours, anew = (curves(tmp_path / name) for name in ("taken", "anew"))
+    assert ours[-1] == anew[-1]
+    for row, expected in zip(ours, anew, strict=True):
+        assert row["val_loss"] == expected["val_loss"]
+    assert {row["val_readout_error_px"] for row in ours[:-1]} == {None}
+
+
 @pytest.mark.parametrize("epochs", [2, slow(1), slow(4)])
 def test_a_trial_that_was_stopped_ends_like_one_that_was_not(tiny, data, tmp_path, epochs):
     selecting = trial_config.resolve(TINY, {"select.every": 6})

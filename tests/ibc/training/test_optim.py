@@ -81,7 +81,7 @@ import sys
 from harness.config.trial_config import resolve
 from harness.trials.estimate import measure_some
 measure_some([resolve({"policy.obs_mode": "keypoints", "train.batch_size": 8, "select.seeds": 1,
-                 "policy.energy.width": 8, "policy.inference.lattice": 5})], [1])
+                 "policy.energy.width": 8, "policy.inference.lattice": 5})], [1], [True])
 sys.exit("torch._dynamo" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
