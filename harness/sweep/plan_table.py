@@ -74,7 +74,8 @@ def print_counts(console: Console, folder: Path, work: Work) -> None:
     """Print one line: how many trials are in which state, and how many this run will run."""
     states = {state: count for state, count in work.states.items() if state != "pending"}
     line = f"{folder}: {_words({'finished': 0, 'failed': 0, **states})}, {work.total} to run"
-    if shared := sum(job.weights_of is not None for job in work.left):
+    left = [job for job in work.typical if work.state(job) != "finished"]
+    if shared := sum(job.weights_of is not None for job in left):
         line += f", {shared} of them with another's weights"
     console.print(line, soft_wrap=True, markup=False, highlight=False)
 

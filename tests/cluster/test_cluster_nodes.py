@@ -20,7 +20,7 @@ from ibc.policies.factory import build_policy
 from tests.commands import LONG, wait_for, without_clocks
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,6 @@ def test_a_sweep_goes_on_where_a_node_went(cluster, commands, undisturbed):
     assert len(steps) == len(set(steps)) == 300
 
 
-@pytest.mark.slow
 def test_a_trial_lies_on_one_node(cluster, commands):
     options = ("--address", cluster.address, "--cpus-per-trial", "2")
     code, _, err = commands.run_sweep(*options)
@@ -93,7 +92,6 @@ def policy():
 """
 
 
-@pytest.mark.slow
 def test_an_evaluation_goes_on_where_a_node_went(cluster, commands, tmp_path):
     (tmp_path / "slow_policy.py").write_text(SLOW)
     words = (ROOT / "run_eval.py", "--policy", "slow_policy:policy", "--seeds", "100")
@@ -120,7 +118,6 @@ def test_an_evaluation_goes_on_where_a_node_went(cluster, commands, tmp_path):
     assert {row["error"] for row in found[1]} == {None}
 
 
-@pytest.mark.slow
 def test_a_checkpoint_travels_to_workers_that_share_no_folder(cluster, tmp_path):
     """The folder is gone before any worker loads the weights: they came through Ray."""
     bounds = torch.zeros(2), torch.full((2,), 512.0)
