@@ -4,7 +4,9 @@ data/ and data/cache lie in the repository, whatever the working directory is.
 """
 
 import hashlib
+import os
 import platform
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +21,20 @@ from harness.core.errors import UserError
 from harness.core.paths import CACHE_VARIABLE, JOINED, ROOT, cache_folder
 from harness.core.text import one_line
 from ibc.data import demos as ibc_demos
-from ibc.data import zarr_store
+from ibc.data import layout, zarr_store
 from ibc.data.demos import Demos
 
 DOWNLOADED = "pusht_cchi_v7_replay.zarr"
 BUILT_IN = "expert.zarr"
 PROBED_STATES = 64
+_REMOTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # a Path has one slash of an address's two
+_FETCHES = {
+    "s3": "with `aws s3 sync`",
+    "gs": "with `gcloud storage cp -r`",
+    "hf": "with `hf download --repo-type dataset`",
+    "http": "with `curl -LO`",
+    "https": "with `curl -LO`",
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,7 @@ def resolve_source(*data: str | Path | None, folder: Path | None = None) -> Sour
         rule = "the human demonstrations must be there (python -m harness.demos download)"
         raise UserError(f"{rule}, and {named['downloaded']} does not exist")
     if given:
-        found = tuple(_store(Path(each)) for each in given)
+        found = tuple(_store(each) for each in given)
         for path in found:
             if found.count(path) > 1:
                 raise UserError(f"every --data must be another data set, given {path} twice")
@@ -73,15 +83,25 @@ def resolve_source(*data: str | Path | None, folder: Path | None = None) -> Sour
     )
 
 
-def _store(data: Path) -> Path:
-    path = data.expanduser().resolve()
-    if not path.exists():
-        raise UserError(f"--data must be the folder of a zarr store, {path} does not exist")
-    if not zarr_store.is_store(path):
-        inside = sorted(p.parent for n in (".zgroup", "zarr.json") for p in path.glob(f"*/{n}"))
-        hint = f"; did you mean {inside[0]}?" if inside else ""
-        raise UserError(f"--data must be the folder of a zarr store, {path} is not one{hint}")
-    return path
+def _store(data: str | Path) -> Path:
+    rule = "--data must be the folder of a zarr store, or a zip of one"
+    if remote := _REMOTE.match(str(data)):
+        how = _FETCHES.get(remote[1], "with the tool of that service")
+        raise UserError(f"{rule}, on this machine, {data} is elsewhere; fetch it first, {how}")
+    path = Path(data).expanduser()
+    # A download hub's files are links, and the name of what they lead to is a hash.
+    path = Path(os.path.abspath(path)) if path.is_file() else path.resolve()  # noqa: PTH100
+    wrong = zarr_store.not_a_store(path)
+    if not wrong:
+        return path
+    if (path / "meta" / "info.json").is_file():
+        wrong = "is a LeRobotDataset; python -m harness.demos import makes a store of it"
+    elif path.is_dir():
+        groups = (".zgroup", "zarr.json")
+        inside = sorted(p.parent for name in groups for p in path.glob(f"*/{name}"))
+        inside = [p for p in inside if p.name not in ("data", "meta")]
+        wrong += f"; did you mean {inside[0]}?" if inside else ""
+    raise UserError(f"{rule}, {path} {wrong}")
 
 
 def open_demos(source: Source | str | Path, obs_mode: str | Iterable[str] = "keypoints") -> Demos:
@@ -101,7 +121,7 @@ def open_demos(source: Source | str | Path, obs_mode: str | Iterable[str] = "key
 def _open(path: Path, modes: set[str]) -> Demos:
     folder = cache_folder()
     name = f"{path.stem}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    rendered = "image" in modes and not (path / "data" / "img").exists()
+    rendered = "image" in modes and not layout.has_images(path)
     note = folder / f"{name}.json"
     try:
         signature = ibc_demos.signature(path)

@@ -1,8 +1,9 @@
 """Demonstrations: a zarr store in Diffusion Policy's layout, checked arrays, a split by episode.
 
-The store has data/action (L, 2) px, data/state (L, 5) px and rad, and meta/episode_ends (E,); it
-may have data/keypoint (L, 9, 2) px, data/img (L, 96, 96, 3), uint8 or floating point 0 to 255, and
-meta/seeds (E,), the resets that the episodes began with.
+The store, a folder or a zip, has data/action (L, 2) px, data/state (L, 5) px and rad, and
+meta/episode_ends (E,); it may have data/keypoint (L, 9, 2) px, data/img or data/image
+(L, 96, 96, 3), uint8 or floating point 0 to 255, and meta/seeds (E,), the resets that the episodes
+began with.
 Row t holds what was seen at step t and the action then taken. L steps in all, E episodes.
 """
 
@@ -225,7 +226,7 @@ def check(path: str | Path) -> list[str]:
     Decodes everything, images included, in seconds and with memory for a few chunks.
     """
     stored, faults = survey(Path(path))
-    healthy = {name: a for name, a in stored.items() if not any(name in f for f in faults)}
+    healthy = {name: a for name, a in stored.items() if not any(a.name in f for f in faults)}
     faults += decode(healthy)[1]
     if (image := healthy.get("data/img")) is not None:
         try:

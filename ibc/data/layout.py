@@ -8,35 +8,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibc.data import image_cache
-from ibc.data.zarr_store import StoredArray, StoreError, find, is_store
+from ibc.data.store_files import files_of
+from ibc.data.zarr_store import StoredArray, StoreError, find, not_a_store
 
 LARGEST_PX = 2048.0  # four boards; beyond it a coordinate is not a position in px
+LARGEST_RAD = 10 * np.pi  # five turns, should an angle not be taken modulo one
+DECODED_AT_ONCE = 256  # images: zarr takes longer to start a read than to decode one image
 LARGEST_SEED = 2**32 - 1  # of numpy's RandomState, from which the reset draws
 
 
 # array -> its shape without the first axis, the kinds of numbers allowed, whether it must be there
 LAYOUT: dict[str, tuple[tuple[int, ...], str, bool]] = {
     "meta/episode_ends": ((), "iu", True),
-    "data/action": ((2,), "f", True),
-    "data/state": ((5,), "f", True),
-    "data/keypoint": ((9, 2), "f", False),
+    "data/action": ((2,), "fiu", True),
+    "data/state": ((5,), "fiu", True),
+    "data/keypoint": ((9, 2), "fiu", False),
     "meta/seeds": ((), "iu", False),
     "data/img": (image_cache.IMAGE_SHAPE, "fu", False),
 }
+ALSO_CALLED = {"data/img": ("data/image",)}
 
 
 def survey(root: Path, *, chunks: bool = True) -> tuple[dict[str, StoredArray], list[str]]:
     """What the store has and what its metadata and files show to be wrong, without decoding."""
     if not root.exists():
         return {}, ["there is no such data set"]
-    if not root.is_dir() or not is_store(root):
-        return {}, [
-            "a data set must be the folder of a zarr store, with .zgroup or zarr.json in it"
-        ]
+    if wrong := not_a_store(root):
+        return {}, [f"a data set must be the folder of a zarr store or a zip of one, this {wrong}"]
+    store = files_of(root)
     stored, faults = {}, []
     for name, (row_shape, kinds, required) in LAYOUT.items():
+        used = next((n for n in (name, *ALSO_CALLED.get(name, ())) if store.has(n)), name)
         try:
-            array = find(root, name, row_shape, kinds)
+            array = find(store, used, row_shape, kinds)
         except StoreError as error:
             faults.append(str(error))
             continue
@@ -51,6 +55,11 @@ def survey(root: Path, *, chunks: bool = True) -> tuple[dict[str, StoredArray], 
         said = ", ".join(f"{name} has {n}" for name, n in lengths.items())
         faults.append(f"the arrays under data/ must have the same number of rows: {said}")
     return stored, faults
+
+
+def has_images(root: Path) -> bool:
+    """Whether the store at `root` has images."""
+    return any(files_of(root).has(name) for name in ("data/img", *ALSO_CALLED["data/img"]))
 
 
 def decode(stored: Mapping[str, StoredArray]) -> tuple[dict[str, NDArray[Any]], list[str]]:
@@ -113,6 +122,12 @@ def _value_faults(name: str, values: NDArray[Any]) -> list[str]:
     largest = float(np.abs(positions).max(initial=0.0))
     if largest > LARGEST_PX:
         return [f"{name}: positions are in px, at most {LARGEST_PX:g} from 0, got {largest:g}"]
+    turned = float(np.abs(values[:, 4]).max(initial=0.0)) if name == "data/state" else 0.0
+    if turned > LARGEST_RAD:
+        hint = "; these look like degrees" if turned <= 720 else ""
+        return [
+            f"{name}: the block's angle is in rad, at most {LARGEST_RAD:.0f}, got {turned:g}{hint}"
+        ]
     if name == "data/action" and len(values) and largest <= 2:
         return [f"{name}: targets are in px, these lie within {largest:g} of 0 and look normalised"]
     return []
@@ -121,6 +136,6 @@ def _value_faults(name: str, values: NDArray[Any]) -> list[str]:
 def pixels_of(image: StoredArray) -> Iterator[NDArray[np.uint8]]:
     """The images in order as uint8, some chunks at a time; ValueError if they are not exact."""
     start = 0
-    for block in image.blocks():
+    for block in image.blocks(DECODED_AT_ONCE):
         yield image_cache.to_uint8(block, image.name, start)
         start += len(block)

@@ -12,8 +12,11 @@ from typing import BinaryIO, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ibc.data.store_files import placeholder
+
 COMPRESSORS = ("blosc", "zstd", "gzip", "zlib", "lz4")
 CHECKSUM_BYTES = 4
+_HEAD = 24
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,14 @@ def encoded_fault(
     By hand, because c-blosc reads as far as its header says, past the end of a truncated chunk, and
     a decompression bomb must be refused before it is decoded.
     """
+    fault = _fault(codecs, stream, offset, length, expected)
+    if fault is None:
+        return None
+    stream.seek(0)
+    return placeholder(stream.read(_HEAD)) or fault
+
+
+def _fault(codecs: Codecs, stream: BinaryIO, offset: int, length: int, expected: int) -> str | None:
     length -= CHECKSUM_BYTES * codecs.checksum
     stream.seek(offset)
     head = stream.read(max(0, min(length, 18)))

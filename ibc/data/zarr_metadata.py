@@ -8,11 +8,11 @@ TypeError or AttributeError where the form is wrong.
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ibc.data.store_files import StoreFiles, placeholder
 from ibc.data.zarr_chunks import Codecs, Shards
 
 MAX_METADATA_BYTES = 2**20
@@ -24,23 +24,16 @@ _DTYPE = {
 }
 
 
-def read_json(root: Path, file: str) -> dict[str, Any]:
-    """The JSON object in a file of the store; ValueError for links out of it and large files."""
-    path = root / file
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"{path.name} is a link that leaves the store")
-    if not path.is_file():
-        raise ValueError(f"{path.name} is not a plain file")
-    if path.stat().st_size > MAX_METADATA_BYTES:
-        raise ValueError(
-            f"{path.name} may have {MAX_METADATA_BYTES} bytes, it has {path.stat().st_size}"
-        )
+def read_json(files: StoreFiles, file: str) -> dict[str, Any]:
+    """The JSON object in a file of the store; ValueError for one that may not be read."""
+    content, name = files.read(file, MAX_METADATA_BYTES), file.rpartition("/")[2]
     try:
-        metadata = json.loads(path.read_bytes())
+        metadata = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path.name} is not JSON: {error}") from error
+        said = placeholder(content) or f"is not JSON: {error}"
+        raise ValueError(f"{name} {said}") from error
     if not isinstance(metadata, dict):
-        raise ValueError(f"{path.name} must be a JSON object, got {type(metadata).__name__}")
+        raise ValueError(f"{name} must be a JSON object, got {type(metadata).__name__}")
     return metadata
 
 

@@ -4,12 +4,13 @@ Stores may come from strangers, so what zarr takes on trust is checked first, fr
 the files alone: shapes are refused before memory is allocated, a missing chunk is a fault (zarr
 fills it with zeros silently), a chunk must declare the size that its shape needs, only plain codecs
 are decoded (numcodecs has one that unpickles), and no link may leave the store. Zarr v2, v3 and v3
-with sharding are read.
+with sharding are read, from a folder or a zip.
 """
 
 import itertools
 import math
-import stat
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ibc.data.store_files import ROOT_GROUP, FolderFiles, ZipFiles, files_of, is_zip
 from ibc.data.zarr_chunks import Codecs, Shards, encoded_fault
 from ibc.data.zarr_metadata import array_fields, read_json
 
@@ -35,7 +37,7 @@ class StoredArray:
     """The metadata of one array, and access to the files that hold it."""
 
     name: str
-    root: Path
+    store: FolderFiles | ZipFiles
     zarr_format: Literal[2, 3]
     shape: tuple[int, ...]
     chunks: tuple[int, ...]  # what one file holds: a chunk, or a shard of chunks
@@ -44,11 +46,6 @@ class StoredArray:
     shards: Shards | None
     prefix: str
     separator: str
-
-    @property
-    def folder(self) -> Path:
-        """The array's folder."""
-        return self.root / self.name
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -68,20 +65,11 @@ class StoredArray:
         return place if inside and self._file(place) == file else None
 
     def files(self) -> dict[str, tuple[int, int]]:
-        """Every file of the array's folder with its size in bytes and its time in ns."""
-        found: dict[str, tuple[int, int]] = {}
-        for path in sorted(self.folder.rglob("*")):
-            status = path.lstat()
-            if stat.S_ISLNK(status.st_mode):
-                if not path.resolve().is_relative_to(self.root.resolve()):
-                    raise StoreError(f"{self.name}: {path.name} is a link that leaves the store")
-                status = path.stat()
-            if stat.S_ISDIR(status.st_mode):
-                continue
-            if not stat.S_ISREG(status.st_mode):
-                raise StoreError(f"{self.name}: {path.name} is not a plain file")
-            found[path.relative_to(self.folder).as_posix()] = (status.st_size, status.st_mtime_ns)
-        return found
+        """Every file of the array's folder with its size in bytes and its time or checksum."""
+        try:
+            return self.store.sizes(self.name)
+        except ValueError as error:
+            raise StoreError(f"{self.name}: {error}") from error
 
     def faults(self) -> list[str]:
         """Missing, truncated and oversized chunks; costs one short read for each chunk."""
@@ -95,16 +83,19 @@ class StoredArray:
             absent = (place for place in places(self.grid) if place not in present)
             first = itertools.islice(absent, FAULTS_SHOWN)
             shown = ", ".join(map(self._file, first)) + (", ..." if missing > FAULTS_SHOWN else "")
-            filled = "a fill value" if self.zarr_format == 3 else "zeros"
             faults.append(
-                f"{self.name}: {missing} of {math.prod(self.grid)} chunks are missing (zarr would "
-                f"fill them with {filled}): {shown}"
+                f"{self.name}: {missing} of {math.prod(self.grid)} chunks are missing, because the "
+                "copy is incomplete or zarr left out chunks that hold its fill value alone (write "
+                f"the store again with write_empty_chunks=True): {shown}"
             )
-        bad = [
-            fault
-            for place in sorted(present)
-            for fault in self._file_faults(place, files[self._file(place)][0])
-        ]
+        try:
+            bad = [
+                fault
+                for place in sorted(present)
+                for fault in self._file_faults(place, files[self._file(place)][0])
+            ]
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            bad = [f"{self.name}: an entry of the zip is broken: {error}"]
         if len(bad) > FAULTS_SHOWN:
             bad[FAULTS_SHOWN:] = [f"{self.name}: {len(bad) - FAULTS_SHOWN} more broken chunks"]
         return faults + bad
@@ -112,7 +103,7 @@ class StoredArray:
     def _file_faults(self, place: tuple[int, ...], size: int) -> Iterator[str]:
         file = self._file(place)
         where = f"{self.name}: chunk {file}"
-        with (self.folder / file).open("rb") as stream:
+        with self.store.open(f"{self.name}/{file}") as stream:
             if self.shards is None:
                 expected = math.prod(self.chunks) * self.dtype.itemsize
                 if fault := encoded_fault(self.codecs, stream, 0, size, expected):
@@ -144,7 +135,8 @@ class StoredArray:
         import zarr  # takes a second to import, so only where something is decoded
 
         try:
-            array = zarr.open_array(self.folder, mode="r", zarr_format=self.zarr_format)
+            opened = self.store.to_zarr(self.name)
+            array = zarr.open_array(**opened, mode="r", zarr_format=self.zarr_format)
         except Exception as error:
             raise StoreError(f"{self.name}: cannot be opened: {error}") from error
         rows = self.chunks[0] * max(1, -(-at_least // self.chunks[0]))
@@ -173,26 +165,47 @@ def places(grid: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
             yield (i, *rest)
 
 
-def is_store(root: Path) -> bool:
-    """Whether the folder is the root of a zarr store, v2 or v3."""
-    return any((root / name).is_file() for name in (".zgroup", "zarr.json"))
+def is_store(path: Path) -> bool:
+    """Whether the path is a zarr store, v2 or v3: the folder of its root group, or a zip of it."""
+    return not not_a_store(path)
 
 
-def find(root: Path, name: str, row_shape: tuple[int, ...], kinds: str) -> StoredArray | None:
-    """The array `name` of the store at `root`; None if there is no such folder.
+def not_a_store(path: Path) -> str:
+    """Why it is no zarr store, to follow "it", with the way out where there is one; "" if it is."""
+    if not path.is_dir() and not is_zip(path):
+        return "is a file" if path.is_file() else "does not exist"
+    files = files_of(path)
+    if any(files.has(group) for group in ROOT_GROUP.values()):
+        return ""
+    if not (files.has("data") and files.has("meta")):
+        return "has neither .zgroup nor zarr.json"
+    if files.has("data/zarr.json"):
+        lacks, group = "zarr.json", '{"zarr_format": 3, "node_type": "group"}'
+    else:
+        lacks, group = ".zgroup", '{"zarr_format": 2}'
+    return (
+        f"lacks the root group, the file {lacks}, which copies without hidden files lose: copy it "
+        f"again, or write {group} to it"
+    )
+
+
+def find(
+    store: FolderFiles | ZipFiles, name: str, row_shape: tuple[int, ...], kinds: str
+) -> StoredArray | None:
+    """The array `name` of a store; None if there is no such folder.
 
     `row_shape` is the shape without the first axis, `kinds` the numpy kinds allowed ("f", "iu").
     Raises StoreError for metadata that is not JSON, is too large, or says something not allowed.
     """
-    if not (root / name).exists():
+    if not store.has(name):
         return None
     formats: tuple[tuple[Literal[2, 3], str], ...] = ((3, "zarr.json"), (2, ".zarray"))
     for zarr_format, file in formats:
-        if (root / name / file).exists():
+        if store.has(f"{name}/{file}"):
             try:
-                metadata = read_json(root, f"{name}/{file}")
-                if zarr_format == 2 and (root / name / ".zattrs").exists():
-                    read_json(root, f"{name}/.zattrs")  # zarr reads it too, whatever its size
+                metadata = read_json(store, f"{name}/{file}")
+                if zarr_format == 2 and store.has(f"{name}/.zattrs"):
+                    read_json(store, f"{name}/.zattrs")  # zarr reads it too, whatever its size
                 fields = array_fields(metadata, zarr_format)
             except (KeyError, TypeError, AttributeError) as error:
                 raise StoreError(
@@ -203,7 +216,7 @@ def find(root: Path, name: str, row_shape: tuple[int, ...], kinds: str) -> Store
             break
     else:
         raise StoreError(f"{name}: the folder holds no array (neither .zarray nor zarr.json)")
-    array = StoredArray(name=name, root=root, zarr_format=zarr_format, **fields)
+    array = StoredArray(name=name, store=store, zarr_format=zarr_format, **fields)
     wanted = "(n" + "".join(f", {n}" for n in row_shape) + ("," if not row_shape else "") + ")"
     if array.shape[1:] != row_shape or not array.shape:
         raise StoreError(f"{name}: the shape must be {wanted}, got {array.shape}")

@@ -253,7 +253,7 @@ def test_each_mistake_is_one_line(command, path, tmp_path):
         (("collect", "--out", out, "--seed-start", "300000"), "first seed must not be one of"),
         (("collect", "--out", out, "--seed-start", "-1"), "first seed must lie between 0"),
         (("collect", "--out", out, "--seed-start", "1.5"), "invalid int value: '1.5'"),
-        (("check", "--data", tmp_path), "is not one; did you mean"),
+        (("check", "--data", tmp_path), "has neither .zgroup nor zarr.json; did you mean"),
         (("replay", "--data", path, "--episode", 3, "--out", out), "--episode must be 0 to 2"),
         (("replay", "--data", path, "--episode", -1, "--out", out), "--episode must be 0 to 2"),
         (("replay", "--data", path, "--episode", 0, "--out", "x.gif"), "--out must be a .mp4"),
@@ -305,5 +305,6 @@ def test_the_module_runs_as_a_command():
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == (
-        "error: --data must be the folder of a zarr store, /nowhere does not exist\n"
+        "error: --data must be the folder of a zarr store, or a zip of one, /nowhere does not "
+        "exist\n"
     )

@@ -76,11 +76,14 @@ def test_what_is_no_data_set(tmp_path, write_demos):
     (tmp_path / "file").touch()
     for path, said in (
         ("absent.zarr", "absent.zarr does not exist"),
-        ("file", "is not one"),
-        ("pusht", "is not one; did you mean .*inner.zarr?"),
+        ("file", "file is a file"),
+        ("pusht", "has neither .zgroup nor zarr.json; did you mean .*inner.zarr?"),
+        ("s3://bucket/a.zarr", "is elsewhere; fetch it first, with `aws s3 sync`"),
+        (Path("hf://datasets/a/b"), "is elsewhere; fetch it first, with `hf download"),
+        ("ftp://host/a.zarr", "is elsewhere; fetch it first, with the tool"),
     ):
         with pytest.raises(UserError, match=f"--data must be the folder of a zarr store, .*{said}"):
-            data.resolve_source(tmp_path / path)
+            data.resolve_source(path if ":" in str(path) else tmp_path / path)
 
 
 def test_opening_remembers_the_hash_of_the_images(tmp_path, write_demos, cache):
