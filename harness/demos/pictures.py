@@ -1,6 +1,6 @@
 """Pictures of a data set: its statistics in six panels, and its episodes as a contact sheet."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,21 +55,35 @@ def draw_statistics(demos: Demos, found: Statistics) -> pygame.Surface:
 
 def draw_episodes(demos: Demos, found: Statistics) -> pygame.Surface:
     """Draw a tile for each of up to 24 episodes, evenly chosen."""
-    total = len(demos.episode_ends)
-    chosen = np.unique(np.linspace(0, total - 1, min(total, COLUMNS * ROWS)).round().astype(int))
-    rows = -(-len(chosen) // COLUMNS)
+    return draw_sheet(
+        [
+            (
+                f"{k}: {found.lengths[k]} steps, covers {found.coverage[k]:.2f}",
+                demos.state[demos.episode_starts[k] : demos.episode_ends[k]],
+            )
+            for k in evenly(len(demos.episode_ends))
+        ]
+    )
+
+
+def evenly(total: int) -> list[int]:
+    """Return the places of so many episodes that a contact sheet shows, evenly chosen."""
+    chosen = np.linspace(0, total - 1, min(total, COLUMNS * ROWS)).round().astype(int)
+    return list(map(int, np.unique(chosen)))
+
+
+def draw_sheet(episodes: Sequence[tuple[str, NDArray[np.floating[Any]]]]) -> pygame.Surface:
+    """Draw a contact sheet of episodes, each a title and its states (n, 5)."""
+    rows = -(-len(episodes) // COLUMNS)
     width, height = TILE + TILE_MARGIN, TILE + TILE_TITLE + TILE_MARGIN
     canvas = _white(TILE_MARGIN + COLUMNS * width, TILE_MARGIN + rows * height)
     pygame.font.init()
     font = pygame.font.Font(None, 19)
-    for number, k in enumerate(chosen.tolist()):
+    for number, (title, states) in enumerate(episodes):
         row, column = divmod(number, COLUMNS)
         left, top = TILE_MARGIN + column * width, TILE_MARGIN + row * height
-        text = f"{k}: {found.lengths[k]} steps, covers {found.coverage[k]:.2f}"
-        canvas.blit(font.render(text, True, INK), (left, top))
-        steps = slice(demos.episode_starts[k], demos.episode_ends[k])
-        tile = _tile(demos.state[steps].astype(np.float64))
-        canvas.blit(tile, (left, top + TILE_TITLE))
+        canvas.blit(font.render(title, True, INK), (left, top))
+        canvas.blit(_tile(states.astype(np.float64)), (left, top + TILE_TITLE))
         pygame.draw.rect(canvas, FIRST, (left, top + TILE_TITLE, TILE, TILE), 1)
     return canvas
 

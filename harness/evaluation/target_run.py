@@ -110,6 +110,7 @@ def _known(target: Target, protocol: Protocol) -> pa.Table:
     rows = pa.concat_tables([rows, *parts])
     return rows.filter(
         (pc.field("policy_hash") == target.columns["policy_hash"])
+        & (pc.field("config_hash") == target.columns["config_hash"])
         & (pc.field("protocol_hash") == protocol.hash)
         & pc.field("error").is_null()
     )

@@ -99,7 +99,9 @@ def _checkpoint_target(found: lookup.Checkpoint, results: Path) -> Target:
         title = f"trial {found.trial_dir.name} of {found.sweep}, step {found.step}"
         folder = found.trial_dir / "episodes"
     else:
-        name = f"{_folder_name(found.path.resolve().name)}-{found.policy_hash}"
+        # Policies that differ in their search alone have the same weights.
+        parts = (_folder_name(found.path.resolve().name), found.config_hash, found.policy_hash)
+        name = "-".join(filter(None, parts))
         title = f"checkpoint {found.path}"
         folder = results / "evaluations" / name / "episodes"
         columns["sweep"] = f"evaluations/{name}"
@@ -108,7 +110,10 @@ def _checkpoint_target(found: lookup.Checkpoint, results: Path) -> Target:
 
 def _ensemble_target(members: Sequence[Target], results: Path) -> Target:
     """The ensemble of these checkpoints, saved as one where it is not yet."""
-    hashes = sorted(member.columns["policy_hash"] for member in members)
+    # Policies that differ in their search alone have the same weights.
+    hashes = sorted(
+        f"{member.columns['policy_hash']} {member.columns['config_hash']}" for member in members
+    )
     directory = results / "ensembles"
     name = f"of-{len(members)}-{hashlib.sha256(' '.join(hashes).encode()).hexdigest()[:12]}"
     if checkpoints.find(directory, name) is None:

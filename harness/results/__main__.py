@@ -130,6 +130,11 @@ def _parser() -> argparse.ArgumentParser:
     made["pictures"].add_argument(
         "--trial", action="append", metavar="TRIAL", help="only these trials; repeatable"
     )
+    made["pictures"].add_argument(
+        "--failures",
+        action="store_true",
+        help="instead a contact sheet of a trial's failed episodes (the best trial's)",
+    )
     drawn = made["landscape"]
     drawn.add_argument("which", nargs="*", metavar="TRIAL|PATH", help="checkpoints (the best)")
     drawn.add_argument("--seed", type=int, default=300_000, metavar="S", help="start (300000)")

@@ -9,8 +9,11 @@ from PIL import Image
 
 from harness.config.protocol import Protocol
 from harness.core.errors import UserError
+from harness.demos import pictures as sheets
 from harness.page import gallery
 from harness.page.gallery import INDEX, MAX_BYTES, make, read_index
+from harness.results import draw
+from harness.results.__main__ import main
 from harness.storage import tables
 
 KEYS = {
@@ -105,6 +108,38 @@ def test_named_trials_and_those_that_are_not_there(sweep: Path) -> None:
     assert {entry["trial"] for entry in make(sweep, [trial, trial])} == {trial}
     with pytest.raises(UserError, match="takes a finished trial of the sweep, given 'x'"):
         make(sweep, ["x"])
+
+
+def test_failures_are_a_contact_sheet_of_the_trials_own_rows(tiny_results, monkeypatch, capsys):
+    """Up to 24 of the tables' failed episodes are on it, the nearest to success first."""
+    drawn: list[Any] = []
+    real = sheets.draw_sheet
+    monkeypatch.setattr(
+        sheets, "draw_sheet", lambda episodes: drawn.append(episodes) or real(episodes)
+    )
+    trial = next((tiny_results / "tiny" / "trials").iterdir()).name
+    hash_, _, seed = trial.partition("-s")
+    rows = [
+        row
+        for row in tables.read(tiny_results / "tiny", "episodes").to_pylist()
+        if (row["config_hash"], str(row["train_seed"])) == (hash_, seed) and not row["success"]
+    ]
+    rows.sort(key=lambda row: -row["max_coverage"])
+    assert len(rows) == 25
+    rows = [rows[k] for k in sheets.evenly(25)]
+    assert len(rows) == 24
+    monkeypatch.setattr(draw, "Protocol", lambda: Protocol(max_episode_steps=30))
+    arguments = ["--results", str(tiny_results), "--trial", trial, "--failures"]
+    assert main(["pictures", "tiny", *arguments]) == 0
+    (episodes,) = drawn
+    assert [title for title, _ in episodes] == [
+        f"{row['env_seed']}: covers {row['max_coverage']:.3f}" for row in rows
+    ]
+    assert [len(states) for _, states in episodes] == [row["length"] + 1 for row in rows]
+    path = tiny_results / "tiny" / "pictures" / f"{trial}-failures.png"
+    with Image.open(path) as image:
+        assert image.size[0] > 6 * sheets.TILE
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_a_sweep_without_rows_has_no_pictures(sweep: Path) -> None:
