@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import zarr
 
+from envs.physics.geometry import keypoints
 from tests.commands import Commands, Undisturbed, opened, watched
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,7 +90,7 @@ def write_demos() -> Callable[..., dict[str, np.ndarray]]:
         arrays = {
             "state": state,
             "action": np.clip(state[:, :2] + rng.normal(0, 20, (total, 2)), 0, 512).astype("f4"),
-            "keypoint": rng.uniform(0, 512, (total, 9, 2)).astype(np.float32),
+            "keypoint": keypoints(state)[:, :18].reshape(total, 9, 2).astype(np.float32),
             "episode_ends": np.cumsum(lengths).astype(np.int64),
         }
         if images is not None:

@@ -7,9 +7,9 @@ from rich.console import Console
 from envs.physics.geometry import coverage
 from harness.core import errors, text
 from harness.core.errors import UserError
-from harness.demos import correction_marks, pictures
+from harness.demos import consistency, correction_marks, pictures
 from harness.demos.source import open_demos, resolve_source
-from harness.demos.statistics import inconsistencies, lines, statistics, table
+from harness.demos.statistics import lines, statistics, table
 from harness.media.recorder import Step, episode_frames, held
 from harness.media.video import write_video
 from ibc.data import demos as ibc_demos
@@ -41,18 +41,22 @@ def info(given: argparse.Namespace) -> int:
 
 
 def check(given: argparse.Namespace) -> int:
-    """Print every fault of a data set."""
+    """Print every fault of a data set, and what is odd about it."""
     source = resolve_source(given.data)
     print(source)
-    faults = ibc_demos.check(source.path)
+    faults, warnings = ibc_demos.check(source.path), []
     if not faults:
         demos = open_demos(source, ())
-        faults = inconsistencies(demos)
+        found = consistency.compare(source, demos, ("state", "keypoints", "image"))
+        faults, warnings = found.wrong, found.odd
         if (marks := correction_marks.read(demos.path, len(demos.episode_ends))) is not None:
             print(marks)
-    for fault in faults:
-        print(f"fault: {text.one_line(fault)}")
-    print(f"{len(faults)} faults" if faults else "no faults")
+    for kind, lines_ in (("fault", faults), ("warning", warnings)):
+        for line in lines_:
+            print(f"{kind}: {text.one_line(line)}")
+    counts = [f"{len(faults)} faults" if faults else "no faults"]
+    counts += [f"{len(warnings)} warnings"] if warnings else []
+    print(", ".join(counts))
     return errors.BAD_INPUT if faults else errors.OK
 
 

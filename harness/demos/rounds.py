@@ -15,21 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from rich.console import Console
 
-from envs.physics.geometry import coverage
 from harness.config import strict_yaml
 from harness.config.space_file import SpaceFile
 from harness.core import errors, files, paths
 from harness.core.errors import UserError
 from harness.core.seeds import CORRECTION_SEEDS
 from harness.demos import correction_marks, corrections
+from harness.demos.goals import NEAR_PX, NEAR_RAD, check_goals
 from harness.demos.source import open_demos, resolve_source
 
 MAX_ROUNDS = 100
-AT_GOAL = 0.5  # the coverage with which most demonstrations must end
+AT_GOAL = "corrections end at the goal, so demonstrations must too"
 KEYS = ("rounds", "starts", "shares")
 
 
@@ -132,7 +131,7 @@ def read(path: Path) -> Rounds:
     given = root.pop("data", [])
     source = resolve_source(*file.texts(("data",), given))
     for each in source.paths:
-        _check_goal(each)
+        check_goals(open_demos(each, ()), AT_GOAL, NEAR_PX, NEAR_RAD)
     shares = section.get("shares", [])
     if shares and not _are_shares(shares, len(source.paths) + 1):
         raise file.error(
@@ -150,18 +149,6 @@ def _are_shares(given: object, count: int) -> bool:
         and all(type(share) in (int, float) and share > 0 for share in given)
         and abs(sum(given) - 1) < 1e-6
     )
-
-
-def _check_goal(path: Path) -> None:
-    """Raise UserError for a data set whose episodes end elsewhere than at the goal."""
-    demos = open_demos(path, ())
-    ends = demos.state[demos.episode_ends - 1, 2:].astype(float)
-    covered = float(np.median([coverage(*pose) for pose in ends]))
-    if covered < AT_GOAL:
-        raise UserError(
-            f"corrections end at the goal, so demonstrations must too: half of the episodes of "
-            f"{path} end with less than {AT_GOAL:g} of it covered (median {covered:.2f})"
-        )
 
 
 def _stores(folder: Path, number: int) -> list[Path]:

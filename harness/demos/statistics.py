@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from envs.physics.dynamics import World
-from envs.physics.geometry import coverage, keypoints
+from envs.physics.geometry import coverage
 from harness.config.protocol import THRESHOLDS
 from harness.core.text import one_line
 from harness.demos import correction_marks
@@ -16,9 +16,7 @@ from ibc.data.demos import Demos
 
 IDLE_PX = 1.0  # px in a step, as in evaluations
 SAME_START_PX = 1e-3
-KEYPOINT_PX = 5.0  # the human recording's keypoints are up to 2 px off while the block moves
 DRIFT_PX = 5.0  # a contact that began before the episode cannot be replayed exactly
-DRIFTED_SHARE = 0.5
 QUANTILES = (0, 5, 50, 95, 100)
 Floats = NDArray[np.float64]
 
@@ -87,24 +85,6 @@ def statistics(demos: Demos) -> Statistics:
         speed=np.concatenate(speeds),
         reach=reach.astype(np.float64),
     )
-
-
-def inconsistencies(demos: Demos) -> list[str]:
-    """Return where arrays contradict each other or the simulator, each with the arrays' names."""
-    faults = []
-    apart = np.abs(keypoints(demos.state.astype(np.float64)) - demos.keypoints).max(axis=1)
-    if (wrong := int((apart > KEYPOINT_PX).sum())) > 0:
-        faults.append(
-            f"data/keypoint, data/state: the keypoints must be the block's, {wrong} rows are more "
-            f"than {KEYPOINT_PX:g} px off, the first is {int(np.argmax(apart > KEYPOINT_PX))}"
-        )
-    drifted = int((statistics(demos).drift_px > DRIFT_PX).sum())
-    if drifted > DRIFTED_SHARE * len(demos.episode_ends):
-        faults.append(
-            f"data/action, data/state: replaying the actions must lead to the states, in {drifted} "
-            f"of {len(demos.episode_ends)} episodes it leads more than {DRIFT_PX:g} px away"
-        )
-    return faults
 
 
 def _begin(world: World, seed: int, first: Floats, velocity: tuple[float, float] | None) -> bool:

@@ -16,6 +16,7 @@ from harness.core import files
 from harness.core.errors import OK, SOME_FAILED, UserError
 from harness.core.imports import load
 from harness.core.text import duration
+from harness.demos import consistency
 from harness.demos import source as demos_source
 from harness.demos.source import Source
 from harness.scheduling.confirmation import ConfirmJobs
@@ -129,6 +130,13 @@ def _print_plan(run: Run) -> tuple[Work, Estimate]:
     folder.check_same(options.plan, run.source, run.demos.fingerprint, delta)
     work = pending.find(options.plan, folder, options.question, options.retry_failed, options.until)
     pending.check_data(work, run.demos)
+    if work.total:
+        modes = {job.config.policy.obs_mode for job in (*work.typical, *work.largest)}
+        found_odd = consistency.compare(run.source, run.demos, modes)
+        if found_odd.wrong:
+            raise UserError(f"{run.demos.path}: {'; '.join(found_odd.wrong)}")
+        for line in found_odd.odd:
+            run.say(f"warning: {line}", style="yellow")
     if options.address is None:
         pending.check_memory(work)
     found = estimate(work.typical, pending.finished_seconds(work.statuses), options.threads)

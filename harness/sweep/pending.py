@@ -1,6 +1,5 @@
 """The trials that are left of a sweep, those that this run is about, and their states."""
 
-import math
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from harness.config.plan import Plan
 from harness.config.protocol import Protocol
 from harness.config.trial_config import parse_trial_id
 from harness.core.errors import UserError
+from harness.demos.goals import check_goals
 from harness.scheduling.confirmation import search_jobs
 from harness.scheduling.jobs import (
     Job,
@@ -31,8 +31,6 @@ from ibc.config.memory import least_bytes
 from ibc.config.training import SplitConfig
 from ibc.data import demos as ibc_demos
 from ibc.data.demos import Demos
-
-SAME_GOAL_PX, SAME_GOAL_RAD = 60.0, 0.5
 
 
 @dataclass(frozen=True)
@@ -124,23 +122,6 @@ def find(
     return Work(planned, asked, left, 0, left, statuses, PlannedJobs(left), float(len(left)))
 
 
-def _check_goals(demos: Demos, mirrored: bool) -> None:
-    known = [goal for goal in ibc_demos.goals(demos) if goal is not None]
-    compared = [GOAL_POSE, *known] if mirrored else known
-    for x, y, angle in compared:
-        for other_x, other_y, other in compared:
-            turn = abs(math.remainder(angle - other, 2 * math.pi))
-            if math.hypot(x - other_x, y - other_y) > SAME_GOAL_PX or turn > SAME_GOAL_RAD:
-                ends = "; ".join(f"({x:.0f}, {y:.0f}) px, {a:.2f} rad" for x, y, a in known)
-                rule = "all data sets must have one goal"
-                if mirrored:
-                    x, y, angle = GOAL_POSE
-                    rule = (
-                        f"train.augment.mirror needs the goal at ({x:g}, {y:g}) px, {angle:.2f} rad"
-                    )
-                raise UserError(f"{rule}; the episodes of {demos.path} end around {ends}")
-
-
 def check_memory(work: Work) -> None:
     """UserError for a trial that cannot fit into this machine's memory."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -160,7 +141,9 @@ def check_memory(work: Work) -> None:
 def check_data(work: Work, demos: Demos) -> None:
     """UserError for a split, a batch or a mirror that does not fit the demonstrations."""
     mirrored = any(j.config.train.augment.mirror > 0.0 for j in (*work.typical, *work.largest))
-    _check_goals(demos, mirrored)
+    x, y, angle = GOAL_POSE
+    rule = f"train.augment.mirror needs the goal at ({x:g}, {y:g}) px, {angle:.2f} rad"
+    check_goals(demos, rule if mirrored else None)
     lengths = np.diff(demos.episode_ends, prepend=0)
     windows: dict[SplitConfig, int] = {}
     for job in (*work.typical, *work.largest):

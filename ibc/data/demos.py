@@ -237,6 +237,23 @@ def check(path: str | Path) -> list[str]:
     return faults
 
 
+def images_at(path: str | Path, rows: Sequence[int]) -> NDArray[np.uint8] | None:
+    """The images (n, 96, 96, 3) of some rows; None where the data set stores none.
+
+    ValueError for images that are not exact.
+    """
+    image = survey(Path(path), chunks=False)[0].get("data/img")
+    if image is None:
+        return None
+    each = [image_cache.to_uint8(image.rows(row, row + 1), image.name, row) for row in rows]
+    return np.concatenate([np.empty((0, *image_cache.IMAGE_SHAPE), np.uint8), *each])
+
+
+def image_array(path: str | Path) -> str:
+    """The name of the array that holds a data set's images."""
+    return survey(Path(path), chunks=False)[0]["data/img"].name
+
+
 def signature(path: str | Path) -> str:
     """A hash over the files' names, sizes and times: it changes when the data set is written."""
     stored, faults = survey(Path(path), chunks=False)

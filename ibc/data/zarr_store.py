@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -132,23 +133,31 @@ class StoredArray:
 
         Raises StoreError where a chunk cannot be decoded.
         """
+        rows = self.chunks[0] * max(1, -(-at_least // self.chunks[0]))
+        for start in range(0, self.shape[0], rows):
+            yield self.rows(start, min(start + rows, self.shape[0]))
+
+    def rows(self, start: int, stop: int) -> NDArray[Any]:
+        """The decoded rows from `start` to `stop`, without the last; StoreError as of `blocks`."""
+        try:
+            return np.asarray(self._opened[start:stop])
+        except StoreError:
+            raise
+        except Exception as error:
+            raise StoreError(
+                f"{self.name}: rows {start} to {stop - 1} cannot be decoded: {error}"
+            ) from error
+
+    @cached_property
+    def _opened(self) -> Any:
+        """The array as zarr opens it."""
         import zarr  # takes a second to import, so only where something is decoded
 
         try:
             opened = self.store.to_zarr(self.name)
-            array = zarr.open_array(**opened, mode="r", zarr_format=self.zarr_format)
+            return zarr.open_array(**opened, mode="r", zarr_format=self.zarr_format)
         except Exception as error:
             raise StoreError(f"{self.name}: cannot be opened: {error}") from error
-        rows = self.chunks[0] * max(1, -(-at_least // self.chunks[0]))
-        for start in range(0, self.shape[0], rows):
-            stop = min(start + rows, self.shape[0])
-            try:
-                block = np.asarray(array[start:stop])
-            except Exception as error:
-                raise StoreError(
-                    f"{self.name}: rows {start} to {stop - 1} cannot be decoded: {error}"
-                ) from error
-            yield block
 
     def read(self) -> NDArray[Any]:
         """All rows, decoded."""

@@ -16,7 +16,7 @@ from envs.physics.dynamics import World
 from envs.physics.geometry import coverage, keypoints
 from harness.core import errors, paths
 from harness.demos import __main__ as demos_main
-from harness.demos.statistics import IDLE_PX, inconsistencies, statistics
+from harness.demos.statistics import IDLE_PX, statistics
 from ibc.data.demos import fingerprint, read
 
 LENGTHS = (30, 12, 3)
@@ -119,18 +119,6 @@ def write_seeds(path: Path, seeds: list[int]) -> None:
     meta.create_array(name="seeds", data=np.array(seeds), overwrite=True)
 
 
-def test_arrays_that_contradict_each_other(tmp_path, write_demos, recorded):
-    moved = recorded["keypoint"].copy()
-    moved[7] += 9
-    write_demos(tmp_path / "a.zarr", **{**recorded, "keypoint": moved})
-    [fault] = inconsistencies(read(tmp_path / "a.zarr"))
-    assert fault.endswith("1 rows are more than 5 px off, the first is 7")
-    late = np.roll(recorded["action"], 3, axis=0)  # actions that belong to other states
-    write_demos(tmp_path / "b.zarr", **{**recorded, "action": late})
-    [fault] = inconsistencies(read(tmp_path / "b.zarr"))
-    assert "replaying the actions must lead to the states" in fault
-
-
 def test_info_prints_a_table_and_draws(command, path, tmp_path):
     code, out, _ = command("info", "--data", path, "--picture", tmp_path / "drawn" / "p.png")
     assert code == 0
@@ -166,15 +154,12 @@ def test_info_of_the_recorded_demonstrations(human_data):
     assert np.percentile(found.reach, 99) == pytest.approx(74, abs=0.5)
 
 
-@pytest.mark.slow
-def test_the_recorded_demonstrations_have_no_fault(human_data):
-    assert inconsistencies(read(human_data, pixels="")) == []
-
-
 def test_check_of_a_right_set_and_of_a_wrong_one(command, path, tmp_path, write_demos):
     code, out, err = command("check", "--data", path)
     assert (code, err) == (0, "")
-    assert out == f"demonstrations: {path} (given)\nno faults\n"
+    first, warning, last = out.splitlines()
+    assert (first, last) == (f"demonstrations: {path} (given)", "no faults, 1 warnings")
+    assert warning.startswith("warning: data/state: demonstrations end on the goal, (256, 256) px")
     write_demos(tmp_path / "bad.zarr", action=None, keypoint=np.full((26, 9, 2), np.inf))
     code, out, _ = command("check", "--data", tmp_path / "bad.zarr")
     assert code == 2
