@@ -354,10 +354,9 @@ def _images(sample: _Sample, path: Path, found: Findings) -> None:
         )
 
 
-def _drawn(demos: Demos, row: int) -> NDArray[np.int16]:
-    state = demos.state[row : row + 1].astype(np.float64)
-    return observations.render_observations(state)[0].astype(np.int16)
+def _drawn(demos: Demos, row: int) -> NDArray[np.uint8]:
+    return observations.render_observations(demos.state[row : row + 1].astype(np.float64))[0]
 
 
-def _apart(image: NDArray[np.uint8], drawn: NDArray[np.int16]) -> float:
+def _apart(image: NDArray[np.uint8], drawn: NDArray[np.uint8]) -> float:
     return float(np.abs(image.astype(np.int16) - drawn).mean())
