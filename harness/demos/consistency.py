@@ -355,7 +355,8 @@ def _images(sample: _Sample, path: Path, found: Findings) -> None:
 
 
 def _drawn(demos: Demos, row: int) -> NDArray[np.uint8]:
-    return observations.render_observations(demos.state[row : row + 1].astype(np.float64))[0]
+    drawn: NDArray[np.uint8] = observations.render_observations(demos.state[row : row + 1])[0]
+    return drawn
 
 
 def _apart(image: NDArray[np.uint8], drawn: NDArray[np.uint8]) -> float:

@@ -95,7 +95,7 @@ def _store(data: str | Path) -> Path:
     if not wrong:
         return path
     if (path / "meta" / "info.json").is_file():
-        wrong = "is a LeRobotDataset; python -m harness.demos import makes a store of it"
+        wrong = "is a LeRobotDataset, which is not read"
     elif path.is_dir():
         groups = (".zgroup", "zarr.json")
         inside = sorted(p.parent for name in groups for p in path.glob(f"*/{name}"))
