@@ -1,6 +1,7 @@
 """Ends this process when a process that its local Ray session consists of dies or hangs.
 
-Ray itself would wait for it for ever, or end this process with a line of its internals.
+Ray itself would wait for it for ever, or end this process with a line of its internals. A worker
+that hangs is killed: Ray reports it as dead, and its work is done by another one.
 """
 
 import os
@@ -16,13 +17,15 @@ from harness.core.errors import AGAIN, SOME_FAILED
 
 LOOK_SECONDS = 1.0
 STOPPED_SECONDS = 30.0  # a process that a signal has stopped for so long counts as hanging
+WORKER_SECONDS = 35.0  # the same of a worker; a sweep kills those of its trials before, in words
 
 
 @contextmanager
 def watched(pids: Mapping[int, str], clean_up: Callable[[], None]) -> Iterator[None]:
-    """Watch processes, given with their names, in the body.
+    """Watch processes, given with their names, and their children in the body.
 
     When one dies or hangs: one line on stderr, clean_up(), and this process ends with exit code 1.
+    A child that hangs is killed.
     """
     with ExitStack() as stack:
         files = {}
@@ -48,7 +51,8 @@ def _watch(files: Mapping[int, tuple[int, str]], done: int, clean_up: Callable[[
     poll = select.poll()
     for file in (*files, done):
         poll.register(file)
-    stopped = dict.fromkeys(files, 0.0)
+    names: dict[int, str] = dict(files.values())
+    stopped: dict[int, float] = {}  # for how many seconds in a row, by pid
     looked = time.monotonic()
     while True:
         ready = [file for file, _ in poll.poll(1000 * LOOK_SECONDS)]
@@ -58,10 +62,13 @@ def _watch(files: Mapping[int, tuple[int, str]], done: int, clean_up: Callable[[
             _end(f"{files[file][1]} has died", clean_up)
         # The cut keeps a pause of this process (a closed laptop, Ctrl-Z) from counting.
         passed, looked = min(time.monotonic() - looked, 2 * LOOK_SECONDS), time.monotonic()
-        for file, (pid, name) in files.items():
-            stopped[file] = stopped[file] + passed if processes.is_stopped(pid) else 0.0
-            if stopped[file] >= STOPPED_SECONDS:
-                _end(f"{name} has been stopped for {STOPPED_SECONDS:.0f} s", clean_up)
+        seen = filter(processes.is_stopped, (*names, *processes.children(names)))
+        stopped = {pid: stopped.get(pid, 0.0) + passed for pid in seen}
+        for pid, seconds in stopped.items():
+            if pid not in names and seconds >= WORKER_SECONDS:
+                processes.kill(pid)
+            elif pid in names and seconds >= STOPPED_SECONDS:
+                _end(f"{names[pid]} has been stopped for {STOPPED_SECONDS:.0f} s", clean_up)
 
 
 def _end(what: str, clean_up: Callable[[], None]) -> None:

@@ -29,7 +29,8 @@ _SIGNALS = {
     signal.SIGHUP: "the terminal has gone",
 }
 AGAIN = "run the same command again to continue"
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+FREE_SPACE = f"free disk space (and inodes) and {AGAIN}"
 _ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = frozenset({"envs", "harness", "ibc"})
 
@@ -116,9 +117,9 @@ def run(main: Callable[[], int]) -> int:
         _discard_output()  # the reader has gone (`| head`)
         return BROKEN_PIPE
     except OSError as error:
-        if error.errno not in _DISK_FULL:
+        if not lacked_room(error):
             raise
-        _print_error(f"error: {one_line(error)}; free disk space and {AGAIN}")
+        _print_error(f"error: {one_line(error)}; {FREE_SPACE}")
         return SOME_FAILED
     finally:
         # After a signal our handlers stay: with Python's own, a second Ctrl-C during the exit
@@ -126,6 +127,13 @@ def run(main: Callable[[], int]) -> int:
         if not interrupts.received:
             for signum, handler in zip(signals, previous, strict=True):
                 signal.signal(signum, handler)
+
+
+def lacked_room(error: BaseException) -> bool:
+    """Return whether an exception reports a full disk, also one that a library has worded."""
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return True
+    return any(os.strerror(each) in str(error) for each in _NO_ROOM)
 
 
 def _is_users(error: ValueError) -> bool:

@@ -4,6 +4,7 @@ What is read may come from strangers. A reader leaves out what it cannot read an
 holder of a folder's lock renames a torn file in it.
 """
 
+import errno
 import fcntl
 import json
 import logging
@@ -18,7 +19,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
-from harness.core.errors import UserError
+from harness.core.errors import AGAIN, UserError
 from harness.core.text import one_line
 from ibc.data.plain_files import open_folder, open_plain
 
@@ -32,7 +33,9 @@ _TEMPORARY = re.compile(r"\..+\.tmp-[0-9a-f]{12}")
 
 # The folders of a results folder's layout (docs/RESULTS.md): no link in or below them is followed.
 _LAYOUT = {"trials", "tables", "episodes", "checkpoints", "evaluations", "pictures"}
-_locked: list[Path] = []  # the folders whose lock this process holds
+# What flock raises where the file system has no locks (some network file systems).
+_WITHOUT_LOCKS = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL}
+_locked: list[tuple[Path, IO[str]]] = []  # the locks that this process holds, with their files
 
 
 class TornFileError(UserError):
@@ -44,8 +47,9 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file that replaces `path` once all of its content is on the disk.
 
     After an exception, a kill or a full disk, `path` is the old file or the new one. Missing
-    folders are made. OSError from the file system is passed on.
+    folders are made. OSError from the file system is passed on; UserError as of `check_in_place`.
     """
+    check_in_place(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:
@@ -85,7 +89,8 @@ def lock(path: Path, *, wait: float = 0.0) -> Iterator[bool]:
     """Hold a lock file; yields False where another process still holds it after `wait` seconds.
 
     The system releases the lock when its process dies. Missing folders are made; OSError from the
-    file system is passed on. The holder sets torn files in the folder aside, see `read_or`.
+    file system is passed on, UserError for one without locks. The holder sets torn files in the
+    folder aside, see `read_or`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + wait
@@ -95,13 +100,14 @@ def lock(path: Path, *, wait: float = 0.0) -> Iterator[bool]:
     with open(descriptor, "a") as file:  # noqa: PTH123 - a descriptor has no path
         while not (held := _try_lock(file)) and time.monotonic() < deadline:
             time.sleep(0.1)
-        folder = [path.parent.absolute()] if held else []
-        _locked.extend(folder)
+        entry = path.absolute(), file
+        if held:
+            _locked.append(entry)
         try:
             yield held
         finally:
-            for each in folder:
-                _locked.remove(each)
+            if held:
+                _locked.remove(entry)
 
 
 def _try_lock(file: IO[str]) -> bool:
@@ -109,7 +115,33 @@ def _try_lock(file: IO[str]) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+        raise UserError(
+            f"{file.name} must lie on a file system that has locks, this one does not: "
+            f"{error.strerror}"
+        ) from error
     return True
+
+
+def check_in_place(path: Path) -> None:
+    """UserError when a folder above `path`, whose lock this process holds, is another one by now.
+
+    A folder that was moved or deleted would otherwise be made again, without the lock.
+    """
+    for lock_path, file in _locked:
+        if not path.absolute().is_relative_to(lock_path.parent):
+            continue
+        try:
+            same = os.path.samestat(os.fstat(file.fileno()), lock_path.lstat())
+        except (FileNotFoundError, NotADirectoryError):
+            same = False
+        if not same:
+            raise UserError(
+                "a results folder must stay where it is while a command works in it, and "
+                f"{lock_path.parent} was moved or deleted; put it back and {AGAIN}"
+            )
 
 
 def sync_folder(folder: Path) -> None:
@@ -202,7 +234,7 @@ def read_or(default: Any, read: Callable[..., Any], path: Path, *arguments: Any)
     The holder of a lock above the file sets a torn one aside (`quarantine`), and raises UserError
     for one that it cannot read. Others leave it as it is, and say so.
     """
-    owned = any(path.absolute().is_relative_to(folder) for folder in _locked)
+    owned = any(path.absolute().is_relative_to(held.parent) for held, _ in _locked)
     try:
         return read(path, *arguments)
     except FileNotFoundError:

@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -74,11 +75,23 @@ def _groups() -> list[Path]:
 
 def is_stopped(pid: int) -> bool:
     """Return whether a process of this machine is stopped by a signal."""
+    return _state_and_parent(pid)[0] == "T"
+
+
+def children(pids: Collection[int]) -> list[int]:
+    """Return the processes of this machine whose parent is one of these."""
+    parents = {str(pid) for pid in pids}
+    found = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
+    return [pid for pid in found if _state_and_parent(pid)[1] in parents]
+
+
+def _state_and_parent(pid: int) -> tuple[str, str]:
+    """Return two fields of a process's stat, empty where it has ended."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return False
-    return fields[0] == "T"
+        state, parent, *_ = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, ValueError):
+        return "", ""
+    return state, parent
 
 
 def kill(pid: int) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from harness.config.protocol import Protocol, blocks
 from harness.core import files, provenance
-from harness.core.errors import UserError
+from harness.core.errors import AGAIN, UserError
 from harness.evaluation.policy_source import Outcome, Task
 from harness.evaluation.targets import Target
 from harness.storage import table_schemas
@@ -47,7 +47,13 @@ class TargetRun:
     def add(self, outcome: Outcome) -> list[dict[str, Any]]:
         """Write a block's rows; after the last block, merge the parts into one file."""
         rows = [{**row, **self.target.columns} for row in outcome.rows]
-        path = self.target.folder / f"{self.stem}-part{rows[0]['env_seed']}.parquet"
+        folder = self.target.folder
+        if not folder.is_dir():  # it would be made again, with these rows alone
+            raise UserError(
+                "a results folder must stay where it is while a command works in it, and "
+                f"{folder} was moved or deleted; put it back and {AGAIN}"
+            )
+        path = folder / f"{self.stem}-part{rows[0]['env_seed']}.parquet"
         table_schemas.write(table_schemas.table("episodes", rows), path)
         self.parts.append(path)
         self.fresh += rows

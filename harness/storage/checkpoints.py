@@ -45,6 +45,7 @@ def save(
     folder is named `.<name>.old`, where `find` looks too, so a kill at any instant leaves one
     whole checkpoint. `info` (config_hash, train_seed, ...) is added to config.json.
     """
+    files.check_in_place(directory)
     directory.mkdir(parents=True, exist_ok=True)
     target = directory / paths.check_name(name, "a checkpoint's name")
     temporary = temporary_beside(target)

@@ -130,6 +130,7 @@ class _Status:
     finished: float | None = None
     attempts: int | None = None
     weights_of: str | None = None
+    lacked_room: bool = False
 
 
 @dataclass

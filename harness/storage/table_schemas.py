@@ -181,7 +181,7 @@ def read_file(path: Path, kind: Kind) -> pa.Table:
     content, name = files.read_bytes(path, MAX_BYTES), str(path)
     try:
         with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
-            _check_size(file, content, name)
+            _check_size(file, content, kind, name)
             metadata = file.schema_arrow.metadata or {}
             found = file.read()
     except (MemoryError, _TooLargeError):
@@ -203,12 +203,12 @@ class _TooLargeError(ValueError):
     pass
 
 
-def _check_size(file: pq.ParquetFile, content: bytes, name: str) -> None:
+def _check_size(file: pq.ParquetFile, content: bytes, kind: Kind, name: str) -> None:
     """ValueError when the decoded table would be too large, by what the footer declares."""
     # The metadata of single columns are not looked at: of a broken footer, pyarrow then crashes.
     groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
     rows, stored = file.metadata.num_rows, sum(group.total_byte_size for group in groups)
-    decoded = 8 * rows * file.metadata.num_columns + stored
+    decoded = 8 * rows * max(file.metadata.num_columns, len(SCHEMAS[kind])) + stored
     texts = [field.name for field in file.schema_arrow if field.type == _TEXT]
     # A text may be stored once and occur in every row; only then it is worth counting them.
     if decoded <= MAX_DECODED_BYTES < rows * stored and texts:

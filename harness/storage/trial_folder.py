@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from harness.config.trial_config import TrialConfig, from_stored
-from harness.core import files, processes
+from harness.core import errors, files, processes
 from harness.core.errors import UserError
 from harness.core.text import one_line
 from harness.storage import checkpoints, json_schemas, table_schemas
@@ -139,11 +139,14 @@ class TrialFolder:
         with files.atomic(self.path / "error.txt") as file:
             file.write(text.encode("utf-8", "backslashreplace"))
         line = one_line(f"{type(error).__name__}: {error}").removesuffix(":")[:MAX_ERROR]
+        lacked_room = errors.lacked_room(error)
         if processes.ran_out(error):
             line = f"out of memory: {line}; {processes.HINT}"
+        elif lacked_room:
+            line = f"{line}; {errors.FREE_SPACE}"
         if not self.state:
             self.state = self.read_status()
-        self.write_status(status="failed", error=line)
+        self.write_status(status="failed", error=line, lacked_room=lacked_room)
 
     def write_success(self, status: str = "finished") -> None:
         """Write the status "finished", or "stopped" at a pause, and remove an earlier error."""

@@ -201,7 +201,12 @@ def _execute(run: Run, work: Work, found: Estimate) -> None:
             if isinstance(jobs, VerdictJobs):
                 jobs.note = progress.note
             dispatch = Dispatch(jobs, folder, listeners, progress.note, settings.seconds)
-            load(f"{EXECUTOR}:execute")(dispatch, settings, resources, progress.tick, scratch)
+
+            def tick() -> None:
+                files.check_in_place(folder.path / "plan.json")
+                progress.tick()
+
+            load(f"{EXECUTOR}:execute")(dispatch, settings, resources, tick, scratch)
     if dispatch.stop_reason is not None:
         run.say(dispatch.stop_reason, style="red")
 

@@ -83,7 +83,8 @@ class SweepFolder:
     def statuses(self) -> dict[str, dict[str, Any]]:
         """Return the status.json of each trial that has one, by the trial's id.
 
-        A finished trial of which a file is missing or cannot be read has the status "lost".
+        A finished trial of which a file is missing or cannot be read has the status "lost", one
+        that failed on a full disk "no room": both are to be run again.
         """
         ids = files.entries(self.path / "trials")
         return {id_: status for id_ in ids if (status := self._status(id_))}
@@ -97,6 +98,8 @@ class SweepFolder:
             if self._whole.get(id_) != version and trial.lost(status):
                 return {**status, "status": "lost"}
             self._whole[id_] = version  # is not read again while no file changes
+        if status.get("status") == "failed" and status.get("lacked_room"):
+            return {**status, "status": "no room"}
         return status
 
     @contextmanager

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from harness.core.errors import lacked_room
 from harness.core.imports import load
 from harness.core.text import one_line
 from harness.storage import tables
@@ -18,7 +19,7 @@ def write(folder: Path, console: Console, *, draw: bool = True) -> list[Path]:
     """Write tables, answers, pictures and page, print the tables, and return what can be opened.
 
     draw: make missing pictures, which needs the weights. An error in a picture or the page is
-    printed in one line.
+    printed in one line; that of a full disk is raised.
     """
 
     def say(text: str) -> None:
@@ -28,6 +29,8 @@ def write(folder: Path, console: Console, *, draw: bool = True) -> list[Path]:
         try:
             return make()
         except Exception as error:
+            if lacked_room(error):
+                raise
             say(f"no {what}: {type(error).__name__}: {error}")
             return None
 

@@ -24,6 +24,7 @@ STATES = {
     "stopped": "stopped early",
     "running": "interrupted",
     "lost": "to be repaired",
+    "no room": "failed on a full disk",
     "pending": "to run",
 }
 SAMPLERS = {"tpe": "TPE", "random": "random", "grid": "grid"}

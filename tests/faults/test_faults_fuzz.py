@@ -188,12 +188,12 @@ def test_no_file_of_a_results_folder_brings_a_reading_command_down(golden, tmp_p
             assert code in (0, 1, 2), what
             assert "Traceback" not in err, what
             assert time.monotonic() - began < SECONDS, what
+            assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < BYTES, what
             if command[0] == "list":
                 assert "whole" in out, what  # one broken sweep hides no other
         assert (state_of(results), state_of(outside)) == before, (change.__name__, name)
         shutil.rmtree(results)
         shutil.rmtree(outside)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < BYTES
 
 
 def of_sweep(command):

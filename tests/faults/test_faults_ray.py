@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.core import processes
 from tests.commands import LONG, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
@@ -101,6 +102,7 @@ WATCHED = """
 import sys, time
 from harness.cluster import session_watch
 session_watch.LOOK_SECONDS, session_watch.STOPPED_SECONDS = 0.1, 0.5
+session_watch.WORKER_SECONDS = 0.5
 with session_watch.watched({int(sys.argv[1]): "raylet"}, lambda: print("cleaned", flush=True)):
     print("watching", flush=True)
     time.sleep(float(sys.argv[2]))
@@ -138,6 +140,26 @@ def test_a_process_of_ray_that_dies_or_hangs_ends_the_driver_with_one_line(signu
         return
     assert (watcher.returncode, out) == (1, "cleaned\n")
     assert err == f"error: Ray's process raylet {said}; run the same command again to continue\n"
+
+
+def test_a_worker_that_hangs_is_killed_and_the_driver_goes_on():
+    parent = subprocess.Popen(
+        ["sh", "-c", "sleep 60; echo killed; sleep 60"], stdout=subprocess.PIPE, text=True
+    )
+    watcher = subprocess.Popen([sys.executable, "-c", WATCHED, str(parent.pid), "3"])
+    try:
+        wait_for(lambda: processes.children([parent.pid]), 10)
+        (worker,) = processes.children([parent.pid])
+        os.kill(worker, signal.SIGSTOP)
+        assert parent.stdout.readline() == "killed\n"
+        assert watcher.wait(timeout=30) == 0
+    finally:
+        for pid in processes.children([parent.pid]):
+            processes.kill(pid)
+        for process in (parent, watcher):
+            process.kill()
+            process.wait()
+        parent.stdout.close()
 
 
 @pytest.mark.ray

@@ -1,6 +1,8 @@
 """What is left to do when a plan grows, when trials failed, and when files are lost; no Ray."""
 
+import errno
 import io
+import os
 import shutil
 
 import numpy as np
@@ -92,6 +94,21 @@ def test_failed_trials_are_left_alone_until_they_are_to_be_tried_again(swept):
     deep = "  depth: {arms: {deep: {policy.energy.depth: 3}}}\n"
     swept.file.write_text(swept.file.read_text() + deep)
     assert arms(swept.left("depth", retry_failed=True)) == [("baseline (all)", 0), ("deep", 0)]
+
+
+def test_a_trial_that_failed_on_a_full_disk_is_run_again(swept):
+    """A library words the error in its own way."""
+    swept.end()
+    first, second = (swept.folder.trial(job.id) for job in swept.left().planned)
+    first.write_failure(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    work = swept.left()
+    assert arms(work) == [("baseline (all)", 0)]
+    assert work.states == {"finished": 1, "no room": 1}
+    assert first.read_status()["error"].endswith("and run the same command again to continue")
+    second.write_failure(RuntimeError("I/O error: No space left on device (os error 28)"))
+    assert len(swept.left().left) == 2
+    second.write_failure(RuntimeError("another one"))
+    assert arms(swept.left()) == [("baseline (all)", 0)]
 
 
 @pytest.mark.parametrize(
