@@ -10,6 +10,7 @@ import http.client
 import os
 import shutil
 import sys
+import time
 import urllib.error
 import urllib.request
 import zipfile
@@ -32,7 +33,7 @@ FINGERPRINT = "b566578379df525197b899ec0d1365ba5a40c122302fbe44aefa1c91432c7690"
 MAX_ZIP_BYTES = 2**30
 MAX_UNPACKED_BYTES = 4 * 2**30
 MAX_ENTRIES = 100_000
-TIMEOUT = 30.0  # seconds without a byte
+TIMEOUT, LEAST_BYTES = 30.0, 2**15  # seconds, and the bytes that must arrive in so many
 _BLOCK = 2**18
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # whose errors are known
 Progress = Callable[[int, int | None], None]  # bytes received, bytes in all if they are known
@@ -83,7 +84,7 @@ def download(
 
     Nothing is changed before everything is verified: a kill at any moment leaves the old data set,
     or none. Raises DownloadError, and UserError for an address that is not HTTP or a folder that
-    cannot be written to. `timeout`: seconds without a byte.
+    cannot be written to. `timeout`: seconds without a byte, or with fewer than LEAST_BYTES.
     """
     if not url.startswith(("http://", "https://")):
         raise UserError(f"--url must begin with http:// or https://, got {url!r}")
@@ -135,19 +136,26 @@ def _fetch(url: str, file: Path, progress: Progress, timeout: float) -> None:
     with response, file.open("xb") as out:
         length = response.headers.get("Content-Length", "")
         total = int(length) if length.isdecimal() else None
+        looked, before = time.monotonic(), 0
         while block := _block(response, url):
             done += len(block)
             if max(done, total or 0) > MAX_ZIP_BYTES:
                 raise DownloadError(f"{url}: more than {MAX_ZIP_BYTES} bytes, refused")
             out.write(block)
             progress(done, total)
+            if time.monotonic() - looked > timeout:
+                if done - before < LEAST_BYTES:
+                    raise DownloadError(
+                        f"{url}: too slow, {done - before} bytes in {timeout:.0f} s; try again"
+                    )
+                looked, before = time.monotonic(), done
     if total is not None and done != total:
         raise DownloadError(f"{url}: the connection ended after {done} of {total} bytes; try again")
 
 
 def _block(response: http.client.HTTPResponse, url: str) -> bytes:
     try:
-        return response.read(_BLOCK)
+        return response.read1(_BLOCK)  # what has arrived
     except (OSError, http.client.HTTPException) as error:
         raise DownloadError(f"{url}: the connection broke: {error}; try again") from error
 

@@ -88,7 +88,9 @@ def _fault(codecs: Codecs, stream: BinaryIO, offset: int, length: int, expected:
             return f"is truncated: {max(length, 0)} bytes, its header does not say so"
         declared = int.from_bytes(head[4:8], "little")
     elif codecs.compressor == "zstd":
-        declared = _zstd_size(head)
+        declared, start = _zstd_header(head)
+        if declared is not None and _zstd_end(stream, offset + start, head) != offset + length:
+            return "is truncated, or something follows it"
     elif codecs.compressor == "lz4":
         declared = int.from_bytes(head[:4], "little")
     else:
@@ -107,14 +109,37 @@ def _fault(codecs: Codecs, stream: BinaryIO, offset: int, length: int, expected:
     return None
 
 
-def _zstd_size(head: bytes) -> int | None:
-    """The decoded size that a zstd frame declares (RFC 8878, 3.1.1.1); None if it does not."""
+def _zstd_header(head: bytes) -> tuple[int | None, int]:
+    """The decoded size that a zstd frame declares (RFC 8878, 3.1.1.1), and its header's length.
+
+    None if it declares none.
+    """
     if len(head) < 6 or head[:4] != b"\x28\xb5\x2f\xfd":
-        return None
+        return None, 0
     descriptor = head[4]
     single = descriptor >> 5 & 1
     width = (1 if single else 0, 2, 4, 8)[descriptor >> 6]
     start = 5 + (not single) + (0, 1, 2, 4)[descriptor & 3]
     if not width or len(head) < start + width:
-        return None
-    return int.from_bytes(head[start : start + width], "little") + (256 if width == 2 else 0)
+        return None, 0
+    size = int.from_bytes(head[start : start + width], "little") + (256 if width == 2 else 0)
+    return size, start + width
+
+
+def _zstd_end(stream: BinaryIO, block: int, head: bytes) -> int | None:
+    """Where a zstd frame ends whose first block is at `block` (RFC 8878, 3.1.1.2); None if torn.
+
+    A further frame would be decoded too, whatever size it declares.
+    """
+    last = False
+    while not last:
+        stream.seek(block)
+        header = stream.read(3)
+        if len(header) < 3:
+            return None
+        fields = int.from_bytes(header, "little")
+        last, run_length, size = bool(fields & 1), fields >> 1 & 3 == 1, fields >> 3
+        if not size and not last:
+            return None  # no encoder writes one; a file of nothing else would take minutes
+        block += 3 + (1 if run_length else size)
+    return block + (4 if head[4] >> 2 & 1 else 0)

@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -43,7 +44,7 @@ def zipped(store: Path, extra: Callable[[zipfile.ZipFile], None] = lambda archiv
 
 @pytest.fixture
 def server(monkeypatch) -> Iterator[Callable[..., str]]:
-    """serve(body, status=200, length=None, after=None) -> the address that answers with it."""
+    """serve(body, ...) -> the address that answers with it; `pause` seconds after each `piece`."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     answer = {}
 
@@ -54,19 +55,22 @@ def server(monkeypatch) -> Iterator[Callable[..., str]]:
                 self.send_header(name, value)
             self.end_headers()
             with contextlib.suppress(ConnectionError):
-                self.wfile.write(answer["body"])
-                self.wfile.flush()
+                for start in range(0, len(answer["body"]), answer["piece"]):
+                    self.wfile.write(answer["body"][start : start + answer["piece"]])
+                    self.wfile.flush()
+                    time.sleep(answer["pause"])
                 answer["hold"].wait(10)
 
         def log_message(self, *arguments):
             pass
 
-    def serve(body=b"", status=200, headers=None, hold=False):
+    def serve(body=b"", status=200, headers=None, hold=False, piece=2**30, pause=0.0):
         released = threading.Event()
         if not hold:
             released.set()
         lengths = {"Content-Length": str(len(body))} if headers is None else headers
         answer.update(body=body, status=status, headers=lengths, hold=released)
+        answer.update(piece=piece, pause=pause)
         return f"http://127.0.0.1:{running.server_address[1]}/pusht.zip"
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
@@ -209,6 +213,13 @@ def test_a_store_that_lacks_a_chunk(tmp_path, server, store, write_demos):
         download.download(
             server(zipped(tmp_path / STORE)), folder=tmp_path / "data", expected=fingerprint(store)
         )
+
+
+def test_a_server_that_drips(tmp_path, server, store):
+    url = server(zipped(store), piece=1, pause=0.02)
+    with pytest.raises(DownloadError, match=r"too slow, \d+ bytes in 0 s; try again"):
+        download.download(url, folder=tmp_path, timeout=0.3)
+    assert left_in(tmp_path) == []
 
 
 def test_a_server_that_falls_silent(tmp_path, server):

@@ -199,6 +199,24 @@ def test_an_array_that_is_a_link_out_of_the_store(tmp_path, write_demos, faults_
     assert "a link that leaves the store" in faults_of(tmp_path / "a.zarr")[0]
 
 
+def test_what_follows_a_zstd_frame_is_refused_before_it_is_decoded(
+    tmp_path, write_demos, faults_of
+):
+    import numcodecs
+
+    path, zstd = tmp_path / "a.zarr", numcodecs.Zstd(checksum=True)
+    write_demos(path, compressors=zstd)
+    file = path / "data/state/1.0"
+    whole = file.read_bytes()
+    bomb, empty, skippable = zstd.encode(bytes(2**26)), zstd.encode(b""), b"P*M\x18\0\0\0\0"
+    for more in (bomb, empty, skippable, b"\0"):
+        file.write_bytes(whole + more)
+        (fault,) = faults_of(path)
+        assert fault == "data/state: chunk 1.0 is truncated, or something follows it"
+    file.write_bytes(whole)
+    assert check(path) == []
+
+
 @pytest.fixture(scope="module")
 def small_stores(tmp_path_factory, write_demos) -> list[Path]:
     import numcodecs
