@@ -116,6 +116,8 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def _tex(row: Sequence[str]) -> list[str]:
     name, *numbers = (escaped(cell) for cell in row)
+    if name.startswith(("[", "*")):
+        name = f"{{}}{name}"  # \midrule and \\ would take it for their argument
     return [name, *(cell.replace("-", "$-$") for cell in numbers)]  # a hyphen is no minus sign
 
 

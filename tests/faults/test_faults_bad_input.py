@@ -3,13 +3,14 @@
 import functools
 import io
 import json
+import os
 import tomllib
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from harness.core import files
+from harness.core import errors, files
 from harness.core.errors import UserError
 from harness.results import __main__ as results_main
 from harness.results import sql
@@ -120,6 +121,42 @@ def test_texts_of_a_strangers_results_are_escaped_in_the_terminal_and_on_the_pag
     assert "<img src=x" not in text
     assert "&lt;img src=x" in text
     assert not set(text) & {"\x1b", "\x07", "\u202e"}
+
+
+def test_output_that_cannot_be_written_has_its_code_and_no_traceback(golden, python):
+    """Stdout closed by who starts the command, on a full disk, and read in part (`| head`)."""
+    command = (
+        "import sys; from harness.results import __main__ as m; from harness.core import errors"
+    )
+    command += "; sys.exit(errors.run(lambda: m.main({words})))"
+    short = command.format(words=["list", "--results", str(golden)])
+    for redirected, code, said in (
+        (">&- 2>&-", 0, ""),
+        ("> /dev/full", 1, "error: [Errno 28] No space left on device; free disk space"),
+    ):
+        done = python(short, prefix=("sh", "-c", f'"$@" {redirected}', "sh"))
+        assert (done.returncode, done.stdout) == (code, ""), done
+        assert done.stderr.startswith(said), done
+        assert done.stderr.count("\n") == bool(said), done
+    rows = "SELECT a.range FROM range(100000) a"
+    long = command.format(words=["sql", rows, "--limit", "0", "--csv", "--results", str(golden)])
+    done = python(long, prefix=("bash", "-c", '"$@" | head -n 2; exit ${PIPESTATUS[0]}', "bash"))
+    assert (done.returncode, done.stdout, done.stderr) == (141, '"range"\n0\n', "")
+
+
+def test_a_pipe_as_a_file_is_refused_at_once(commands):
+    commands.space.unlink()
+    os.mkfifo(commands.space)
+    with pytest.raises(UserError, match="must be a regular file of its folder, it is a pipe"):
+        dry_run(commands)
+
+
+def test_the_path_of_data_moves_no_cursor(commands, capsys):
+    data = commands.folder / "a\x1b[2J\x07b\u202e.zarr"
+    code = errors.run(lambda: dry_run(commands, data=(data,))[0])
+    err = capsys.readouterr().err
+    assert (code, err.count("\n")) == (2, 1)
+    assert "a\\x1b[2J\\x07b\\u202e.zarr" in err
 
 
 def test_warnings_are_errors_for_the_whole_suite():

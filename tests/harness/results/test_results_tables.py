@@ -223,6 +223,21 @@ def test_latex_is_whole_and_says_how_it_was_made(evaluated_results: Path, tmp_pa
     assert f"{arm.report.value:.3f} [" in text
 
 
+@pytest.mark.parametrize("name", ["[2cm] wide", "*", "a [b]*"])
+def test_a_row_of_latex_is_no_argument_of_the_line_before(
+    evaluated_results: Path, name: str
+) -> None:
+    folder = evaluated_results / "tiny"
+    plan = files.read_json(folder / "plan.json")
+    for arm in plan["questions"][0]["arms"]:
+        arm["arm"] = name
+    files.write_json(plan, folder / "plan.json")
+    sweep = Sweep(folder)
+    text = paper_tables.latex(sweep, verdicts.answers(sweep))
+    assert f"{name} & " in text
+    assert not re.search(r"(\\\\|rule)\s*[\[*]", text)
+
+
 def test_markdown_for_a_paper_and_a_search(evaluated_results: Path) -> None:
     folder = evaluated_results / "tiny"
     sweep = Sweep(folder)

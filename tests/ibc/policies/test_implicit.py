@@ -164,6 +164,10 @@ def test_broken_folders_are_refused_in_words(toy_demos, tmp_path):
         config.write_text(text[: len(text) * eighth // 8])
         with pytest.raises(ValueError, match=r"policy\.json"):
             load_policy(tmp_path)
+    for nested in ("[" * 100_000, '{"policy":' * 100_000):
+        config.write_text(nested)
+        with pytest.raises(ValueError, match=r"policy\.json must be JSON"):
+            load_policy(tmp_path)
     config.write_text(json.dumps({"format": 99, "policy": {}}))
     with pytest.raises(ValueError, match="format 1, the only one known here, got 99"):
         load_policy(tmp_path)
