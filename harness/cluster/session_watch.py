@@ -6,6 +6,7 @@ that hangs is killed: Ray reports it as dead, and its work is done by another on
 
 import os
 import select
+import signal
 import sys
 import threading
 import time
@@ -16,7 +17,8 @@ from harness.core import processes
 from harness.core.errors import AGAIN, SOME_FAILED
 
 LOOK_SECONDS = 1.0
-STOPPED_SECONDS = 30.0  # a process that a signal has stopped for so long counts as hanging
+# A process that a signal has stopped for so long counts as hanging; Ray's own checks take longer.
+STOPPED_SECONDS = 15.0
 WORKER_SECONDS = 35.0  # the same of a worker; a sweep kills those of its trials before, in words
 
 
@@ -25,7 +27,7 @@ def watched(pids: Mapping[int, str], clean_up: Callable[[], None]) -> Iterator[N
     """Watch processes, given with their names, and their children in the body.
 
     When one dies or hangs: one line on stderr, clean_up(), and this process ends with exit code 1.
-    A child that hangs is killed.
+    A child that hangs is killed. After the body, what is stopped is continued, so that it can end.
     """
     with ExitStack() as stack:
         files = {}
@@ -45,6 +47,8 @@ def watched(pids: Mapping[int, str], clean_up: Callable[[], None]) -> Iterator[N
             os.close(wake)  # makes `done` readable
             thread.join()
             os.close(done)
+            for pid in filter(processes.is_stopped, (*pids, *processes.children(pids))):
+                processes.kill(pid, signal.SIGCONT)
 
 
 def _watch(files: Mapping[int, tuple[int, str]], done: int, clean_up: Callable[[], None]) -> None:

@@ -94,7 +94,7 @@ def _state_and_parent(pid: int) -> tuple[str, str]:
     return state, parent
 
 
-def kill(pid: int) -> None:
-    """Kill a process of this user on this machine, if it still exists."""
+def kill(pid: int, signum: int = signal.SIGKILL) -> None:
+    """Send a signal to a process of this user on this machine, if it still exists."""
     with suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, signum)

@@ -1,6 +1,7 @@
 """A disk that is full, and one that cannot be written to: real file systems, mounted for a test."""
 
 import json
+import sys
 
 import pytest
 
@@ -74,6 +75,34 @@ def test_a_full_disk_fails_the_trial_and_leaves_what_was_there(
         assert "No space left on device" in said["status"]["error"]
     assert (said["after"]["status"], said["after"]["step"]) == ("finished", 8)
     assert said["left over"] == []
+
+
+TWICE = """
+import subprocess, sys
+disk, room, *command = sys.argv[1:]
+first = subprocess.run(command).returncode
+subprocess.run(["mount", "-o", f"remount,{room}", disk], check=True)
+print("first", first, flush=True)
+sys.exit(subprocess.run(command).returncode)
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("little", "enough"), [("size=150k", "size=50m"), ("nr_inodes=40", "nr_inodes=10000")]
+)
+def test_with_free_space_the_same_command_completes_the_sweep(commands, mounted, little, enough):
+    disk = commands.results
+    disk.mkdir()
+    prefix = mounted(disk, f"mount -t tmpfs -o {little} tmpfs {disk}")
+    sweep = sys.executable, *commands.sweep()
+    code, out, err = commands.run("-c", TWICE, disk, enough, *sweep, prefix=prefix)
+    assert "first 1\n" in out, err
+    assert "No space left on device" in out + err
+    assert "run the same command again" in out + err
+    assert code == 0, f"{out}\n{err}"
+    assert "2/2 trials finished" in out.partition("first 1\n")[2]
 
 
 def test_a_sweep_on_a_full_disk_says_so_in_one_line(commands, mounted):

@@ -63,6 +63,24 @@ def test_a_sweep_whose_driver_is_killed_again_and_again_ends_with_the_same_table
     assert not [path for path in folder.rglob(".*") if ".tmp-" in path.name]
 
 
+@pytest.mark.slow
+def test_a_sweep_whose_folder_is_moved_ends_and_resumes_where_it_is_put_back(commands, undisturbed):
+    commands.space.write_text(LONG)
+    folder, moved = commands.results / "moved", commands.results / "elsewhere"
+    process = commands.start_sweep("--name", "moved")
+    wait_for(lambda: progress(folder) >= 4, 600)
+    folder.rename(moved)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert err.count("\n") == 1
+    assert "must stay where it is" in err
+    assert not folder.exists()
+    moved.rename(folder)
+    code, out, err = commands.run_sweep("--name", "moved")
+    assert (code, err) == (0, ""), out
+    assert tables_of(folder) == tables_of(undisturbed.path)
+
+
 def progress(folder):
     """Return how far a sweep's trials are, in steps."""
     paths = folder.glob("trials/*/status.json")

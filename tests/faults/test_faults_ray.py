@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.cluster import session_watch
 from harness.core import processes
 from tests.commands import LONG, wait_for
 
@@ -96,6 +97,19 @@ def start(folder, **_):
         )
         assert (done.returncode, done.stdout) == (code, "started\n"), done
         assert done.stderr == f"{said}; run the same command again to continue\n"
+
+
+def test_what_is_stopped_at_the_end_is_continued():
+    sleeper = subprocess.Popen(["sleep", "60"])
+    try:
+        with session_watch.watched({sleeper.pid: "raylet"}, lambda: None):
+            sleeper.send_signal(signal.SIGSTOP)
+            wait_for(lambda: processes.is_stopped(sleeper.pid), 10)
+        wait_for(lambda: not processes.is_stopped(sleeper.pid), 10)
+        assert sleeper.poll() is None
+    finally:
+        sleeper.kill()
+        sleeper.wait()
 
 
 WATCHED = """
