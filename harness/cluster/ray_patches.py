@@ -4,6 +4,8 @@ Ray versions may rename them, so each use has no effect where its name does not 
 """
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -87,6 +89,15 @@ def keep_sigterm_handler() -> None:
     utils = _module("ray._private.utils")
     if hasattr(utils, _SIGTERM_SETTER):
         setattr(utils, _SIGTERM_SETTER, lambda _: None)
+
+
+def restore_sigterm_handler() -> None:
+    """Put this process's handler of SIGTERM back in place, after `ray.init`.
+
+    Ray's part in C++ has put one below Python's that prints its stack. No setting leaves it out.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def started_processes() -> dict[int, str]:

@@ -83,6 +83,7 @@ def ray_session(
             else:
                 with ray_patches.preloading(preload, available_cpus()):
                     _start(cpus, gpus, folder)
+            ray_patches.restore_sigterm_handler()
         if folder is None:
             yield None
         else:
