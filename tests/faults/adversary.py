@@ -177,10 +177,10 @@ def disturb(
     elif targets and kind != "driver":
         allowed.add(1)
     assert code in allowed, said
-    if code >= 0:  # what a killed driver leaves running, the next run ends
+    if code >= 0:
         assert len(lines_of(err)) == (code != 0), said
         assert code == 0 or AGAIN in err, said
-        wait_for(lambda: not members_of(process.pid), 15)
+    wait_for(lambda: not members_of(process.pid), 30)
     return code, seconds, bool(targets)
 
 

@@ -124,6 +124,27 @@ print("ended", flush=True)
 """
 
 
+def test_a_driver_that_ends_without_a_word_is_reported_and_takes_its_processes_along():
+    """As Ray's part in C++ ends it when the raylet closes its socket, or SIGKILL does."""
+    sleeper = subprocess.Popen(["sleep", "60"])
+    program = WATCHED.replace("time.sleep(float(sys.argv[2]))", "import os; os._exit(1)")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(sleeper.pid)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert (done.returncode, done.stdout) == (1, "watching\n")
+        line = "error: Ray's processes have ended; run the same command again to continue\n"
+        assert done.stderr == line
+        assert sleeper.wait(timeout=10) == -signal.SIGKILL
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+
+
 @pytest.mark.parametrize(
     ("signum", "said"),
     [
