@@ -2,7 +2,6 @@
 
 import random
 import subprocess
-import sys
 
 import pytest
 
@@ -24,20 +23,27 @@ def test_random_signals_change_no_row(commands, name):
         assert as_promised, line
 
 
+class Middle(random.Random):
+    """Chance that puts every time in the middle."""
+
+    def uniform(self, a, b):
+        return (a + b) / 2
+
+
 def test_the_adversary_notices_what_is_not_as_promised(monkeypatch):
-    """A command of one process that ends in its own way, and one whose rows change."""
+    """A command without the codes of ours, and one whose rows change."""
     monkeypatch.setattr(adversary, "KINDS", ("driver",))
-    program, rows = "import time; time.sleep(0.5)", iter(range(100))
+    rows = iter(range(100))
 
     def start():
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen([sys.executable, "-c", program], start_new_session=True, **pipes)
+        return subprocess.Popen(["sleep", "1"], start_new_session=True, **pipes)
 
     def attacked(of, rounds):
         victim = adversary.Victim("program", start, lambda: None, of)
-        return [good for good, _ in adversary.attack(victim, rounds, random.Random(0))]
+        return [good for good, _ in adversary.attack(victim, rounds, Middle(0))]
 
-    # Python's own handlers: TERM and HUP give -15 and -1, INT a traceback; KILL and STOP are right.
-    assert attacked(lambda: 1, 5).count(False) == 3
+    # TERM, INT and HUP give negative codes (in nohup HUP is ignored); KILL and STOP are right.
+    assert attacked(lambda: 1, 5).count(False) in (2, 3)
     with pytest.raises(AssertionError, match="the rows differ"):
         attacked(lambda: next(rows), 0)
