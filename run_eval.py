@@ -31,7 +31,16 @@ def main() -> int:
     )
     parser.add_argument("--gif", action="store_true", help="a small GIF beside each video")
     parser.add_argument(
-        "--policy", action="append", metavar="module:factory", help="evaluate any object instead"
+        "--policy",
+        action="append",
+        metavar="module:factory|FILE.py:factory",
+        help="evaluate any object instead (docs/POLICIES.md)",
+    )
+    parser.add_argument(
+        "--policy-arg", action="append", metavar="NAME=VALUE", help="an argument of its factory"
+    )
+    parser.add_argument(
+        "--name", action="append", metavar="NAME", help="of its rows, results/evaluations/NAME"
     )
     parser.add_argument(
         "--results",

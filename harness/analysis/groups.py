@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from harness.core.errors import UserError
 from harness.stats import intervals, seed_variance
 from harness.stats.intervals import LEVEL, Crossed, Estimate
 from harness.stats.seed_variance import SeedVariance, SharedVariances
@@ -70,9 +71,18 @@ def _whole_grid(
 
 
 def evaluation_group(folder: Path) -> Group:
-    """Return the episodes of results/evaluations/<name> as a group without trials."""
+    """Return the episodes of results/evaluations/<name> as a group without trials.
+
+    UserError for those of several policies, which have no common mean.
+    """
     episodes = tables.read(folder, "episodes")
     episodes = episode_table.of_one_protocol(episodes.filter(pc.is_null(episodes["error"])))
+    hashes = pc.unique(episodes["policy_hash"]).to_pylist()
+    if len(hashes) > 1:
+        raise UserError(
+            f"an evaluation holds the episodes of one policy, and {folder} those of "
+            f"{len(hashes)}: {', '.join(map(str, hashes))[:120]}"
+        )
     return Group(folder.name, (), episodes)
 
 

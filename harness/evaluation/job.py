@@ -39,6 +39,8 @@ class Options:
     ckpt: str | Sequence[str] = ()
     sweep: str | None = None
     policy: str | Sequence[str] = ()
+    policy_arg: Sequence[str] = ()
+    name: Sequence[str] = ()
     workers: int | None = None
     video: int = 0
     overlay: str | None = None
@@ -81,6 +83,8 @@ def evaluate(options: Options, console: Console) -> int:
         results,
         options.sweep,
         fetch,
+        arguments=options.policy_arg,
+        names=options.name,
         join=options.ensemble,
         pair=options.until_decided,
     )
@@ -92,7 +96,8 @@ def evaluate(options: Options, console: Console) -> int:
         for repeat in range(options.repeats)
     }
     for target in targets:
-        target.source.load()
+        if target.source.checkpoint is not None:
+            target.source.load()
         _check_writable(target.folder)
     tasks = [task for run in runs.values() for task in run.tasks]
     workers = None if workers is None else max(1, min(workers, len(tasks)))

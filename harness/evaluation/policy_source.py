@@ -1,20 +1,13 @@
 """Where a policy is loaded from, and how one process rolls it out on a block of seeds."""
 
-import importlib
-import random
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-
 from harness.config.protocol import Protocol
-from harness.core.errors import UserError
 from harness.core.text import one_line
-from harness.evaluation import rollout
+from harness.evaluation import factories, rollout
 from harness.evaluation.rollout import Predicts
 from harness.media.recorder import Recorder, Steps
 from ibc.policies.factory import load_policy
@@ -24,39 +17,22 @@ Block = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Source:
-    """Where a policy is loaded from: a checkpoint, or `module:factory` importable from `folder`.
+    """Where a policy is loaded from: a checkpoint, or a factory seen from `folder`.
 
-    This is sent to the workers; each loads the policy once.
+    factory: as --policy takes it; arguments: its names and values, as --policy-arg takes them. This
+    is sent to the workers; each loads the policy once.
     """
 
     checkpoint: Path | None = None
     factory: str | None = None
     folder: Path | None = None
+    arguments: factories.Arguments = ()
 
     def load(self) -> Predicts:
         """Return the policy; UserError or ValueError when it is absent or damaged."""
         if self.checkpoint is not None:
             return load_policy(self.checkpoint)
-        factory = self.factory or ""
-        module_name, _, name = factory.partition(":")
-        if not module_name or not name.isidentifier():
-            raise UserError(f"--policy takes module:factory, given {factory[:120]!r}")
-        if self.folder is not None and str(self.folder) not in sys.path:
-            sys.path.insert(0, str(self.folder))
-        try:
-            module = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            raise UserError(f"--policy takes module:factory, and {factory!r}: {error}") from error
-        make = getattr(module, name, None)
-        if not callable(make):
-            raise UserError(f"--policy takes module:factory, and {module_name} has no {name}()")
-        policy: Predicts = make()
-        if not callable(getattr(policy, "predict_action", None)):
-            raise UserError(
-                f"--policy must make an object with predict_action(obs, generators), and "
-                f"{factory} made a {type(policy).__name__}"
-            )
-        return policy
+        return factories.load(self.factory or "", self.folder, self.arguments)
 
 
 class Task(NamedTuple):
@@ -119,20 +95,17 @@ class Worker:
             self.loaded = task.source, task.source.load()
         policy = self.loaded[1]
         if task.source.factory is not None:
-            _start_block(policy, task)
+            start_block(policy, task)
         return roll(policy, task.block, replace(self.protocol, repeat=task.repeat), record)
 
 
-def _start_block(policy: Predicts, task: Task) -> None:
+def start_block(policy: Predicts, task: Task) -> None:
     """Bring a policy of another project to the same state in every process and run.
 
     Its `reset()`, where it has one, is called; the global generators of torch, numpy and Python are
     seeded from the block's environment seeds, for policies that draw from them.
     """
-    seed = int(np.random.SeedSequence([task.repeat, *task.block]).generate_state(1)[0])
-    torch.manual_seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - the generator that such policies draw from
-    random.seed(seed)
+    factories.seed_everything(task.repeat, *task.block)
     reset = getattr(policy, "reset", None)
     if callable(reset):
         reset()

@@ -43,8 +43,11 @@ class Predicts(Structural):
 
     def predict_action(
         self, obs: dict[str, Tensor], generators: Sequence[torch.Generator], /
-    ) -> Tensor:
-        """Return actions (b, H, 2) px for raw observations (b, T, ...), all H to be executed."""
+    ) -> Tensor | Mapping[str, Tensor]:
+        """Return actions (b, H, 2) px for raw observations (b, T, ...), all H to be executed.
+
+        Of a dictionary, its "action" counts.
+        """
 
 
 def evaluate_block(
@@ -143,7 +146,9 @@ class _Block:
         if getattr(self.policy, "uses_previous", False):
             given.append(torch.from_numpy(self.previous[rows].astype(np.float32)))
         with torch.no_grad():
-            actions = self.policy.predict_action(*given)
+            actions: Any = self.policy.predict_action(*given)
+        if isinstance(actions, Mapping):  # Diffusion Policy's form
+            actions = actions["action"]
         chunk = torch.as_tensor(actions).detach().to("cpu", torch.float64).numpy()
         if chunk.ndim != 3 or chunk.shape[::2] != (len(rows), 2) or chunk.shape[1] < 1:
             raise ValueError(

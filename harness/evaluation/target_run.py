@@ -28,7 +28,8 @@ class TargetRun:
         self, target: Target, protocol: Protocol, seeds: tuple[int, ...], *, redo: bool
     ) -> None:
         self.target, self.protocol, self.seeds = target, protocol, seeds
-        self.known = table_schemas.table("episodes", []) if redo else _known(target, protocol)
+        stored_rows = _stored(target)
+        self.known = stored_rows.slice(0, 0) if redo else _known(stored_rows, target, protocol)
         stored = set(self.known["env_seed"].to_pylist())
         self.missing = [seed for seed in seeds if seed not in stored]
         every = blocks(self.missing, protocol.block_size)
@@ -72,7 +73,9 @@ class TargetRun:
             part.unlink()
         folder = self.target.folder.parent
         if folder.parent.name == "evaluations":
-            described = {"policy": self.target.columns["config_hash"], **provenance.collect()}
+            names = {"policy": "config_hash", "policy_hash": "policy_hash"}
+            described = {name: self.target.columns[column] for name, column in names.items()}
+            described |= provenance.collect()
             files.write_json(described, folder / "evaluation.json")
 
     @property
@@ -101,11 +104,15 @@ class TargetRun:
             console.print(f"{what}: {shown}", soft_wrap=True, highlight=False, markup=False)
 
 
-def _known(target: Target, protocol: Protocol) -> pa.Table:
-    """Return the episodes stored for the same weights and protocol; code has no hash of weights."""
+def _stored(target: Target) -> pa.Table:
+    """Return the stored rows of a target's folder without an error.
+
+    UserError where they are those of another policy: its trials have checkpoints that are told
+    apart by their hash, all rows of an evaluation count together.
+    """
     rows = table_schemas.table("episodes", [])
     stored = sorted(target.folder.glob("*.parquet"))
-    if target.columns["policy_hash"] is None or not stored:
+    if not stored:
         return rows
     try:
         with files.lock(target.folder / ".lock"):  # its holder sets torn files aside
@@ -113,10 +120,23 @@ def _known(target: Target, protocol: Protocol) -> pa.Table:
             parts = [files.read_or(rows, read, path, "episodes") for path in stored]
     except OSError as error:
         raise UserError(f"results must be writable before anything starts: {error}") from error
-    rows = pa.concat_tables([rows, *parts])
+    rows = pa.concat_tables([rows, *parts]).filter(pc.field("error").is_null())
+    own = target.columns["policy_hash"]
+    others = set(rows["policy_hash"].to_pylist()) - {own}
+    if target.source.factory is not None and others:
+        hashes = ", ".join(sorted(each or "of no hash" for each in others))
+        raise UserError(
+            f"rows of one evaluation are of the same code, arguments and weights ({own}), and "
+            f"{target.folder.parent} holds others ({hashes}): store these apart with --name NAME, "
+            "or remove that folder"
+        )
+    return rows
+
+
+def _known(rows: pa.Table, target: Target, protocol: Protocol) -> pa.Table:
+    """Return the rows of the same weights and protocol."""
     return rows.filter(
         (pc.field("policy_hash") == target.columns["policy_hash"])
         & (pc.field("config_hash") == target.columns["config_hash"])
         & (pc.field("protocol_hash") == protocol.hash)
-        & pc.field("error").is_null()
     )

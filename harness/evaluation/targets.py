@@ -9,8 +9,11 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from harness.core import paths
 from harness.core.errors import UserError
 from harness.core.text import one_line
+from harness.evaluation import factories
+from harness.evaluation.factories import Arguments
 from harness.evaluation.policy_source import Source
 from harness.storage import checkpoints, lookup, tables
 from ibc.policies.ensemble import ensemble
@@ -37,14 +40,17 @@ def find_targets(
     sweep: str | None,
     fetch: Callable[[Path], None] | None = None,
     *,
+    arguments: Sequence[str] = (),
+    names: Sequence[str] = (),
     join: bool = False,
     pair: bool = False,
 ) -> list[Target]:
     """Return what --ckpt or --policy names; UserError when it is not exactly one of them.
 
     `all` is every finished trial of the sweep. Repeated names count once. `fetch`: see
-    `lookup.resolve`. join: the checkpoints become one, their ensemble. pair: two different
-    policies, each a checkpoint or an object.
+    `lookup.resolve`. arguments: of the object's factory, NAME=VALUE; names: of the objects'
+    evaluations, one each, or none. join: the checkpoints become one, their ensemble. pair: two
+    different policies, each a checkpoint or an object.
     """
     if join and policies:
         raise UserError("--ensemble joins checkpoints: it needs --ckpt, given --policy")
@@ -57,6 +63,15 @@ def find_targets(
         raise UserError(
             "one of --ckpt and --policy is needed, and only one of them; --policy may be given once"
         )
+    if arguments and len(policies) != 1:
+        raise UserError(
+            f"--policy-arg goes to the factory of one --policy, given {len(policies)} of them"
+        )
+    if names and len(names) != len(policies):
+        raise UserError(
+            "--name names the rows of a --policy, one for each; given "
+            f"{len(names)} for {len(policies)}"
+        )
     found: dict[Source, Target] = {}
     for name in ckpts:
         for spec, of in _finished(results, sweep) if name == EVERY else [(name, sweep)]:
@@ -64,8 +79,8 @@ def find_targets(
             found.setdefault(target.source, target)
     if join:
         return [_ensemble_target(list(found.values()), results)]
-    for factory in policies:
-        target = _object_target(factory, results)
+    for factory, given in zip(policies, names or [""] * len(policies), strict=True):
+        target = _object_target(factory, _arguments(arguments), given if names else None, results)
         found.setdefault(target.source, target)
     if pair and len(found) != 2:
         raise UserError(
@@ -95,9 +110,11 @@ def _checkpoint_target(found: lookup.Checkpoint, results: Path) -> Target:
         "checkpoint_step": found.step,
         "policy_hash": found.policy_hash,
     }
-    if found.trial_dir is not None:
-        title = f"trial {found.trial_dir.name} of {found.sweep}, step {found.step}"
-        folder = found.trial_dir / "episodes"
+    trial_dir = found.trial_dir
+    # A trial's rows belong to its sweep; what lies elsewhere is not written to.
+    if trial_dir is not None and trial_dir.parents[2].resolve() == results.resolve():
+        title = f"trial {trial_dir.name} of {found.sweep}, step {found.step}"
+        folder = trial_dir / "episodes"
     else:
         # Policies that differ in their search alone have the same weights.
         parts = (_folder_name(found.path.resolve().name), found.config_hash, found.policy_hash)
@@ -130,18 +147,37 @@ def _ensemble_target(members: Sequence[Target], results: Path) -> Target:
     return replace(target, title=f"ensemble of {len(members)} policies, {directory / name}")
 
 
-def _object_target(factory: str, results: Path) -> Target:
-    name = _folder_name(factory.replace(":", "."))
+def _object_target(factory: str, arguments: Arguments, name: str | None, results: Path) -> Target:
+    source = Source(factory=factory, folder=Path.cwd(), arguments=arguments)
+    given = ", ".join("=".join(each) for each in arguments)
+    shown = one_line(f"{factory}({given})" if given else factory)
+    if name is None:
+        name = _folder_name(shown.replace(":", "."))
+    else:
+        paths.check_name(name, "--name, the name of an evaluation,")
+    policy_hash = factories.policy_hash(source.load(), factory, source.folder, arguments)
     columns = {
         "sweep": f"evaluations/{name}",
-        "config_hash": one_line(factory)[:100],
+        "config_hash": shown[:100],
         "train_seed": None,
         "checkpoint_step": None,
-        "policy_hash": None,
+        "policy_hash": policy_hash,
     }
-    source = Source(factory=factory, folder=Path.cwd())
     folder = results / "evaluations" / name / "episodes"
-    return Target(source, f"policy {factory}", folder, columns)
+    return Target(source, f"policy {shown}", folder, columns)
+
+
+def _arguments(given: Sequence[str]) -> Arguments:
+    """Return the names and values of --policy-arg NAME=VALUE."""
+    found = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise UserError(f"--policy-arg takes NAME=VALUE, given {text[:120]!r}")
+        if name in found:
+            raise UserError(f"--policy-arg gives each argument once, given {name} twice")
+        found[name] = value
+    return tuple(found.items())
 
 
 def _folder_name(text: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 import run_eval
+from harness.analysis import groups
 from harness.cluster.resources import available_cpus
 from harness.core import errors, files
 from harness.core.errors import UserError
@@ -178,13 +179,30 @@ def test_a_checkpoint_from_elsewhere_has_its_own_folder(
     assert "nothing to run" in text
 
 
+def test_a_checkpoint_in_another_results_folder_is_not_written_to(
+    tiny_results: Path, tmp_path: Path
+) -> None:
+    path = lookup.resolve("best", tiny_results).path
+    before = sorted(tiny_results.rglob("*"))
+    mine = tmp_path / "mine"
+    code, _ = run(ckpt=str(path), seeds="5", results=mine)
+    assert (code, sorted(tiny_results.rglob("*"))) == (0, before)
+    (folder,) = (mine / "evaluations").iterdir()
+    assert tables.read(folder, "episodes").num_rows == 5
+    code, _ = run(ckpt=str(path), seeds="5", results=tiny_results)  # its own sweep's folder
+    assert sorted(tiny_results.rglob("*")) != before
+
+
 POLICIES = """
 import torch
 
 class Target:
+    calls = 0
+
     def predict_action(self, obs, generators):
-        if fail and len(generators) == 25:
+        if fail and len(generators) == 25 and self.calls:
             raise RuntimeError("only small batches")
+        self.calls += len(generators) == 25
         return torch.full((len(generators), 1, 2), 200.0)
 
 fail = False
@@ -213,9 +231,41 @@ def test_any_object_is_evaluated(
     flat = " ".join(text.split())
     assert "25 of 30 episodes failed and are not counted above; the first, seed 300000" in flat
     assert "RuntimeError: only small batches" in flat
-    # Code has no hash, so nothing stored is taken for this policy's: it runs again.
-    _, text = run(policy="peers:fixed", seeds="30", results=tiny_results)
-    assert "which are kept" not in text
+    # The same code: what is stored is kept, but for the episodes that failed.
+    _, text = run(policy="peers:failing", seeds="30", results=tiny_results)
+    assert "5 of them, which are kept" in text
+
+
+def test_rows_of_changed_code_are_not_mixed(
+    tiny_results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten of fifty starts rolled out again after a change left forty old rows in the mean."""
+    monkeypatch.chdir(tmp_path)
+    options = {"policy": "./file.py:fixed", "results": tiny_results}
+    (tmp_path / "file.py").write_text(POLICIES)
+    run(**options, seeds="5")
+    _, text = run(**options, seeds="5")
+    assert "nothing to run: all 5 episodes are stored already" in text
+    (tmp_path / "file.py").write_text(POLICIES.replace("200.0", "210.0"))
+    for name in [name for name in sys.modules if name.startswith("policy_")]:
+        monkeypatch.delitem(sys.modules, name)  # a new process
+    for redo in (False, True):
+        with pytest.raises(UserError, match=r"same code.*evaluations/file.py.fixed.*--name NAME"):
+            run(**options, seeds="2", redo=redo)
+    code, _ = run(**options, seeds="2", name=("changed",))
+    assert code == 0
+    found = [
+        tables.read(tiny_results / "evaluations" / name, "episodes")
+        for name in ("file.py.fixed", "changed")
+    ]
+    assert [rows.num_rows for rows in found] == [5, 2]
+    hashes = [set(rows["policy_hash"].to_pylist()) for rows in found]
+    assert not hashes[0] & hashes[1]
+    # Of two runs at the same time, both may write: then there is no mean either.
+    path = tiny_results / "evaluations" / "changed" / "episodes" / "more.parquet"
+    table_schemas.write(found[0], path)
+    with pytest.raises(UserError, match=r"holds the episodes of one policy, and .* those of 2"):
+        groups.evaluation_group(tiny_results / "evaluations" / "changed")
 
 
 @pytest.mark.slow
@@ -244,6 +294,14 @@ def test_videos_of_the_first_best_median_and_worst(tiny_results: Path) -> None:
         ({"seeds": "0"}, "1 to 100000 episodes; given 0"),
         ({"seeds": "100"}, "one of --ckpt and --policy is needed"),
         ({"seeds": "9", "ckpt": "best", "policy": "a:b"}, "only one of them"),
+        ({"seeds": "9", "ckpt": "best", "name": ("x",)}, "one for each; given 1 for 0"),
+        ({"seeds": "9", "policy": "envs.expert:policy", "name": ("../x",)}, "1 to 100 letters"),
+        (
+            {"seeds": "9", "ckpt": "best", "policy_arg": ("a=1",)},
+            "--policy-arg goes to .*, given 0",
+        ),
+        ({"seeds": "9", "policy": "a:b", "policy_arg": ("a",)}, "takes NAME=VALUE, given 'a'"),
+        ({"seeds": "9", "policy": "a:b", "policy_arg": ("a=1", "a=2")}, "given a twice"),
         ({"seeds": "9", "ckpt": "best", "workers": 0}, "--workers must be 1 to"),
         (
             {"seeds": "9", "ckpt": "best", "workers": 4096},

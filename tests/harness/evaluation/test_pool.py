@@ -126,7 +126,7 @@ def test_one_worker_has_one_thread_and_loads_each_policy_once(
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        ("nonsense", "takes module:factory, given 'nonsense'"),
+        ("nonsense", "FILE.py:factory, given 'nonsense'"),
         ("no.such:policy", "No module named 'no'"),
         ("envs:nothing", "envs has no nothing"),
         ("envs:os.system", "takes module:factory"),
