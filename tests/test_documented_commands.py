@@ -34,6 +34,7 @@ INLINE = re.compile(rf"{COMMAND.pattern}|run_(sweep|eval)\.py \S|make [a-z]")
 NOT_RUN = {
     r"--address|s3://": "needs a cluster or an object store: tests/cluster",
     r"--tracker (mlflow|wandb)": "needs a tracker's server: tests/harness/tracking",
+    r"evaluation\.adapters": "needs other packages: tests/harness/evaluation/test_adapters.py",
     r"-m envs\.teleop": "needs a display and a person: tests/envs/teleop",
     r"-m harness\.demos download": "needs the network: tests/harness/demos/test_download.py",
     r"search_spaces/images": "trains on images of the human demonstrations: minutes",
@@ -163,6 +164,9 @@ class Copy:
         shutil.copytree(ROOT / "data" / "expert.zarr", folder / "data" / "other.zarr")
         for path in (folder / "search_spaces").glob("*.yaml"):
             make_tiny(path)
+        policies = (ROOT / "docs" / "POLICIES.md").read_text()
+        for name, code in re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```", policies, re.M | re.S):
+            (folder / name).write_text(code)
 
     def run(self, command: str) -> str:
         """Run a command that must succeed; return what it printed."""

@@ -19,12 +19,13 @@ from harness.config.protocol import (
 )
 from harness.core import files, paths
 from harness.core.errors import OK, SOME_FAILED, UserError
-from harness.evaluation import until_decided
+from harness.evaluation import trial_episode, until_decided
 from harness.evaluation.policy_source import Task
 from harness.evaluation.pool import open_pool
 from harness.evaluation.progress import EvalProgress
 from harness.evaluation.target_run import TargetRun
 from harness.evaluation.targets import find_targets
+from harness.evaluation.trial_episode import TrialEpisode
 from harness.evaluation.videos import Videos, record
 from harness.remote.mirror import Mirror
 from harness.terminal import evaluation_tables
@@ -95,15 +96,25 @@ def evaluate(options: Options, console: Console) -> int:
         for target in targets
         for repeat in range(options.repeats)
     }
+    trials: list[TrialEpisode] = []
     for target in targets:
-        if target.source.checkpoint is not None:
-            target.source.load()
         _check_writable(target.folder)
+        if target.made is None:
+            target.source.load()
+        elif any(runs[target.source, repeat].tasks for repeat in range(options.repeats)):
+            trials.append(trial_episode.run(target.made, target.source, seeds, protocol))
     tasks = [task for run in runs.values() for task in run.tasks]
     workers = None if workers is None else max(1, min(workers, len(tasks)))
     place = "all CPUs" if workers is None else f"{workers} worker(s)"
     place += f" of the cluster at {options.address}" if options.address else ""
-    _announce(console, list(runs.values()), place, delta if options.until_decided else None)
+    blocks_to_run = len(tasks) // max(1, len(targets)), workers or available_cpus()
+    _announce(
+        console,
+        list(runs.values()),
+        place,
+        delta if options.until_decided else None,
+        [(trial.describe(*blocks_to_run), trial.caution) for trial in trials],
+    )
     address = options.address if tasks or videos.count else None
 
     with (
@@ -203,7 +214,13 @@ def _check_writable(folder: Path) -> None:
         raise UserError(f"results must be writable before anything starts: {error}") from error
 
 
-def _announce(console: Console, runs: Sequence[TargetRun], place: str, delta: float | None) -> None:
+def _announce(
+    console: Console,
+    runs: Sequence[TargetRun],
+    place: str,
+    delta: float | None,
+    trials: Sequence[tuple[str, str]],
+) -> None:
     protocol, seeds = runs[0].protocol, runs[0].seeds
     missing = sum(len(run.missing) for run in runs)
     total = len(runs) * len(seeds)
@@ -224,7 +241,8 @@ def _announce(console: Console, runs: Sequence[TargetRun], place: str, delta: fl
     if missing < total:
         kept = f"{total - missing} of them, which are kept; --redo runs them again"
         lines.append(("stored", kept))
-    lines.append(("warning", caution(seeds) or ""))
+    lines += [("trial", shown) for shown, _ in trials]
+    lines += [("warning", warning) for warning in (caution(seeds) or "", *(w for _, w in trials))]
     made = table("", "", fold=("",))
     made.show_header = False
     for name, text in lines:

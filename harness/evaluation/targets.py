@@ -15,6 +15,7 @@ from harness.core.text import one_line
 from harness.evaluation import factories
 from harness.evaluation.factories import Arguments
 from harness.evaluation.policy_source import Source
+from harness.evaluation.rollout import Predicts
 from harness.storage import checkpoints, lookup, tables
 from ibc.policies.ensemble import ensemble
 from ibc.policies.factory import load_policy
@@ -24,13 +25,17 @@ EVERY = "all"
 
 @dataclass(frozen=True)
 class Target:
-    """A policy to evaluate, the folder of its rows, and their common columns."""
+    """A policy to evaluate, the folder of its rows, and their common columns.
+
+    note: how a checkpoint was chosen. made: the object of a factory.
+    """
 
     source: Source
     title: str
     folder: Path
     columns: dict[str, Any]
     note: str = ""
+    made: Predicts | None = None
 
 
 def find_targets(
@@ -155,7 +160,8 @@ def _object_target(factory: str, arguments: Arguments, name: str | None, results
         name = _folder_name(shown.replace(":", "."))
     else:
         paths.check_name(name, "--name, the name of an evaluation,")
-    policy_hash = factories.policy_hash(source.load(), factory, source.folder, arguments)
+    made = source.load()
+    policy_hash = factories.policy_hash(made, factory, source.folder, arguments)
     columns = {
         "sweep": f"evaluations/{name}",
         "config_hash": shown[:100],
@@ -164,7 +170,7 @@ def _object_target(factory: str, arguments: Arguments, name: str | None, results
         "policy_hash": policy_hash,
     }
     folder = results / "evaluations" / name / "episodes"
-    return Target(source, f"policy {shown}", folder, columns)
+    return Target(source, f"policy {shown}", folder, columns, made=made)
 
 
 def _arguments(given: Sequence[str]) -> Arguments:

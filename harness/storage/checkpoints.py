@@ -18,6 +18,7 @@ from harness.storage import training_state as state_file
 VERSION = 1
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+POLICY = "policy.json"
 MAX_BYTES = 2**32  # of weights and of a training state
 _STATE = "training_state.safetensors"
 
@@ -142,7 +143,7 @@ def check(path: Path) -> Path:
         raise FileNotFoundError(path)
     try:
         describe(found)
-        read_json(found / "policy.json")
+        read_json(found / POLICY)
         with files.open_file(found / WEIGHTS, MAX_BYTES), safe_open(found / WEIGHTS, "numpy"):
             return found
     except (FileNotFoundError, SafetensorError) as error:

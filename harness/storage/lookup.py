@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from harness.core.errors import UserError
 from harness.core.paths import check_name
 from harness.storage import tables
-from harness.storage.checkpoints import CONFIG, WEIGHTS, describe, find, weights_hash
+from harness.storage.checkpoints import CONFIG, POLICY, WEIGHTS, describe, find, weights_hash
 
 
 @dataclass(frozen=True)
@@ -133,18 +133,40 @@ def _path(path: Path) -> Checkpoint:
     if not path.exists():
         raise UserError(f"--ckpt takes `best`, a trial or a checkpoint's folder; {path} is missing")
     if not path.is_dir():
-        raise UserError(f"a checkpoint is a folder with {WEIGHTS} in it, and {path} is a file")
+        raise UserError(
+            f"a checkpoint is a folder with {WEIGHTS} in it, and {path} is a file{_other(path)}"
+        )
     if (path / "checkpoints").is_dir():
         best = find(path / "checkpoints", "best")
         if best is None:
             raise UserError(f"trial {path} has no checkpoint yet")
         path = best
-    if not (path / WEIGHTS).is_file():
-        raise UserError(f"a checkpoint is a folder with {WEIGHTS} in it, and {path} has none")
+    for name in (WEIGHTS, POLICY):
+        if not (path / name).is_file():
+            raise UserError(
+                f"a checkpoint is a folder with {name} in it, and {path} has none{_other(path)}"
+            )
     # .../<sweep>/trials/<trial>/checkpoints/<name>: a trial of a sweep
     checkpoints = path.resolve().parent
     of_sweep = checkpoints.name == "checkpoints" and checkpoints.parent.parent.name == "trials"
     return _checkpoint(path, checkpoints.parent if of_sweep else None)
+
+
+def _other(path: Path) -> str:
+    """Return how to evaluate what another tool has saved; "" for anything else."""
+    made = ""
+    if path.is_dir() and (path / WEIGHTS).is_file():
+        made = "harness.evaluation.adapters:lerobot"  # the only other one that has it
+    elif path.suffix == ".zip":
+        made = "harness.evaluation.adapters:stable_baselines3"
+    elif path.suffix in (".ckpt", ".pt", ".pth", ".bin", ".safetensors"):
+        made = "FILE.py:factory"
+    if not made:
+        return ""
+    return (
+        f"; of another tool it is evaluated by --policy {made} --policy-arg path={path} "
+        "(docs/POLICIES.md)"
+    )
 
 
 def _checkpoint(path: Path, trial_dir: Path | None, note: str = "") -> Checkpoint:

@@ -268,6 +268,37 @@ def test_rows_of_changed_code_are_not_mixed(
         groups.evaluation_group(tiny_results / "evaluations" / "changed")
 
 
+TRIED = """
+import torch
+
+class Small:
+    def predict_action(self, obs, generators):
+        return torch.rand(len(generators), 8, 2) * 2 - 1
+
+class Flat:
+    def predict_action(self, obs, generators):
+        return torch.zeros(len(generators), 2)
+"""
+
+
+def test_a_trial_episode_tells_the_time_and_warns_of_normalised_actions(
+    tiny_results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tried.py").write_text(TRIED)
+    monkeypatch.chdir(tmp_path)
+    code, text = run(policy="./tried.py:Small", seeds="2", results=tiny_results)
+    flat = " ".join(text.split())
+    assert code == 0
+    assert "trial seed 300000, 300 steps in" in flat
+    assert "ms an action, the whole run at most about" in flat
+    assert "in the board's corner: are these normalised?" in flat
+    _, text = run(policy="./tried.py:Small", seeds="2", results=tiny_results)
+    assert "trial" not in text.split("\n\n")[0].replace("tried", "")  # nothing is left to run
+    with pytest.raises(UserError, match=r"trial of 1 episode.*before the 2 .*\(1, H, 2\), given"):
+        run(policy="./tried.py:Flat", seeds="2", results=tiny_results)
+    assert not list((tiny_results / "evaluations").glob("*Flat/episodes/*.parquet"))
+
+
 @pytest.mark.slow
 def test_videos_of_the_first_best_median_and_worst(tiny_results: Path) -> None:
     trial_dir = lookup.resolve("best", tiny_results).trial_dir

@@ -273,3 +273,16 @@ def test_a_checkpoint_of_a_newer_version_is_refused(tmp_path: Path, tiny_policy:
     files.write_json({**checkpoints.describe(path), "version": 2}, path / "config.json")
     with pytest.raises(UserError, match="version 2 and this program reads up to 1"):
         checkpoints.describe(path)
+
+
+def test_what_another_tool_has_saved_is_named(tmp_path: Path) -> None:
+    for name in ("x.ckpt", "x.zip", "folder/model.safetensors"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    for name, option in (
+        ("x.ckpt", "FILE.py:factory"),
+        ("x.zip", "harness.evaluation.adapters:stable_baselines3"),
+        ("folder", "harness.evaluation.adapters:lerobot"),
+    ):
+        with pytest.raises(UserError, match=f"--policy {option} --policy-arg path="):
+            lookup.resolve(str(tmp_path / name), tmp_path)
