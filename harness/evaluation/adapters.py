@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 Observations = dict[str, Tensor]
 Generators = Sequence[torch.Generator]
@@ -29,7 +29,7 @@ class LeRobot:
 
     obs_mode = "image"
 
-    def __init__(self, network: nn.Module, before: Any, after: Any) -> None:
+    def __init__(self, network: Any, before: Any, after: Any) -> None:
         self.network, self.before, self.after = network, before, after
         images = list(network.config.image_features)
         if len(images) != 1:
@@ -81,7 +81,8 @@ class StableBaselines3:
     def __init__(self, network: Any, *, deterministic: bool = True) -> None:
         self.network, self.deterministic = network, deterministic
         space = network.observation_space
-        self.alone = {(5,): "state", (20,): "keypoints"}.get(space.shape or ())
+        modes: dict[Any, str] = {(5,): "state", (20,): "keypoints"}
+        self.alone = modes.get(space.shape)  # a space of several observations has no shape
         self.obs_mode = self.alone or "image"
 
     def predict_action(self, obs: Observations, generators: Generators) -> Tensor:

@@ -156,16 +156,15 @@ def _other(path: Path) -> str:
     """Return how to evaluate what another tool has saved; "" for anything else."""
     made = ""
     if path.is_dir() and (path / WEIGHTS).is_file():
-        made = "harness.evaluation.adapters:lerobot"  # the only other one that has it
+        made = "--policy harness.evaluation.adapters:lerobot"  # the only other one that has it
     elif path.suffix == ".zip":
-        made = "harness.evaluation.adapters:stable_baselines3"
+        made = "--policy harness.evaluation.adapters:stable_baselines3"
     elif path.suffix in (".ckpt", ".pt", ".pth", ".bin", ".safetensors"):
-        made = "FILE.py:factory"
+        made = "--policy FILE.py:factory"
     if not made:
         return ""
     return (
-        f"; of another tool it is evaluated by --policy {made} --policy-arg path={path} "
-        "(docs/POLICIES.md)"
+        f"; of another tool it is evaluated by {made} --policy-arg path={path} (docs/POLICIES.md)"
     )
 
 
