@@ -38,8 +38,9 @@ def _failures(results: Path, folder: Path, spec: str) -> Path:
     trials = tables.read(folder, "trials").to_pylist()
     counted = episode_table.by_trial(
         episode_table.that_count(tables.read(folder, "episodes"), trials)
-    ).get((found.config_hash, found.train_seed))
-    rows = [] if counted is None else counted.to_pylist()
+    )
+    key = str(found.config_hash), int(found.train_seed or 0)
+    rows = counted[key].to_pylist() if key in counted else []
     rows = [row for row in rows if row["env_seed"] in REPORT_SEEDS] or rows
     failed = sorted((row for row in rows if not row["success"]), key=lambda r: -r["max_coverage"])
     if not failed:
