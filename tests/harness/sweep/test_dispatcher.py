@@ -73,6 +73,7 @@ def test_jobs_end_as_their_folders_say(made):
     assert notes == []
 
 
+@pytest.mark.faults
 def test_a_trial_whose_worker_dies_is_given_out_again_twice(made):
     work, heard, notes, folder = made(PlannedJobs([job(0), job(1)]))
     for key in "abc":
