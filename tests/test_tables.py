@@ -1,4 +1,4 @@
-"""The README's first results are those of the tables in docs/tables."""
+"""The README's results are those of the tables in docs/tables."""
 
 from pathlib import Path
 
@@ -55,3 +55,53 @@ def test_most_failures_are_near_misses():
     (of_human, near_human), (of_both, near_both) = sorted(shown, reverse=True)
     assert f"of the {of_human} failed episodes of human data alone {near_human} % reached" in page
     assert f"of the {of_both} of the mixture {near_both} %." in page
+
+
+ARMS = {
+    "baseline: window of 100 px around the agent, lattice, mean shift": "baseline (keypoints)",
+    "data's range around the agent": "data around the agent",
+    "data's range on the board, margin 0": "data on the board, margin 0",
+    "whole board (margins 0.05 and 0.2 give the same)": "whole board",
+    "a sample of the lattice": "a sample",
+    "DFO and mean shift": "DFO and mean shift",
+    "DFO, half of it warm, and mean shift": "DFO, half of it warm",
+    "softmax mean": "softmax mean",
+    "mean of the best mode": "mean of the best mode",
+    "DFO and argmax": "DFO and argmax",
+    "argmax of the lattice": "argmax",
+    "regression on the same encoder": "mse",
+}
+# The others have the baseline's weights.
+TRAINED = {
+    "baseline (keypoints)",
+    "data around the agent",
+    "data on the board, margin 0",
+    "whole board",
+    "mse",
+}
+
+
+def test_the_answers_are_those_of_their_tables():
+    folder = ROOT / "docs/tables/verdicts"
+    trials = pq.read_table(folder / "trials.parquet").to_pylist()
+    finished = [row for row in trials if row["status"] == "finished"]
+    episodes = pq.read_table(folder / "episodes.parquet")
+    names = {row["config_hash"]: row["arm"] for row in finished}
+    found = {}
+    for hash_, name in names.items():
+        own = episodes.filter(pc.equal(episodes["config_hash"], hash_))
+        assert own.num_rows == 500 * sum(row["config_hash"] == hash_ for row in finished)
+        score, rate = pc.mean(own["score"]).as_py(), pc.mean(own["success"]).as_py()
+        found[name] = (f"{score:.3f}", f"{rate:.1%}"[:-1])
+    page = (ROOT / "README.md").read_text()
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    shown = {cells[0][2:]: (cells[1], cells[2].split()[0]) for cells in rows if len(cells) > 3}
+    board = {found.pop(f"data on the board, margin {margin}") for margin in (0.05, 0.2)}
+    assert board == {found["whole board"]}
+    assert {ARMS[title]: numbers for title, numbers in shown.items() if title in ARMS} == found
+    of_search = {name for title, name in ARMS.items() if name not in TRAINED}
+    taken = sum(row["arm"] in of_search for row in finished)
+    assert f"after {len(finished)} of 83 trials" in page
+    assert f"{taken} of the {len(finished)} took the weights of the baseline" in " ".join(
+        page.split()
+    )
