@@ -43,7 +43,7 @@ types: $(STAMP)
 
 # Three processes: what starts Ray waits for other processes for most of its time, so one of them runs
 # that, one test after the other. (Clusters of several nodes fail to start where two more do so.) The
-# second runs the documented commands and tests/ibc, the third the rest; their output follows the
+# second runs the documented commands, tests/ibc and tests/envs, the third the rest; their output follows the
 # third's. (Exit code 5: none of them is asked for.) At first, one process imports everything alone,
 # or all three would compile it.
 # Arguments: the environment, the marked tests, the folders, further options.
@@ -55,9 +55,9 @@ logs=$$(mktemp -d) && trap 'rm -rf "$$logs"' EXIT; export OMP_NUM_THREADS=1; \
 	documents=$$(echo "$$starts_ray" | grep documented_commands); \
 	$(1)/bin/python -m pytest -m "ray and ($(2))" $(4) \
 		$$(echo "$$starts_ray" | grep -v documented_commands) >"$$logs/ray" 2>&1 & ray=$$!; \
-	($(1)/bin/python -m pytest -m "$(2)" $(4) $$documents tests/ibc; \
+	($(1)/bin/python -m pytest -m "$(2)" $(4) $$documents tests/ibc tests/envs; \
 		test $$? = 0 -o $$? = 5) >"$$logs/documents" 2>&1 & documented=$$!; \
-	$(1)/bin/python -m pytest -m "not ray and ($(2))" $(4) $(3) --ignore tests/ibc; failed=$$?; \
+	$(1)/bin/python -m pytest -m "not ray and ($(2))" $(4) $(3) --ignore tests/ibc --ignore tests/envs; failed=$$?; \
 	wait $$ray || failed=1; wait $$documented || failed=1; cat "$$logs"/*; exit $$failed
 endef
 

@@ -41,6 +41,7 @@ NOT_RUN = {
     r"-m harness\.demos corrections": "trains in rounds: tests/harness/demos/test_rounds.py",
     r"-m harness\.results COMMAND": "the synopsis of the commands that follow it",
     r"-m pytest": "runs the tests",
+    r"-m tests\.faults\.adversary": "minutes of signals: tests/faults/test_faults_adversary.py",
     r"benchmarks[./](?!structure)": "measures for minutes",
     r"notebooks/run\.py": "takes minutes: tests/test_notebooks.py",
 }
