@@ -85,9 +85,10 @@ def baseline_seeds(arm_seeds: int, arms: int) -> int:
 
     Every difference contains the baseline: with the square root of the number of arms times as
     many, the differences' variances are smallest for all trials together (Dunnett 1955, JASA
-    50(272)). One seed gives no verdict, so it stays alone.
+    50(272)). One seed gives no verdict, and beside two a baseline with more would let an arm
+    that varies much more than the others have too many wrong verdicts (docs/RESULTS.md).
     """
-    return arm_seeds if arm_seeds < 2 else round(arm_seeds * math.sqrt(max(1, arms)))
+    return arm_seeds if arm_seeds < 3 else round(arm_seeds * math.sqrt(max(1, arms)))
 
 
 def seed_counts(

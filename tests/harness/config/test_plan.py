@@ -82,9 +82,11 @@ def test_an_arm_that_equals_the_baseline_is_one_trial_with_several_names(write):
 def test_every_seed_runs_a_whole_replicate_before_the_next(write):
     plan = space.plan(write(SMALL))
     assert plan.train_seeds == (3, 1)
-    # Four arms share the baseline of the track `state`, so it has twice their seeds.
-    assert [t.train_seed for t in plan.trials] == [3] * 7 + [1] * 7 + [4, 5]
-    assert {t.config_hash for t in plan.trials[14:]} == {plan.baselines["state"]}
+    assert [t.train_seed for t in plan.trials] == [3] * 7 + [1] * 7
+    three = space.plan(write(SMALL.replace("[3, 1]", "[3, 1, 2]")))
+    # Four arms share the baseline of the track `state`, so from three seeds on it has twice theirs.
+    assert [t.train_seed for t in three.trials] == [3] * 7 + [1] * 7 + [2] * 7 + [4, 5, 6]
+    assert {t.config_hash for t in three.trials[21:]} == {three.baselines["state"]}
     assert plan.trials[0].id == f"{plan.trials[0].config_hash}-s3"
 
 
