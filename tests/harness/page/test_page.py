@@ -64,7 +64,7 @@ def trials(folder: Path) -> list[Path]:
 def test_a_finished_sweep(made: Path) -> None:
     text = written(made)
     seen = words(text)
-    assert "Finished. All 9 trials have a score" in seen
+    assert "Finished. All 8 trials have a score" in seen
     for title in (
         "Answers",
         "question 0",
@@ -129,7 +129,7 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 def test_a_plan_of_which_nothing_was_run(made: Path) -> None:
     shutil.rmtree(made / "trials")
     seen = words(written(made))
-    assert "Not finished: 9 trials of 9 left. 9 pending" in seen
+    assert "Not finished: 8 trials of 8 left. 8 pending" in seen
     assert "nothing to compare" in seen
     assert not re.search(r"\bnan\b", seen.lower())
 
@@ -140,7 +140,7 @@ def test_every_trial_failed(made: Path) -> None:
         shutil.rmtree(folder / "episodes")
     text = written(made)
     assert "No trial finished." in words(text)
-    assert "9 failed trials" in words(text)
+    assert "8 failed trials" in words(text)
     assert "loss is NaN &lt;img" in text
     assert "<img" not in text
 
@@ -151,13 +151,13 @@ def test_torn_files_are_left_out(made: Path) -> None:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     (first / "status.json").write_text('{"status": "fin')
     seen = words(written(made))
-    assert "Not finished: 1 trial of 9 left" in seen
+    assert "Not finished: 1 trial of 8 left" in seen
     assert not list(made.rglob("*.torn*"))
 
 
 def test_a_torn_plan_takes_nothing_along(made: Path) -> None:
     (made / "plan.json").write_text('{"questions": [')
-    assert "All 9 trials" in words(written(made))
+    assert "All 8 trials" in words(written(made))
 
 
 def test_names_from_strangers_stay_text(made: Path) -> None:
@@ -222,7 +222,7 @@ def test_a_table_derived_by_earlier_rules_is_not_used(
         path = made / "tables" / "trials.parquet"
         table_schemas.write(pq.read_table(path).slice(0, 1), path)
         assert tables.read(made, "trials").num_rows == 1
-    assert tables.read(made, "trials").num_rows == 9
+    assert tables.read(made, "trials").num_rows == 8
 
 
 def test_an_older_schema_lacks_columns_and_is_shown(made: Path) -> None:
@@ -231,7 +231,7 @@ def test_an_older_schema_lacks_columns_and_is_shown(made: Path) -> None:
             ["action_jerk", "render_ms"]
         )
         table_schemas.write(content, path)
-    assert "All 9 trials" in words(written(made))
+    assert "All 8 trials" in words(written(made))
 
 
 def test_rows_that_are_not_numbers_are_not_counted(made: Path) -> None:

@@ -168,7 +168,7 @@ def test_sorting_by_mouse_and_by_keyboard(shown: Shown) -> None:
     assert sorted(first) == sorted(shown.column(scores))
     shown.page.get_by_role("button", name="status", exact=True).click()
     assert (shown.state("validation"), shown.state("status")) == ("none", "ascending")
-    assert shown.column(names.index("status")) == ["failed"] + ["finished"] * 16
+    assert shown.column(names.index("status")) == ["failed"] + ["finished"] * 13
 
 
 def test_filtering_by_keyboard(shown: Shown) -> None:
@@ -177,9 +177,9 @@ def test_filtering_by_keyboard(shown: Shown) -> None:
     assert shown.page.evaluate("document.activeElement.id") == "filter"
     shown.page.keyboard.type("failed")
     assert shown.column(status) == ["failed"]
-    assert shown.page.locator("#count").text_content() == "1 of 17 trials"
+    assert shown.page.locator("#count").text_content() == "1 of 14 trials"
     shown.page.keyboard.press("Escape")
-    assert len(shown.column(0)) == 17
+    assert len(shown.column(0)) == 14
     trial = shown.column(0)[0]
     shown.page.get_by_label("Filter").fill(f"finished {trial}")
     assert shown.column(0) == [trial]
@@ -220,7 +220,7 @@ def test_nothing_moves_for_those_who_do_not_want_it(shown: Shown) -> None:
 
 @pytest.mark.parametrize("shown", [{"java_script_enabled": False}], indirect=True)
 def test_all_is_there_without_scripts(shown: Shown) -> None:
-    assert shown.page.locator("#trial-table tbody tr").count() == 17
+    assert shown.page.locator("#trial-table tbody tr").count() == 14
     assert shown.page.locator("#trial-table thead button").count() == 0
     assert not shown.page.locator("#filter").is_visible()
     assert not shown.page.locator("#theme").is_visible()

@@ -32,7 +32,7 @@ def test_show_and_report_of_many_rows_stay_within_bounds(tmp_path: Path) -> None
 
 
 def test_a_made_up_sweep_reads_like_a_real_one(tmp_path: Path) -> None:
-    size = Size(configs=4, questions=2, train_seeds=2, select=10, report=20, epochs=3)
+    size = Size(configs=4, questions=2, train_seeds=3, select=10, report=20, epochs=3)
     generated_sweep.write(tmp_path / "made-up", size)
     trials, episodes = tables.read_both(tmp_path / "made-up")
     assert (trials.num_rows, episodes.num_rows) == (size.trials, size.episodes)
@@ -42,9 +42,9 @@ def test_a_made_up_sweep_reads_like_a_real_one(tmp_path: Path) -> None:
     assert {arm.question for arm in sweep.arms()} == {"question 0", "question 1"}
     for arm in sweep.arms():
         # The early selection's rows are not the best checkpoint's.
-        seeds = len(arm.group.trials)  # three of the baseline
+        seeds = len(arm.group.trials)  # five of the baseline
         assert arm.group.episodes.num_rows == seeds * (size.select + size.report)
-    assert {len(arm.group.trials) for arm in sweep.arms()} == {2, 3}
+    assert {len(arm.group.trials) for arm in sweep.arms()} == {3, 5}
     tables.rebuild(tmp_path / "made-up")
     again = Sweep(tmp_path / "made-up")
     assert [arm.as_row() for arm in again.arms()] == [arm.as_row() for arm in sweep.arms()]
