@@ -78,10 +78,18 @@ def test_training_imports_no_compiler() -> None:
     """It would cost every worker, and every command that times a step, two seconds."""
     code = """
 import sys
-from harness.config.trial_config import resolve
-from harness.trials.estimate import measure_some
-measure_some([resolve({"policy.obs_mode": "keypoints", "train.batch_size": 8, "select.seeds": 1,
-                 "policy.energy.width": 8, "policy.inference.lattice": 5})], [1], [True])
+import torch
+import ibc
+from ibc.config.policy import PolicyConfig
+from ibc.data.normalizer import Normalizer
+from ibc.training import trainer
+config = PolicyConfig()
+normalizer = Normalizer.fit(config.action, torch.rand(9, 1, 2), torch.rand(9, 2))
+policy = ibc.build_policy(config, normalizer, generator_seed=0)
+batch = {"keypoints": torch.rand(8, 2, 20) * 512, "action": torch.rand(8, 1, 2) * 512}
+loss, _ = policy.compute_loss(batch, torch.Generator())
+loss.backward()
+trainer.AdamW(policy.parameters(), betas=(0.9, 0.999), weight_decay=0.0).step(1e-3)
 sys.exit("torch._dynamo" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
