@@ -66,6 +66,7 @@ class TrialConfig:
 ADDED: dict[str, Any] = {
     "policy.members": 1,
     "policy.encoder.patch": 1,
+    "policy.encoder.pose": False,
     "policy.inference.mirror": False,
     "policy.loss.form": "info_nce",
     "policy.loss.lattice": 51,

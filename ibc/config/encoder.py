@@ -27,6 +27,9 @@ class EncoderConfig:
     temperature: of the softargmax, not read by other poolings.
     crop: side in px of the random crop in training and centre crop at evaluation; None for none.
     features: width of an image's feature vector.
+    pose: read nine points on the block out of the newest image, learned from the demonstrations'
+    states beside the policy, and treat them as keypoints (ibc/encoders/pose.py). Older images are
+    not seen.
 
     States and keypoints:
     low_dim: "pushing" gives positions, offsets from the agent and movements, each in units of its
@@ -58,6 +61,7 @@ class EncoderConfig:
     reduce_relu: bool = False
     low_dim: Literal["pushing", "plain"] = "pushing"
     patch: int = 1
+    pose: bool = False
 
     def __post_init__(self) -> None:
         check_options("encoder", self)

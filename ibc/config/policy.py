@@ -58,6 +58,11 @@ class PolicyConfig:
             'encoder.stacking "channels" needs policy.obs_mode "image"',
             self.obs_mode,
         )
+        rule = 'encoder.pose needs policy.obs_mode "image", and another encoder.stacking than'
+        ok = not self.encoder.pose or (
+            self.obs_mode == "image" and self.encoder.stacking != "channels"
+        )
+        check(ok, f'{rule} "channels"', [self.obs_mode, self.encoder.stacking])
         if self.kind == "ibc":
             self._check_search()
         check(

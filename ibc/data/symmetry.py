@@ -36,7 +36,7 @@ def mirror(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Mirrored windows: observations and, where there are any, actions; other entries stay.
 
     "state" (..., 5) px and rad, "keypoints" (..., 20) px, "agent_pos" and "action" (..., 2) px,
-    "image" (..., W, W, 3). Twice gives the same values up to rounding.
+    "block_points" (..., 18) px, "image" (..., W, W, 3). Twice gives the same values up to rounding.
     """
     return {name: _MIRRORED.get(name, _same)(value) for name, value in values.items()}
 
@@ -80,10 +80,12 @@ def _state(state: Tensor) -> Tensor:
 
 def _keypoints(keypoints: Tensor) -> Tensor:
     """The keypoints of the mirrored pose, which are not the mirror images of the keypoints."""
-    block = keypoints[..., :18].reshape(*keypoints.shape[:-1], 9, 2)
-    turned = _flip(keypoints.device) @ block.double()
-    block = _points(turned).to(keypoints.dtype).flatten(-2)
-    return torch.cat([block, _points(keypoints[..., 18:])], -1)
+    return torch.cat([_block_points(keypoints[..., :18]), _points(keypoints[..., 18:])], -1)
+
+
+def _block_points(points: Tensor) -> Tensor:
+    turned = _flip(points.device) @ points.reshape(*points.shape[:-1], 9, 2).double()
+    return _points(turned).to(points.dtype).flatten(-2)
 
 
 @cache
@@ -103,6 +105,7 @@ def _image(image: Tensor) -> Tensor:
 _MIRRORED = {
     "state": _state,
     "keypoints": _keypoints,
+    "block_points": _block_points,
     "agent_pos": _points,
     "action": _points,
     "image": _image,

@@ -64,8 +64,9 @@ class Windows:
         """The windows of the given numbers (B,), as fresh arrays.
 
         "action" (B, H, 2) float32 px and, by obs_mode, "state" (B, T, 5), "keypoints" (B, T, 20),
-        or "image" (B, T, 96, 96, 3) uint8 with "agent_pos" (B, T, 2). Raises IndexError outside 0
-        ... len - 1.
+        or "image" (B, T, 96, 96, 3) uint8 with "agent_pos" (B, T, 2) and, to learn from,
+        "block_points" (B, 18), nine points on the block in the newest frame. Raises IndexError
+        outside 0 ... len - 1.
         """
         indices = np.asarray(indices)
         if len(indices) and (indices.min() < 0 or indices.max() >= len(self)):
@@ -75,6 +76,7 @@ class Windows:
         if self._images is not None:
             batch["image"] = self._images[frames_BT]
             batch["agent_pos"] = self._positions[frames_BT]
+            batch["block_points"] = self.demos.keypoints[frames_BT[:, -1], :18]
         elif self.obs_mode == "state":
             batch["state"] = self.demos.state[frames_BT]
         else:

@@ -11,7 +11,7 @@ from ibc.config.checks import check
 from ibc.config.encoder import EncoderConfig
 from ibc.data.normalizer import normalize_positions
 from ibc.encoders.backbones import build_backbone
-from ibc.encoders.state import PER_MOVE, StateEncoder
+from ibc.encoders.state import PER_MOVE
 from ibc.encoders.temporal import build_fusion
 from ibc.layers import Memo
 
@@ -44,17 +44,21 @@ class ImageEncoder(nn.Module):
         The crop is at random places with `augment`, in the centre without.
         """
         frames = crop_frames(obs["image"], self.config.crop, augment)
+        return self.encode(frames, obs["agent_pos"], kept=augment is None)
+
+    def encode(self, frames: Tensor, agent_pos: Tensor, *, kept: bool) -> Tensor:
+        """Cropped frames and positions to (B, F); kept: what the frames gave may be asked again."""
         B = len(frames)
         stacked = self.config.stacking == "channels"
         frames = frames.permute(0, 2, 3, 1, 4).flatten(3) if stacked else frames.flatten(0, 1)
-        memo = self.memo if augment is None and frames.device.type == "cpu" else None
+        memo = self.memo if kept and frames.device.type == "cpu" else None
         if memo is None or torch.is_grad_enabled():
             pooled = self._pooled(frames)
         else:  # an older frame was the newest one of the step before
             pooled = memo.rows(frames, self._pooled)
         features_BTF = self.project(pooled).unflatten(0, (B, -1))
         features_BF = features_BTF.flatten(1) if self.fusion is None else self.fusion(features_BTF)
-        agent_BTA = normalize_positions(obs["agent_pos"])
+        agent_BTA = normalize_positions(agent_pos)
         moves_BX = (agent_BTA[:, 1:] - agent_BTA[:, :-1]).flatten(1) * PER_MOVE
         return torch.cat([features_BF, agent_BTA[:, -1], moves_BX], 1)
 
@@ -95,17 +99,28 @@ class SoftArgmax(nn.Module):
 
 def crop_frames(frames: Tensor, size: int | None, generator: torch.Generator | None) -> Tensor:
     """Square crops (B, T, size, size, C) of (B, T, H, W, C); one offset a sample for its frames."""
-    B, _, H, W = frames.shape[:4]
     if size is None:
         return frames
+    return cut(frames, size, *crop_corners(frames, size, generator))
+
+
+def crop_corners(
+    frames: Tensor, size: int, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """The top and left px (B,) of crops at random places, or in the centre without a generator."""
+    (B, _, H, W), device = frames.shape[:4], frames.device
     check(size <= min(H, W), f"encoder.crop must fit into {H} x {W} images", size)
     if generator is None:
         top, left = (H - size) // 2, (W - size) // 2
-        return frames[:, :, top : top + size, left : left + size]
-    device = frames.device
+        return torch.full((B,), top, device=device), torch.full((B,), left, device=device)
     top_B = torch.randint(H - size + 1, (B,), generator=generator, device=device)
     left_B = torch.randint(W - size + 1, (B,), generator=generator, device=device)
-    if device.type == "cpu":
+    return top_B, left_B
+
+
+def cut(frames: Tensor, size: int, top_B: Tensor, left_B: Tensor) -> Tensor:
+    """Square crops (B, T, size, size, C) at the given corners."""
+    if frames.device.type == "cpu":
         return copied_crops(frames, size, top_B.tolist(), left_B.tolist())
     return gathered_crops(frames, size, top_B, left_B)
 
@@ -142,12 +157,3 @@ def fold(frames: Tensor, patch: int) -> Tensor:
     rows = frames.contiguous().numpy().reshape(shape).view(f"V{patch * C}")
     folded = np.ascontiguousarray(rows.swapaxes(2, 3)).view(np.uint8)
     return torch.from_numpy(folded).flatten(3)
-
-
-def build_encoder(
-    config: EncoderConfig, obs_mode: str, obs_horizon: int
-) -> StateEncoder | ImageEncoder:
-    """The encoder of an observation mode; its `out_features` is F."""
-    if obs_mode == "image":
-        return ImageEncoder(config, obs_horizon)
-    return StateEncoder(config, obs_mode, obs_horizon)

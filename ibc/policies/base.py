@@ -21,7 +21,7 @@ from ibc.config.checks import check
 from ibc.config.policy import PolicyConfig, config_from_plain
 from ibc.data.normalizer import Normalizer
 from ibc.data.plain_files import open_plain, read_plain
-from ibc.encoders.image import build_encoder
+from ibc.encoders.pose import POINTS, PoseEncoder, build_encoder, pose_loss
 from ibc.encoders.state import FRAME_SIZES
 from ibc.layers import Memo
 
@@ -140,6 +140,26 @@ class Policy(nn.Module, ABC):
         """The encoder's features (B, F) of prepared observations."""
         encoded: Tensor = self.encoder(dict(obs))
         return encoded
+
+    def taught_features(
+        self, batch: Batch, obs: dict[str, Tensor], augment: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Features (B, F) to train on, a loss of their own to add, and its metrics.
+
+        The loss has the value 0 and the gradient of `pose_loss`, so that losses with and without
+        it can be compared.
+        """
+        encoder = self.encoder
+        if not isinstance(encoder, PoseEncoder):
+            return encoder(obs, augment), torch.zeros((), device=self.device), {}
+        rule = "windows must hold the places of the block (block_points) to learn them from"
+        check("block_points" in batch, rule, sorted(batch))
+        wanted_BX = torch.as_tensor(batch["block_points"]).to(self.device, torch.float32)
+        points_BX = encoder.estimate(obs, augment)
+        own_loss = pose_loss(points_BX, wanted_BX)
+        errors = (points_BX.detach() - wanted_BX).view(-1, POINTS // 2, 2).norm(dim=-1)
+        metrics = {"pose_error_px": errors.mean()}
+        return encoder.read(points_BX, obs), own_loss - own_loss.detach(), metrics
 
     def newest_agent(self, obs: Mapping[str, Tensor]) -> Tensor:
         """The agent's position (B, 2) px in the newest frame."""

@@ -36,9 +36,11 @@ class MSEPolicy(Policy):
         """Mean squared error; loss_ratio is its share of the error of the batch's mean action."""
         obs = self.prepare(batch)
         targets_BD, clipped = self.encode_targets(batch, obs)
-        predicted_BD = self.head(self.encoder(obs, augment), augment)
+        features_BF, taught, metrics = self.taught_features(batch, obs, augment)
+        predicted_BD = self.head(features_BF, augment)
         loss = (predicted_BD.float() - targets_BD).square().mean()
-        return loss, {"loss_ratio": loss.detach() / _variance(targets_BD), "clipped_share": clipped}
+        ratio = loss.detach() / _variance(targets_BD)
+        return loss + taught, {"loss_ratio": ratio, "clipped_share": clipped, **metrics}
 
     def predictions(
         self, obs: Mapping[str, Tensor], generators: Sequence[torch.Generator]
@@ -70,12 +72,13 @@ class MDNPolicy(Policy):
         """
         obs = self.prepare(batch)
         targets_BD, clipped = self.encode_targets(batch, obs)
-        given = self._mixture(self.encoder(obs, augment), augment)
+        features_BF, taught, metrics = self.taught_features(batch, obs, augment)
+        given = self._mixture(features_BF, augment)
         dimensions = targets_BD.shape[1]
         loss = -log_likelihood(given, targets_BD).mean() / dimensions
         chance = -one_gaussian(targets_BD, self.config.mdn.min_std) / dimensions
         ratio = (loss.detach() - chance).clamp(max=10.0).exp()
-        return loss, {"loss_ratio": ratio, "clipped_share": clipped}
+        return loss + taught, {"loss_ratio": ratio, "clipped_share": clipped, **metrics}
 
     def predictions(
         self, obs: Mapping[str, Tensor], generators: Sequence[torch.Generator]
@@ -155,10 +158,12 @@ class DiffusionPolicy(Policy):
         level_B = torch.randint(config.train_steps, (B,), generator=generator, device=device)
         noise_BD = torch.randn(chunks_BD.shape, generator=generator, device=device)
         noised_BD = diffusion.add_noise(chunks_BD, noise_BD, self.signal[level_B])
-        context_BW = self.denoiser.observe(self.encoder(obs, augment))
+        features_BF, taught, metrics = self.taught_features(batch, obs, augment)
+        context_BW = self.denoiser.observe(features_BF)
         predicted_BD = self.denoiser(context_BW, noised_BD, level_B)
         loss = (predicted_BD - chunks_BD).square().mean()
-        return loss, {"loss_ratio": loss.detach() / _variance(chunks_BD), "clipped_share": clipped}
+        ratio = loss.detach() / _variance(chunks_BD)
+        return loss + taught, {"loss_ratio": ratio, "clipped_share": clipped, **metrics}
 
     def predictions(
         self, obs: Mapping[str, Tensor], generators: Sequence[torch.Generator]

@@ -73,7 +73,8 @@ class IBCPolicy(Policy):
         """
         obs = self.prepare(batch)
         positives_BD, clipped = self.encode_targets(batch, obs)
-        features_BF, agent_BA = self.encoder(obs, augment), self.newest_agent(obs)
+        features_BF, taught, metrics = self.taught_features(batch, obs, augment)
+        agent_BA = self.newest_agent(obs)
         stay_BD = self._held(agent_BA, agent_BA)
         proposal = learned = self._propose(features_BF, augment)
         if learned is not None:
@@ -89,12 +90,12 @@ class IBCPolicy(Policy):
                 )
             )
         mean = {name: torch.stack([part[name] for part in found]).mean() for name in found[0]}
-        loss = mean.pop("loss")
+        loss = mean.pop("loss") + taught
         if learned is not None:
             own_loss = -log_likelihood(learned.mixture, positives_BD).mean() / positives_BD.shape[1]
             mean["proposal_loss"] = own_loss.detach()
             loss = loss + (own_loss - own_loss.detach())
-        return loss, {"clipped_share": clipped, **mean}
+        return loss, {"clipped_share": clipped, **metrics, **mean}
 
     def _part_loss(
         self,

@@ -53,7 +53,7 @@ def _repeat_newest(windows: dict[str, Tensor], share: float, rng: Rng) -> None:
     """Replace all older frames of some windows by the newest one, as at an episode's start."""
     picked = torch.from_numpy(rng.random(len(windows["action"])) < share)
     for name, frames in windows.items():
-        if name != "action" and frames.shape[1] > 1:
+        if name not in ("action", "block_points") and frames.shape[1] > 1:
             frames = frames.clone()
             frames[picked, :-1] = frames[picked, -1:]
             windows[name] = frames

@@ -54,7 +54,11 @@ def test_what_each_mode_gives(demos):
     shapes = {
         "state": {"state": (4, 2, 5)},
         "keypoints": {"keypoints": (4, 2, 20)},
-        "image": {"image": (4, 2, 96, 96, 3), "agent_pos": (4, 2, 2)},
+        "image": {
+            "image": (4, 2, 96, 96, 3),
+            "agent_pos": (4, 2, 2),
+            "block_points": (4, 18),
+        },
     }
     for mode, wanted in shapes.items():
         batch = Windows(demos, (0, 1, 2), mode, 2, 3).batch(indices)
@@ -66,6 +70,7 @@ def test_what_each_mode_gives(demos):
         if mode == "image":
             assert batch["image"][:, :, 5, 5, 1].tolist() == [[2, 3], [0, 0], [24, 25], [2, 3]]
             assert np.allclose(batch["agent_pos"][0], [[2, 2.1], [3, 3.1]])
+            np.testing.assert_array_equal(batch["block_points"][0], demos.keypoints[3, :18])
         if mode == "keypoints":
             np.testing.assert_array_equal(batch["keypoints"][0], demos.keypoints[[2, 3]])
 

@@ -8,12 +8,12 @@ from ibc.encoders.backbones import ResidualBlock, ResNet18, build_backbone, grou
 from ibc.encoders.image import (
     ImageEncoder,
     SoftArgmax,
-    build_encoder,
     copied_crops,
     crop_frames,
     fold,
     gathered_crops,
 )
+from ibc.encoders.pose import build_encoder
 
 
 def images(n=2, frames=2, side=96, seed=0):
