@@ -54,7 +54,7 @@ class PoseEncoder(nn.Module):
             frames = cut(frames, self.crop, top_B, left_B)
             corner_B1A = torch.stack([left_B, top_B], 1)[:, None].to(agent_BTA) * PER_PIXEL
         features_BF = self.image.encode(frames, agent_BTA - corner_B1A, kept=augment is None)
-        points_BX = (self.points(features_BF).float() + 1.0) * (BOARD_PX / 2)
+        points_BX: Tensor = (self.points(features_BF).float() + 1.0) * (BOARD_PX / 2)
         return points_BX + corner_B1A[:, 0].repeat(1, POINTS // 2)
 
     def read(self, points_BX: Tensor, obs: dict[str, Tensor]) -> Tensor:

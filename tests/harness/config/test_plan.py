@@ -302,15 +302,13 @@ def test_the_references_recipes_stand_beside_ours(budget):
         assert (config.train == train) == (budget == "full")
 
 
-def test_the_recipe_for_images_sees_one_frame_in_patches():
+def test_the_recipe_for_images_is_taught_the_place_of_the_block():
     plan = space.plan(ROOT / "search_spaces/images.yaml")
-    recipe = {
-        t.config
-        for t in plan.trials
-        if {("length", "baseline"), ("parts", "baseline")} <= {*t.names}
-    }
+    baselines = {(question, "baseline") for question in ("data", "pose", "parts", "reduction")}
+    recipe = {t.config for t in plan.trials if baselines <= {*t.names}}
     (policy,) = {config.policy for config in recipe}
-    assert (policy.obs_mode, policy.obs_horizon, policy.encoder.patch) == ("image", 1, 2)
+    assert (policy.obs_mode, policy.obs_horizon, policy.encoder.patch) == ("image", 2, 2)
+    assert policy.encoder.pose
     assert {trial.config.policy.obs_mode for trial in plan.trials} == {"image"}
 
 

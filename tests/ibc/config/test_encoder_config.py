@@ -91,6 +91,7 @@ def test_every_new_setting_survives_json():
         reduce_relu=True,
         low_dim="plain",
         patch=4,
+        pose=True,
     )
     energy = EnergyConfig("concat", head="resnet", depth=8, dropout=0.1)
     for part, given in ((EncoderConfig(), encoder), (EnergyConfig(), energy)):
