@@ -87,6 +87,7 @@ def progress(folder):
     return sum(files.read_json(path).get("step", 0) for path in paths)
 
 
+@pytest.mark.slow
 def test_the_second_sweep_is_refused_and_a_second_ctrl_c_leaves_at_once(commands):
     commands.space.write_text(LONG.replace("steps: 300", "steps: 100000"))
     process = commands.start_sweep("--name", "interrupted")

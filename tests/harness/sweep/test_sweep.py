@@ -54,6 +54,8 @@ def test_a_signal_ends_a_sweep_soon_and_leaves_no_process(commands, signum, code
     commands.space.write_text(SPACE.replace("steps: 40", "steps: 100000"))
     process = commands.start_sweep("--name", name)
     wait_for(lambda: trials_that_run(commands, name), 280)
+    refused = commands.run_sweep("--name", name, "--yes")
+    assert (refused[0], f"is being run by process {process.pid} on " in refused[2]) == (2, True)
     start = time.monotonic()
     if signum == signal.SIGINT:
         os.killpg(process.pid, signum)  # as a terminal does: to every process of the group
