@@ -29,6 +29,7 @@ _SIGNALS = {
     signal.SIGHUP: "the terminal has gone",
 }
 AGAIN = "run the same command again to continue"
+_NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 FREE_SPACE = f"free disk space (and inodes) and {AGAIN}"
 _ROOT = Path(__file__).resolve().parents[2]
@@ -89,7 +90,8 @@ def run(main: Callable[[], int]) -> int:
 
     A mistake in the input prints one line on stderr and returns 2: any UserError, or a ValueError
     that this project's own code raised. A ValueError from inside a library is a bug and keeps its
-    traceback. A full disk prints one line and returns 1. The first SIGINT, SIGTERM or SIGHUP
+    traceback. A file without the rights that the command needs prints one line and returns 2, a
+    full disk prints one line and returns 1. The first SIGINT, SIGTERM or SIGHUP
     unwinds the stack as KeyboardInterrupt, the next SIGINT exits at once.
     """
     global _interrupts
@@ -117,6 +119,11 @@ def run(main: Callable[[], int]) -> int:
         _discard_output()  # the reader has gone (`| head`)
         return BROKEN_PIPE
     except OSError as error:
+        if error.errno in _NO_ACCESS and error.filename is not None:
+            rule = "what a command reads must be readable, and what it writes writable"
+            given = os.path.abspath(os.fsdecode(error.filename))  # noqa: PTH100 - as it was named
+            _print_error(f"error: {one_line(f'{rule}; {given}: {error.strerror}')}")
+            return BAD_INPUT
         if not lacked_room(error):
             raise
         _print_error(f"error: {one_line(error)}; {FREE_SPACE}")

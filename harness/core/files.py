@@ -96,7 +96,10 @@ def lock(path: Path, *, wait: float = 0.0) -> Iterator[bool]:
     deadline = time.monotonic() + wait
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with open_folder(path.parent, _root(path.parent)) as parent:
-        descriptor = os.open(path.name, flags, 0o666, dir_fd=parent)
+        try:
+            descriptor = os.open(path.name, flags, 0o666, dir_fd=parent)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
     with open(descriptor, "a") as file:  # noqa: PTH123 - a descriptor has no path
         while not (held := _try_lock(file)) and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -142,6 +145,17 @@ def check_in_place(path: Path) -> None:
                 "a results folder must stay where it is while a command works in it, and "
                 f"{lock_path.parent} was moved or deleted; put it back and {AGAIN}"
             )
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder of results; UserError when no file can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = temporary_beside(folder / "probe")
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"results must be writable before anything starts: {error}") from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -198,14 +212,20 @@ def read_bytes(path: Path, most: int) -> bytes:
 
 
 def entries(folder: Path) -> list[str]:
-    """Return the sorted names in a folder of results, [] where there is none or it is a link."""
+    """Return the sorted names in a folder of results, [] where there is none or it is a link.
+
+    For the holder of a lock above it, UserError for one that cannot be read.
+    """
     try:
         with open_folder(folder, _root(folder)) as descriptor:
             return sorted(os.listdir(descriptor))  # noqa: PTH208 - a descriptor has no path
     except (FileNotFoundError, NotADirectoryError):
         return []
     except (OSError, ValueError) as error:
-        leave_out(folder, error)
+        if isinstance(error, OSError):
+            without_access(folder, error)
+        else:
+            leave_out(folder, error)
         return []
 
 
@@ -234,22 +254,34 @@ def read_or(default: Any, read: Callable[..., Any], path: Path, *arguments: Any)
     The holder of a lock above the file sets a torn one aside (`quarantine`), and raises UserError
     for one that it cannot read. Others leave it as it is, and say so.
     """
-    owned = any(path.absolute().is_relative_to(held.parent) for held, _ in _locked)
     try:
         return read(path, *arguments)
     except FileNotFoundError:
         return default
     except TornFileError as error:
-        if owned:
+        if _owned(path):
             quarantine(path)
         else:
             leave_out(path, error)
         return default
     except (OSError, ValueError, MemoryError) as error:
-        if owned:
-            raise UserError(_reason(path, error)) from error
-        leave_out(path, error)
+        without_access(path, error)
         return default
+
+
+def _owned(path: Path) -> bool:
+    """Return whether this process holds the lock of a folder above."""
+    return any(path.absolute().is_relative_to(held.parent) for held, _ in _locked)
+
+
+def without_access(path: Path, error: Exception) -> None:
+    """Leave a file or folder out that cannot be read; UserError for the holder of a lock above.
+
+    What the holder derives would lack the rows that lie there.
+    """
+    if _owned(path):
+        raise UserError(_reason(path, error)) from error
+    leave_out(path, error)
 
 
 def leave_out(path: Path, error: Exception) -> None:

@@ -98,7 +98,7 @@ def evaluate(options: Options, console: Console) -> int:
     }
     trials: list[TrialEpisode] = []
     for target in targets:
-        _check_writable(target.folder)
+        files.check_writable(target.folder)
         if target.made is None:
             target.source.load()
         elif any(runs[target.source, repeat].tasks for repeat in range(options.repeats)):
@@ -202,16 +202,6 @@ def _check_workers(workers: int | None) -> int:
     if not 1 <= workers <= cpus:
         raise UserError(f"--workers must be 1 to the {cpus} CPUs of this machine, given {workers}")
     return workers
-
-
-def _check_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = files.temporary_beside(folder / "probe")
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"results must be writable before anything starts: {error}") from error
 
 
 def _announce(

@@ -54,6 +54,8 @@ def make(
     began = time.monotonic()
     folder = sweep_dir / FOLDER
     chosen = _chosen(tables.read(sweep_dir, "trials").to_pylist(), trials)
+    if chosen:
+        files.check_writable(folder)
     before = read_index(folder)
     entries: list[Entry] = []
     with open_pool(Protocol(), 1) as pool:

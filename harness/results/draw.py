@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.config.protocol import Protocol, blocks
+from harness.core import files
 from harness.core.errors import UserError
 from harness.core.seeds import REPORT_SEEDS
 from harness.demos import pictures as sheets
@@ -45,6 +46,8 @@ def _failures(results: Path, folder: Path, spec: str) -> Path:
     failed = sorted((row for row in rows if not row["success"]), key=lambda r: -r["max_coverage"])
     if not failed:
         raise UserError(f"there is nothing to draw: none of {len(rows)} episodes of {id_} failed")
+    out = folder / gallery.FOLDER / f"{id_}-failures.png"
+    files.check_writable(out.parent)
     shown = {failed[k]["env_seed"]: failed[k] for k in sheets.evenly(len(failed))}
     seeds = sorted({row["env_seed"] for row in rows})
     source = Source(checkpoint=found.path)
@@ -61,7 +64,6 @@ def _failures(results: Path, folder: Path, spec: str) -> Path:
     sheet = sheets.draw_sheet(
         [(f"{seed}: covers {row['max_coverage']:.3f}", states[seed]) for seed, row in shown.items()]
     )
-    out = folder / gallery.FOLDER / f"{id_}-failures.png"
     sheets.save(sheet, out)
     return out
 

@@ -40,7 +40,9 @@ def sweeps(given: argparse.Namespace) -> Answer:
         except (OSError, ValueError) as error:  # one broken sweep does not hide the others
             files.leave_out(folder, error)
     if not listed:
-        raise UserError(f"{given.results} holds no sweep and no evaluation yet")
+        without = lookup.none_readable(given.results)
+        raise UserError(f"{given.results} holds no sweep and no evaluation yet{without}")
+    lookup.leave_out_unreadable(given.results)
     plain = [
         {
             **{name: row[name] for name in ("name", "trials", "state")},

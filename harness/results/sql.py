@@ -52,6 +52,7 @@ def _folders(given: argparse.Namespace) -> list[Path]:
     found = lookup.sweeps(given.results)
     if not found:
         raise UserError(f"a sweep is needed, and {given.results} holds none")
+    lookup.leave_out_unreadable(given.results)
     return list(found)
 
 

@@ -1,13 +1,16 @@
 """Finds the sweep, trial or checkpoint that a command line names."""
 
+import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
 
+from harness.core import files
 from harness.core.errors import UserError
 from harness.core.paths import check_name
 from harness.storage import tables
@@ -71,24 +74,68 @@ def resolve(
 
 
 def sweeps(results: Path) -> list[Path]:
-    """Return the folders of all sweeps, the newest plan last."""
-    # A folder of trials is a sweep even if its torn plan was set aside.
-    paths = sorted([*results.glob("*/trials"), *results.glob("*/plan.json")])
-    newest = {path.parent: path.stat().st_mtime_ns for path in paths}  # of the plan, if any
+    """Return the folders of all sweeps that can be read, the newest plan last."""
+    found = _scan(results)
+    newest = {folder: written for folder, written in found.items() if written is not None}
     return sorted(newest, key=lambda folder: (newest[folder], folder.name))
 
 
+def leave_out_unreadable(results: Path) -> None:
+    """Warn of each folder, possibly a sweep's, that this user may not read."""
+    for folder in _unreadable(results):
+        files.leave_out(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def none_readable(results: Path) -> str:
+    """Return which folders without access could hold what was not found; "" without any."""
+    names = ", ".join(folder.name for folder in _unreadable(results))
+    return f" (no access to {names})" if names else ""
+
+
+def _unreadable(results: Path) -> list[Path]:
+    return [folder for folder, written in _scan(results).items() if written is None]
+
+
+def _scan(results: Path) -> dict[Path, int | None]:
+    """Return when the plan of each sweep was written, in ns; None for a folder without access."""
+    found: dict[Path, int | None] = {}
+    for folder in sorted(results.iterdir()) if results.is_dir() else ():
+        try:
+            written = _written(folder)
+        except PermissionError:
+            found[folder] = None
+            continue
+        if written is not None:
+            found[folder] = written
+    return found
+
+
+def _written(folder: Path) -> int | None:
+    """Return when a sweep's plan was written, in ns; None for a folder that is no sweep."""
+    # A folder of trials is a sweep even if its torn plan was set aside.
+    for name in ("plan.json", "trials"):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            return (folder / name).stat().st_mtime_ns
+    return None
+
+
 def sweep_dir(results: Path, sweep: str | None = None) -> Path:
-    """Return the folder of the named sweep, or of the newest; UserError without one."""
+    """Return the folder of the named sweep, or of the newest; UserError without one.
+
+    PermissionError for a named one without access.
+    """
     if sweep is not None:
         folder = results / check_name(sweep)
-        if folder not in sweeps(results):
+        if _written(folder) is None:
             known = ", ".join(path.name for path in sweeps(results)) or "none"
             raise UserError(f"there is no sweep {sweep} under {results}; there are: {known}")
         return folder
     found = sweeps(results)
     if not found:
-        raise UserError(f"a sweep is needed, and {results} holds none; run_sweep.py makes one")
+        raise UserError(
+            f"a sweep is needed, and {results} holds none{none_readable(results)}; "
+            "run_sweep.py makes one"
+        )
     return found[-1]
 
 
@@ -121,7 +168,7 @@ def _trial(spec: str, results: Path, sweep: str | None) -> tuple[Path, dict[str,
         where = f"sweep {sweep}" if sweep is not None else f"any sweep under {results}"
         raise UserError(
             f"--ckpt takes `best`, a trial or a checkpoint's folder; {spec[:120]!r} is no folder "
-            f"and no trial of {where}"
+            f"and no trial of {where}{none_readable(results)}"
         )
     if len(matches) > 1:
         some = ", ".join(f"{folder.name}/{row['trial']}" for folder, row in matches[:4])

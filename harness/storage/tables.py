@@ -97,7 +97,7 @@ def _sources(sweep_dir: Path, kind: Kind) -> Iterator[tuple[str, os.stat_result]
     found = ["plan.json"] if kind == "trials" else []
     if kind == "episodes":
         found = _episode_files(sweep_dir, "episodes")
-    for trial in files.entries(sweep_dir / "trials"):
+    for trial in _trials(sweep_dir):
         folder = f"trials/{trial}"
         own = [f"{folder}/{name}" for name in names]
         if kind != "curves":
@@ -106,6 +106,22 @@ def _sources(sweep_dir: Path, kind: Kind) -> Iterator[tuple[str, os.stat_result]
     for name in found:
         with suppress(FileNotFoundError, NotADirectoryError):
             yield name, os.lstat(f"{sweep_dir}/{name}")
+
+
+def _trials(sweep_dir: Path) -> list[str]:
+    """Return the names in the folder of trials but for those without access."""
+    found = []
+    for trial in files.entries(sweep_dir / "trials"):
+        folder = sweep_dir / "trials" / trial
+        try:
+            os.lstat(folder / "config.json")
+        except PermissionError as error:
+            files.without_access(folder, error)
+            continue
+        except OSError:
+            pass  # not begun, or no folder
+        found.append(trial)
+    return found
 
 
 def _episode_files(sweep_dir: Path, folder: str) -> list[str]:
@@ -143,7 +159,7 @@ def _gather_trials(sweep_dir: Path, episodes: Callable[[], pa.Table]) -> pa.Tabl
     for entry in plan.get("trials", []):
         row = _identity(entry, sweep_dir)
         rows[row["config_hash"], row["train_seed"]] = row
-    for trial in files.entries(sweep_dir / "trials"):
+    for trial in _trials(sweep_dir):
         folder = sweep_dir / "trials" / trial
         entry = files.read_or({}, _read_trial, folder / "config.json")
         if not entry:

@@ -14,7 +14,8 @@ from typing import Any, ClassVar, Self
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as tensor_bytes
 from torch import Tensor, nn
 
 from ibc.config.checks import check
@@ -182,7 +183,8 @@ class Policy(nn.Module, ABC):
         text = json.dumps({"format": FORMAT, "policy": dataclasses.asdict(self.config)}, indent=2)
         (directory / "policy.json").write_text(text + "\n", encoding="utf-8")
         tensors = {name: value.contiguous() for name, value in self.state_dict().items()}
-        save_file(tensors, directory / "model.safetensors")
+        # `save_file` would make a file that only its owner can read.
+        (directory / "model.safetensors").write_bytes(tensor_bytes(tensors))
 
     @classmethod
     def load(cls, directory: Path | str) -> Self:
@@ -203,9 +205,9 @@ class Policy(nn.Module, ABC):
 def read_config(directory: Path) -> PolicyConfig:
     """The configuration in policy.json; ValueError where the file is not one of ours."""
     path = directory / "policy.json"
-    check(path.is_file(), "a policy's folder must hold policy.json and model.safetensors", path)
     try:
-        content = json.loads(read_plain(path, MAX_CONFIG_BYTES))
+        with _readable(path):
+            content = json.loads(read_plain(path, MAX_CONFIG_BYTES))
     except (JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} must be JSON, got: {error}") from error
     check(isinstance(content, dict) and "policy" in content, f"{path} must hold a policy", content)
@@ -214,17 +216,26 @@ def read_config(directory: Path) -> PolicyConfig:
     return config_from_plain(PolicyConfig, content["policy"])
 
 
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn an OSError of the body into a ValueError that names this file of a policy."""
+    try:
+        check(path.is_file(), "a policy's folder must hold policy.json and model.safetensors", path)
+        yield
+    except OSError as error:
+        raise ValueError(f"{path} must be readable, got: {error.strerror or error}") from error
+
+
 def load_weights(policy: Policy, directory: Path) -> None:
     """Fill a policy (built on the meta device) from model.safetensors, strictly.
 
     ValueError names the first tensor that is missing, unknown or of another shape.
     """
     path = directory / "model.safetensors"
-    check(path.is_file(), "a policy's folder must hold policy.json and model.safetensors", path)
     try:
-        with open_plain(path, MAX_WEIGHT_BYTES):  # a regular file, no link
+        with _readable(path), open_plain(path, MAX_WEIGHT_BYTES):  # a regular file, no link
             found = load_file(path)
-    except (SafetensorError, OSError) as error:
+    except SafetensorError as error:
         raise ValueError(f"{path} must be a whole safetensors file, got: {error}") from error
     expected = policy.state_dict()
     for name, value in expected.items():

@@ -4,18 +4,24 @@ import functools
 import io
 import json
 import os
+import shutil
+import tempfile
 import tomllib
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from harness.core import errors, files
+from harness.core import errors, files, imports
 from harness.core.errors import UserError
+from harness.evaluation.job import Options as EvalOptions
+from harness.evaluation.job import evaluate
 from harness.results import __main__ as results_main
 from harness.results import sql
 from harness.sweep.driver import sweep
 from harness.sweep.options import Options
+from ibc.policies.factory import load_policy
 
 pytestmark = [pytest.mark.bad_input, pytest.mark.timeout(400)]
 
@@ -142,6 +148,102 @@ def test_output_that_cannot_be_written_has_its_code_and_no_traceback(golden, pyt
     long = command.format(words=["sql", rows, "--limit", "0", "--csv", "--results", str(golden)])
     done = python(long, prefix=("bash", "-c", '"$@" | head -n 2; exit ${PIPESTATUS[0]}', "bash"))
     assert (done.returncode, done.stdout, done.stderr) == (141, '"range"\n0\n', "")
+
+
+@contextmanager
+def another_user():
+    """Act as a user with no rights on what root has made; others have none on what has mode 0."""
+    if os.geteuid():
+        yield
+        return
+    os.setegid(65534), os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0), os.setegid(0)
+
+
+@pytest.fixture
+def foreign(capsys):
+    """A copy of the golden sweep's results, in a folder that every user can reach."""
+    with tempfile.TemporaryDirectory(prefix="ibc-harness-test-", dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        results = Path(folder) / "results"
+        shutil.copytree(ROOT / "tests/golden/sweep_1/results", results)
+        (results / "golden/pictures").mkdir()
+        (results / "golden/pictures").chmod(0o777)
+        # Another user may not be able to read the libraries: they are imported before.
+        for where, _ in results_main.COMMANDS.values():
+            imports.load(f"harness.results.{where}")
+        results_main.main(["best", "--json", "--results", str(results)])
+        capsys.readouterr()
+        yield results
+        for path in (results, *results.rglob("*")):
+            path.chmod(0o755)
+
+
+TRIAL = "golden/trials/ae9d6b4ceea4-s1"
+READING = ("list", "show", "best", "pictures", "landscape", "report")
+
+
+@pytest.mark.parametrize(
+    ("closed", "mode", "commands", "named"),
+    [
+        ("golden", 0, READING, "golden"),
+        (".", 0, READING, ""),
+        (f"{TRIAL}/checkpoints/best/model.safetensors", 0, READING[2:5], "model.safetensors"),
+        ("golden/pictures", 0o555, ("pictures",), "golden"),
+    ],
+    ids=["sweep", "results", "weights", "read-only"],
+)
+def test_folders_of_other_users_are_one_line(foreign, capsys, closed, mode, commands, named):
+    """Every command, and the Python function, names the file without rights, and changes none."""
+    path = foreign / closed
+    before = {each: each.stat().st_mtime_ns for each in foreign.rglob("*") if each.is_file()}
+    path.chmod(mode)
+    evaluation = EvalOptions("2", "best", results=foreign, workers=1)
+    with another_user():
+        words = {name: [name, "--results", str(foreign)] for name in commands}
+        found = {
+            name: errors.run(functools.partial(results_main.main, given))
+            for name, given in words.items()
+        }
+        found["run_eval"] = errors.run(lambda: evaluate(evaluation, Console(file=io.StringIO())))
+        if mode == 0:
+            with pytest.raises(ValueError, match="must be readable, got: Permission denied"):
+                load_policy(foreign / TRIAL / "checkpoints/best")
+    said = capsys.readouterr()
+    assert set(found.values()) == {2}, (found, said.err)
+    lines = said.err.splitlines()
+    assert len(lines) == len(found)
+    for line in lines:
+        assert line.startswith("error: ")
+        assert "ermission denied" in line or "no access to golden" in line
+        assert f"{foreign}" in line
+        assert named in line
+    path.chmod(0o755)
+    assert {
+        each: each.stat().st_mtime_ns for each in foreign.rglob("*") if each.is_file()
+    } == before
+
+
+def test_a_sweep_without_access_does_not_hide_the_others(foreign, capsys):
+    shutil.copytree(foreign / "golden", foreign / "open")
+    (foreign / "golden").chmod(0)
+    (foreign / TRIAL.replace("golden", "open")).chmod(0)
+    with another_user():
+        assert results_main.main(["best", "--results", str(foreign)]) == 1
+        trial, golden = (
+            f"warning: left out: {foreign}/{name} cannot be read: Permission denied\n"
+            for name in (TRIAL.replace("golden", "open"), "golden")
+        )
+        assert capsys.readouterr().err.endswith(trial)
+        assert results_main.main(["trials", "--results", str(foreign)]) == 1
+        assert trial in capsys.readouterr().err
+        assert results_main.main(["list", "--results", str(foreign)]) == 1
+    said = capsys.readouterr()
+    assert said.err.endswith(trial + golden)
+    assert "open" in said.out
 
 
 def test_a_pipe_as_a_file_is_refused_at_once(commands):

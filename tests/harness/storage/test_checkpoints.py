@@ -41,6 +41,17 @@ def test_a_saved_policy_acts_the_same(tmp_path: Path, tiny_policy: Maker) -> Non
     assert torch.equal(*actions)
 
 
+def test_every_file_has_the_rights_of_the_umask(tmp_path: Path, tiny_policy: Maker) -> None:
+    before = os.umask(0o027)
+    try:
+        path = save(tmp_path, tiny_policy(0), training_state={"a": torch.zeros(2)})
+    finally:
+        os.umask(before)
+    rights = {file.name: file.stat().st_mode & 0o777 for file in path.iterdir()}
+    assert len(rights) == 4
+    assert set(rights.values()) == {0o640}, rights
+
+
 def test_saving_again_replaces_the_whole_folder(tmp_path: Path, tiny_policy: Maker) -> None:
     save(tmp_path, tiny_policy(0), training_state={"x": torch.zeros(1)})
     save(tmp_path, tiny_policy(1), step=2)
