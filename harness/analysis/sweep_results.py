@@ -97,11 +97,15 @@ def best(trials: Iterable[Trial]) -> Trial | None:
 
 
 class Sweep:
-    """A sweep's folder, read once."""
+    """A sweep's folder, read once.
 
-    def __init__(self, folder: Path) -> None:
+    stored: the folder holds the tables alone, without the trials that they were derived from.
+    """
+
+    def __init__(self, folder: Path, *, stored: bool = False) -> None:
         self.folder = folder
-        trials, episodes = tables.read_both(folder)
+        read = tables.read_stored if stored else tables.read_both
+        trials, episodes = read(folder)
         self.trials: list[dict[str, Any]] = trials.to_pylist()
         self._by_hash: dict[str, list[Trial]] = {}
         for trial in self.trials:

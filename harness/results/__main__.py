@@ -30,9 +30,10 @@ COMMANDS = {
     "rebuild": ("write:rebuild", "derive the tables again from the trials' files"),
     "report": ("write:report", "the sweep's HTML report"),
     "pictures": ("draw:pictures", "animations of the best trials' episodes"),
+    "study": ("study:command", "renew the answers and figures in README.md and docs/"),
     "landscape": ("draw:landscape", "one state's energy for several checkpoints, as a PNG"),
 }
-_SWEEP_OPTION = ("sql", "compare", "landscape")  # others take SWEEP as an argument
+_SWEEP_OPTION = ("sql", "compare", "landscape", "study")  # others take SWEEP as an argument
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -134,6 +135,13 @@ def _parser() -> argparse.ArgumentParser:
         "--failures",
         action="store_true",
         help="instead a contact sheet of a trial's failed episodes (the best trial's)",
+    )
+    made["study"].add_argument(
+        "--check", action="store_true", help="write nothing, say what differs (exit code 1)"
+    )
+    made["study"].add_argument("--store", metavar="SWEEP", help="take in a sweep's tables first")
+    made["study"].add_argument(
+        "--root", type=Path, default=paths.ROOT, metavar="DIR", help="(the repository)"
     )
     drawn = made["landscape"]
     drawn.add_argument("which", nargs="*", metavar="TRIAL|PATH", help="checkpoints (the best)")

@@ -54,6 +54,12 @@ def read_both(sweep_dir: Path) -> tuple[pa.Table, pa.Table]:
     return trials, episodes
 
 
+def read_stored(folder: Path) -> tuple[pa.Table, pa.Table]:
+    """Return trials.parquet and episodes.parquet of a folder that holds them alone."""
+    trials, episodes = (read_file(folder / f"{k}.parquet", k) for k in ("trials", "episodes"))
+    return trials, episodes
+
+
 def _derived(sweep_dir: Path, kind: Kind) -> pa.Table | None:
     """Return the derived table if its sources are unchanged, else None."""
     if not sweep_dir.is_dir():
