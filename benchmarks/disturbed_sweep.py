@@ -58,6 +58,7 @@ def write_demonstrations(path: Path) -> None:
     """Write sixty random rows in Diffusion Policy's layout."""
     rng = np.random.default_rng(0)
     state = rng.uniform(50, 450, (60, 5)).astype(np.float32)
+    state[:, 4] = rng.uniform(0, 2 * np.pi, 60)  # in degrees they would be refused
     action = np.clip(state[:, :2] + rng.normal(0, 20, (60, 2)), 0, 512).astype(np.float32)
     keypoint = rng.uniform(0, 512, (60, 9, 2)).astype(np.float32)
     root = zarr.open_group(path, mode="w", zarr_format=2)

@@ -1,6 +1,7 @@
 """Result tables: their Arrow schemas with a version, and reading and writing one Parquet file."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from harness.config import trial_config
 from harness.core import files
 from harness.core.files import TornFileError, atomic
 from harness.core.text import one_line
+from harness.storage import parquet_sizes
 
 Kind = Literal["trials", "curves", "episodes"]
 VERSION = 1
@@ -165,26 +167,33 @@ def write(content: pa.Table, path: Path) -> None:
 
 def read_metadata(path: Path) -> Mapping[bytes, bytes]:
     """Return the metadata of a Parquet file's schema; TornFileError when they cannot be read."""
+    with files.open_file(path, MAX_BYTES) as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - parquet_sizes.MAX_FOOTER_BYTES))
+        end = file.read()
     try:
-        with files.open_file(path, MAX_BYTES) as file:
-            return pq.read_schema(file).metadata or {}
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        parquet_sizes.flat_footer(end)
+        return pq.read_schema(pa.BufferReader(end)).metadata or {}
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise TornFileError(f"{path} is not a whole Parquet file: {error}") from error
 
 
-def read_file(path: Path, kind: Kind) -> pa.Table:
+def read_file(path: Path, kind: Kind, most: int = MAX_DECODED_BYTES) -> pa.Table:
     """Return one Parquet file of this kind in the current schema.
 
-    TornFileError when it is not whole; ValueError for another kind, a newer schema version, a table
-    that is too large, or values that no table of ours has.
+    most: the bytes that it may have when it is decoded. TornFileError when it is not whole;
+    ValueError for another kind, a newer schema version, a table that is too large, or values that
+    no table of ours has.
     """
     content, name = files.read_bytes(path, MAX_BYTES), str(path)
     try:
+        declared = parquet_sizes.sizes(content)  # before anything of it is allocated
         with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
-            _check_size(file, content, kind, name)
             metadata = file.schema_arrow.metadata or {}
-            found = file.read()
-    except (MemoryError, _TooLargeError):
+            _check_types(file.schema_arrow, name)
+            _check_size(content, file.schema_arrow, declared, kind, name, most)
+            # Threads cost more than they save where there are few rows.
+            found = file.read(use_threads=len(content) > 2**20)
+    except (MemoryError, _RefusedError):
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise TornFileError(f"{path} is not a whole Parquet file: {error}") from error
@@ -199,26 +208,41 @@ def read_file(path: Path, kind: Kind) -> pa.Table:
     return _conform(found, kind, name)
 
 
-class _TooLargeError(ValueError):
+class _RefusedError(ValueError):
     pass
 
 
-def _check_size(file: pq.ParquetFile, content: bytes, kind: Kind, name: str) -> None:
-    """ValueError when the decoded table would be too large, by what the footer declares."""
-    # The metadata of single columns are not looked at: of a broken footer, pyarrow then crashes.
-    groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
-    rows, stored = file.metadata.num_rows, sum(group.total_byte_size for group in groups)
-    decoded = 8 * rows * max(file.metadata.num_columns, len(SCHEMAS[kind])) + stored
-    texts = [field.name for field in file.schema_arrow if field.type == _TEXT]
+def _check_types(schema: pa.Schema, name: str) -> None:
+    """ValueError for a column whose values may take more memory than a number, but for text."""
+    for field in schema:
+        if not (pa.types.is_primitive(field.type) or field.type in (_TEXT, pa.null())):
+            raise _RefusedError(
+                f"{name} must have in column {one_line(field.name)[:60]} a text, a number or a "
+                f"truth value, it has {one_line(field.type)[:60]}"
+            )
+
+
+def _check_size(
+    content: bytes,
+    schema: pa.Schema,
+    declared: parquet_sizes.Sizes,
+    kind: Kind,
+    name: str,
+    most: int,
+) -> None:
+    """ValueError when the decoded table would be too large."""
+    rows, stored = declared.rows, declared.stored
+    decoded = 8 * rows * max(declared.columns, len(SCHEMAS[kind])) + stored
+    texts = [field.name for field in schema if field.type == _TEXT]
     # A text may be stored once and occur in every row; only then it is worth counting them.
-    if decoded <= MAX_DECODED_BYTES < rows * stored and texts:
+    if decoded <= most < rows * stored and texts:
         with pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts) as encoded:
             chunks = (chunk for text in encoded.read(texts) for chunk in text.chunks)
             lengths = (pc.binary_length(c.dictionary).take(c.indices) for c in chunks)
             decoded += sum(pc.sum(each).as_py() or 0 for each in lengths)
-    if decoded > MAX_DECODED_BYTES:
-        raise _TooLargeError(
-            f"{name} must have at most {MAX_DECODED_BYTES:,} bytes when it is decoded, it declares "
+    if decoded > most:
+        raise _RefusedError(
+            f"{name} must have at most {most:,} bytes when it is decoded, it declares "
             f"{rows:,} rows and {decoded:,} bytes"
         )
 
