@@ -202,7 +202,7 @@ def memory(folder: Path, quick: bool) -> dict[str, Any]:
 
     def watch(pid: int) -> None:
         nonlocal peak
-        peak = max(peak, _status(pid, "VmHWM"))
+        peak = max(peak, status(pid, "VmHWM"))
 
     found = sweep(folder, TRIVIAL, trials, "--yes", watch=watch)
     return {
@@ -266,7 +266,7 @@ def _number(text: str, name: str) -> int:
     return int(found[1]) if found else 0
 
 
-def _status(pid: int, name: str) -> int:
+def status(pid: int, name: str) -> int:
     try:
         return _number(Path(f"/proc/{pid}/status").read_text(), name)
     except OSError:

@@ -85,7 +85,7 @@ def _pages(content: bytes, chunk: dict[int, Any]) -> Iterator[tuple[int, int]]:
     if 0 < chunk.get(_DICTIONARY, 0) < at:
         at = chunk[_DICTIONARY]
     end = at + chunk[_COMPRESSED]
-    if not 0 < at <= end <= len(content):
+    if not 0 <= at <= end <= len(content):
         raise ValueError("a column lies outside the file")
     while at < end:
         header, length = _struct(content[at : at + MAX_HEADER_BYTES], 0)

@@ -180,7 +180,8 @@ def read_metadata(path: Path) -> Mapping[bytes, bytes]:
 def read_file(path: Path, kind: Kind, most: int = MAX_DECODED_BYTES) -> pa.Table:
     """Return one Parquet file of this kind in the current schema.
 
-    most: the bytes that it may have when it is decoded. TornFileError when it is not whole;
+    most: the bytes that it may have when it is decoded, beside others of the same table.
+    TornFileError when it is not whole;
     ValueError for another kind, a newer schema version, a table that is too large, or values that
     no table of ours has.
     """
@@ -242,8 +243,9 @@ def _check_size(
             decoded += sum(pc.sum(each).as_py() or 0 for each in lengths)
     if decoded > most:
         raise _RefusedError(
-            f"{name} must have at most {most:,} bytes when it is decoded, it declares "
-            f"{rows:,} rows and {decoded:,} bytes"
+            f"{name} must have at most {most:,} bytes when it is decoded "
+            f"({MAX_DECODED_BYTES:,} with all of its table), it declares {rows:,} rows and "
+            f"{decoded:,} bytes"
         )
 
 

@@ -22,6 +22,7 @@ from harness.core.errors import UserError
 from harness.stats import intervals
 from harness.storage import episode_table, json_schemas
 from harness.storage.table_schemas import (
+    MAX_DECODED_BYTES,
     SCHEMAS,
     Kind,
     leaves,
@@ -147,11 +148,11 @@ def _gather(sweep_dir: Path, kind: Kind) -> pa.Table:
     if kind == "trials":
         return _gather_trials(sweep_dir, lambda: read(sweep_dir, "episodes"))
     empty = table(kind, [])  # for a file that was merged into another one after it was listed
-    parts = [
-        files.read_or(empty, read_file, sweep_dir / name, kind)
-        for name, _ in _sources(sweep_dir, kind)
-    ]
-    content = pa.concat_tables([empty, *parts], promote_options="default")
+    parts, room = [empty], MAX_DECODED_BYTES
+    for name, _ in _sources(sweep_dir, kind):
+        parts.append(files.read_or(empty, read_file, sweep_dir / name, kind, room))
+        room -= parts[-1].nbytes
+    content = pa.concat_tables(parts, promote_options="default")
     content = content.replace_schema_metadata(SCHEMAS[kind].metadata)
     if kind == "episodes":
         return episode_table.in_order(content)
