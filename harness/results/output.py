@@ -18,6 +18,8 @@ from harness.terminal.formatting import plain
 
 _PIPE_WIDTH = 160
 _FORMULA = ("=", "+", "-", "@")  # a spreadsheet evaluates a text that begins so
+# What pyarrow does not write as CSV.
+_NO_CSV = pa.types.is_nested, pa.types.is_binary, pa.types.is_interval
 Answer = tuple[pa.Table, RenderableType]  # the rows, and what a terminal shows
 
 
@@ -66,7 +68,7 @@ def for_csv(content: pa.Table) -> pa.Table:
     for index, field in enumerate(content.schema):
         if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
             change: Callable[[Any], str] = one_line
-        elif pa.types.is_nested(field.type) or pa.types.is_binary(field.type):
+        elif any(holds(field.type) for holds in _NO_CSV):
             change = _as_json
         else:
             continue

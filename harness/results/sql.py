@@ -4,8 +4,10 @@ A query may come from an untrusted page, so it can read the three tables and not
 """
 
 import argparse
+import resource
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -31,7 +33,9 @@ _RESTRICTIONS = (
     "SET memory_limit = '1GB'",
     "SET lock_configuration = true",
 )
-MAX_SECONDS = 60.0
+MAX_SECONDS, MAX_MEMORY = 60.0, 2 * 10**9
+# DuckDB's limit leaves out texts that a query makes, and its result.
+_MEMORY = Path("/proc/self/status")
 
 
 def command(given: argparse.Namespace) -> Answer:
@@ -79,16 +83,21 @@ def ask(folders: Sequence[Path], query: str) -> pa.Table:
             timer = threading.Timer(MAX_SECONDS, connection.interrupt)
             timer.start()
             try:
-                found = connection.sql(query).to_arrow_table()
+                with _limited_memory():
+                    found = connection.sql(query).to_arrow_table()
             finally:
                 timer.cancel()
             for column in found.columns:
-                if pa.types.is_temporal(column.type):
+                if pa.types.is_temporal(column.type) or pa.types.is_nested(column.type):
                     column.to_pylist()  # Python has no year above 9999 and no infinite date
             return found
         except duckdb.InterruptException:
             raise UserError(
                 f"a query may take {MAX_SECONDS:.0f} s, and this one took longer"
+            ) from None
+        except (MemoryError, duckdb.OutOfMemoryException):
+            raise UserError(
+                f"a query may take {MAX_MEMORY / 1e9:g} GB of memory, and this one needs more"
             ) from None
         except (OverflowError, ValueError) as error:
             if isinstance(error, UserError):
@@ -96,6 +105,20 @@ def ask(folders: Sequence[Path], query: str) -> pa.Table:
             raise UserError(f"dates must be from the year 1 to 9999: {one_line(error)}") from None
         except duckdb.Error as error:
             raise UserError(one_line(str(error).partition("\n\n")[0])[:500]) from None
+
+
+@contextmanager
+def _limited_memory() -> Iterator[None]:
+    """Let this process have so much more memory in the body; MemoryError beyond."""
+    (line,) = (each for each in _MEMORY.read_text().splitlines() if each.startswith("VmData"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    most = int(line.split()[1]) * 1024 + MAX_MEMORY
+    given = [each for each in (soft, hard) if each != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_DATA, (min([most, *given]), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def tables(folders: Sequence[Path], kind: table_schemas.Kind) -> pa.Table:

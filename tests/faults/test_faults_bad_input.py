@@ -22,6 +22,7 @@ from harness.results import sql
 from harness.sweep.driver import sweep
 from harness.sweep.options import Options
 from ibc.policies.factory import load_policy
+from tests.memory import peak
 
 pytestmark = [pytest.mark.bad_input, pytest.mark.timeout(400)]
 
@@ -94,8 +95,16 @@ def test_a_trial_that_no_memory_holds_is_refused_before_it_is_built(commands, se
 def test_a_query_has_limits_of_memory_and_time(golden, monkeypatch):
     ask = functools.partial(sql.ask, [golden / "golden"])
     assert ask("SELECT 1 AS one")["one"].to_pylist() == [1]
-    with pytest.raises(UserError, match="dates must be from the year 1 to 9999"):
-        ask("SELECT date 'infinity' AS day")
+    for day in ("date 'infinity'", "timestamptz '-infinity'", "[{'a': date 'infinity'}]"):
+        with pytest.raises(UserError, match="dates must be from the year 1 to 9999"):
+            ask(f"SELECT {day} AS day")
+    # DuckDB's own limit leaves these out.
+    monkeypatch.setattr(sql, "MAX_MEMORY", 3 * 10**8)
+    with peak() as taken, pytest.raises(UserError, match=r"may take 0\.3 GB of memory"):
+        ask("SELECT repeat('x', 50000000) FROM range(100)")
+    assert taken[0] < 400
+    words = ["sql", "SELECT interval '9 years' AS i", "--csv", "--results", str(golden)]
+    assert results_main.main(words) == 0
     assert ask("SELECT current_setting('memory_limit') AS m")["m"].to_pylist() == ["953.6 MiB"]
     monkeypatch.setattr(sql, "MAX_SECONDS", 0.2)
     with pytest.raises(UserError, match="a query may take 0 s"):
