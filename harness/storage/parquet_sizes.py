@@ -23,7 +23,7 @@ _LISTS, _STRUCT = {9, 10}, 12
 # the header of a page, and in it those of a data page, a dictionary and a data page of version 2.
 _SCHEMA, _GROUPS = 2, 4
 _COLUMNS, _ROWS = 1, 3
-_METADATA, _COMPRESSED, _DATA_PAGE, _DICTIONARY = 3, 7, 9, 11
+_METADATA, _VALUES, _COMPRESSED, _DATA_PAGE, _DICTIONARY = 3, 5, 7, 9, 11
 _REPETITION, _CHILDREN, _REPEATED = 3, 5, 2
 _PAGE_BYTES, _PAGE_COMPRESSED = 2, 3
 _ENCODING_IN = {5: 2, 7: 2, 8: 4}
@@ -81,11 +81,13 @@ def flat_footer(content: bytes) -> dict[int, Any]:
 
 def _pages(content: bytes, chunk: dict[int, Any]) -> Iterator[tuple[int, int]]:
     """Yield each page of a column's chunk: its size when decompressed, and that of its header."""
+    if not chunk[_VALUES]:
+        return  # of an empty table; no page is read then
     at = chunk[_DATA_PAGE]
     if 0 < chunk.get(_DICTIONARY, 0) < at:
         at = chunk[_DICTIONARY]
     end = at + chunk[_COMPRESSED]
-    if not 0 <= at <= end <= len(content):
+    if not 0 < at <= end <= len(content):
         raise ValueError("a column lies outside the file")
     while at < end:
         header, length = _struct(content[at : at + MAX_HEADER_BYTES], 0)

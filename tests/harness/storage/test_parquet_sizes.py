@@ -141,7 +141,8 @@ def test_many_files_share_the_room_of_one_table(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(tables, "MAX_DECODED_BYTES", 3_000_000)
     text = "x" * 1_000
     for number in range(3):
-        rows = [{"env_seed": seed, "error": f"{seed}{text}"} for seed in range(700)]
+        seeds = range(700 * number, 700 * number + 700)
+        rows = [{"env_seed": seed, "error": f"{seed}{text}"} for seed in seeds]
         path = tmp_path / "episodes" / f"eval-{number}.parquet"
         table_schemas.write(table_schemas.table("episodes", rows), path)
     assert tables.read(tmp_path, "episodes").num_rows == 1400
