@@ -16,54 +16,31 @@ from ibc.encoders.temporal import build_fusion
 from ibc.layers import Memo
 
 
-class ImageEncoder(nn.Module):
-    """Frames through the backbone to pooled maps, with the agent's positions beside them.
+class PooledImages(nn.Module):
+    """Frames through the backbone and the 1x1 reduction to pooled maps, `pooled_features` wide."""
 
-    The agent's newest position and its moves between the frames are concatenated to the features
-    of the images, whatever the stacking.
-    """
-
-    def __init__(self, config: EncoderConfig, obs_horizon: int) -> None:
+    def __init__(self, config: EncoderConfig, frames: int) -> None:
         super().__init__()
         self.config = config
         self.memo: Memo | None = None
-        stacked = config.stacking == "channels"
-        maps, F = config.reduce_maps or config.maps, config.features
+        maps = config.reduce_maps or config.maps
         softargmax = config.pooling == "softargmax"
-        self.trunk = build_backbone(config, config.patch**2 * 3 * (obs_horizon if stacked else 1))
+        self.trunk = build_backbone(config, config.patch**2 * 3 * frames)
         self.reduce = nn.Conv2d(config.maps, maps, 1) if config.reduce_maps else None
         self.pool = SoftArgmax(config.temperature) if softargmax else None
-        self.project = nn.Linear(2 * maps if softargmax else maps, F)
-        self.fusion = build_fusion(config.stacking, F, F, obs_horizon)
-        vectors = 1 if stacked or self.fusion is not None else obs_horizon
-        self.out_features = F * vectors + 2 * obs_horizon
+        self.pooled_features = 2 * maps if softargmax else maps
 
-    def forward(self, obs: dict[str, Tensor], augment: torch.Generator | None = None) -> Tensor:
-        """{"image": uint8 (B, T, H, W, 3), "agent_pos": (B, T, 2) px} to (B, F).
+    def pooled(self, frames: Tensor, *, kept: bool) -> Tensor:
+        """Frames uint8 (N, H, W, C) to (N, M), or (N, 2 M) for positions.
 
-        The crop is at random places with `augment`, in the centre without.
+        kept: some of the frames may come again, as those of an observation in the next one.
         """
-        frames = crop_frames(obs["image"], self.config.crop, augment)
-        return self.encode(frames, obs["agent_pos"], kept=augment is None)
-
-    def encode(self, frames: Tensor, agent_pos: Tensor, *, kept: bool) -> Tensor:
-        """Cropped frames and positions to (B, F); kept: what the frames gave may be asked again."""
-        B = len(frames)
-        stacked = self.config.stacking == "channels"
-        frames = frames.permute(0, 2, 3, 1, 4).flatten(3) if stacked else frames.flatten(0, 1)
         memo = self.memo if kept and frames.device.type == "cpu" else None
         if memo is None or torch.is_grad_enabled():
-            pooled = self._pooled(frames)
-        else:  # an older frame was the newest one of the step before
-            pooled = memo.rows(frames, self._pooled)
-        features_BTF = self.project(pooled).unflatten(0, (B, -1))
-        features_BF = features_BTF.flatten(1) if self.fusion is None else self.fusion(features_BTF)
-        agent_BTA = normalize_positions(agent_pos)
-        moves_BX = (agent_BTA[:, 1:] - agent_BTA[:, :-1]).flatten(1) * PER_MOVE
-        return torch.cat([features_BF, agent_BTA[:, -1], moves_BX], 1)
+            return self._pooled(frames)
+        return memo.rows(frames, self._pooled)
 
     def _pooled(self, frames: Tensor) -> Tensor:
-        """Frames uint8 (N, H, W, C) to (N, M), or (N, 2 M) for positions."""
         # Still uint8 up to here; the permuted view is channels-last without another copy.
         frames = fold(frames, self.config.patch).permute(0, 3, 1, 2)
         maps: Tensor = self.trunk(frames.float().mul_(2.0 / 255.0).sub_(1.0))
@@ -75,6 +52,39 @@ class ImageEncoder(nn.Module):
             pooled: Tensor = self.pool(maps)
             return pooled
         return maps.amax((2, 3)) if self.config.pooling == "max" else maps.mean((2, 3))
+
+
+class ImageEncoder(PooledImages):
+    """Pooled maps of all frames, with the agent's positions beside them.
+
+    The agent's newest position and its moves between the frames are concatenated to the features
+    of the images, whatever the stacking.
+    """
+
+    def __init__(self, config: EncoderConfig, obs_horizon: int) -> None:
+        stacked = config.stacking == "channels"
+        super().__init__(config, obs_horizon if stacked else 1)
+        F = config.features
+        self.project = nn.Linear(self.pooled_features, F)
+        self.fusion = build_fusion(config.stacking, F, F, obs_horizon)
+        vectors = 1 if stacked or self.fusion is not None else obs_horizon
+        self.out_features = F * vectors + 2 * obs_horizon
+
+    def forward(self, obs: dict[str, Tensor], augment: torch.Generator | None = None) -> Tensor:
+        """{"image": uint8 (B, T, H, W, 3), "agent_pos": (B, T, 2) px} to (B, F).
+
+        The crop is at random places with `augment`, in the centre without.
+        """
+        frames = crop_frames(obs["image"], self.config.crop, augment)
+        B = len(frames)
+        stacked = self.config.stacking == "channels"
+        frames = frames.permute(0, 2, 3, 1, 4).flatten(3) if stacked else frames.flatten(0, 1)
+        pooled = self.pooled(frames, kept=augment is None)
+        features_BTF = self.project(pooled).unflatten(0, (B, -1))
+        features_BF = features_BTF.flatten(1) if self.fusion is None else self.fusion(features_BTF)
+        agent_BTA = normalize_positions(obs["agent_pos"])
+        moves_BX = (agent_BTA[:, 1:] - agent_BTA[:, :-1]).flatten(1) * PER_MOVE
+        return torch.cat([features_BF, agent_BTA[:, -1], moves_BX], 1)
 
 
 class SoftArgmax(nn.Module):

@@ -3,15 +3,14 @@
 Legend: B batch, T obs horizon (newest frame last), A = 2, F features.
 """
 
-import dataclasses
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from ibc.config.action import BOARD_PX
 from ibc.config.encoder import SMALLEST_IMAGE, EncoderConfig
-from ibc.encoders.image import ImageEncoder, crop_corners, cut
+from ibc.data.normalizer import normalize_positions
+from ibc.encoders.image import ImageEncoder, PooledImages, crop_corners, cut
 from ibc.encoders.state import StateEncoder
 from ibc.layers import MLP
 
@@ -21,7 +20,7 @@ SMOOTH_PX = 5.0  # errors below it count squared, larger ones linearly
 PER_PIXEL = BOARD_PX / SMALLEST_IMAGE  # board px of a px of an image
 
 
-class PoseEncoder(nn.Module):
+class PoseEncoder(PooledImages):
     """The newest image to nine points on the block, and these to features as keypoints are.
 
     The points are learned from the demonstrations' states (`pose_loss`), as an auxiliary task
@@ -30,10 +29,8 @@ class PoseEncoder(nn.Module):
     """
 
     def __init__(self, config: EncoderConfig, obs_horizon: int) -> None:
-        super().__init__()
-        self.crop = config.crop
-        self.image = ImageEncoder(dataclasses.replace(config, stacking="features"), 1)
-        self.points = MLP([self.image.out_features, WIDTH, POINTS])
+        super().__init__(config, 1)
+        self.points = MLP([self.pooled_features + 2, WIDTH, POINTS])
         self.state = StateEncoder(config, "keypoints", obs_horizon)
         self.out_features = self.state.out_features
 
@@ -48,20 +45,23 @@ class PoseEncoder(nn.Module):
         shows the same scene at another place, exactly.
         """
         frames, agent_BTA = obs["image"][:, -1:], obs["agent_pos"][:, -1:]
-        corner_B1A = torch.zeros_like(agent_BTA)
-        if self.crop is not None:
-            top_B, left_B = crop_corners(frames, self.crop, augment)
-            frames = cut(frames, self.crop, top_B, left_B)
-            corner_B1A = torch.stack([left_B, top_B], 1)[:, None].to(agent_BTA) * PER_PIXEL
-        features_BF = self.image.encode(frames, agent_BTA - corner_B1A, kept=augment is None)
-        points_BX: Tensor = (self.points(features_BF).float() + 1.0) * (BOARD_PX / 2)
-        return points_BX + corner_B1A[:, 0].repeat(1, POINTS // 2)
+        corner_BA = torch.zeros_like(agent_BTA[:, 0])
+        if (size := self.config.crop) is not None:
+            top_B, left_B = crop_corners(frames, size, augment)
+            frames = cut(frames, size, top_B, left_B)
+            corner_BA = torch.stack([left_B, top_B], 1).to(agent_BTA) * PER_PIXEL
+        pooled_BX = self.pooled(frames.flatten(0, 1), kept=augment is None)
+        agent_BA = normalize_positions(agent_BTA[:, 0] - corner_BA)
+        with torch.autocast(frames.device.type, enabled=False):  # bf16 resolves only 1 px in 256
+            points_BX: Tensor = self.points(torch.cat([pooled_BX.float(), agent_BA], 1))
+        return (points_BX + 1.0) * (BOARD_PX / 2) + corner_BA.repeat(1, POINTS // 2)
 
     def read(self, points_BX: Tensor, obs: dict[str, Tensor]) -> Tensor:
         """Points (B, 18) px, with all of the agent's positions, to (B, F)."""
         agent_BTA = obs["agent_pos"]
         points_BTX = points_BX[:, None].expand(-1, agent_BTA.shape[1], -1)
-        features: Tensor = self.state({"keypoints": torch.cat([points_BTX, agent_BTA], -1)})
+        with torch.autocast(points_BX.device.type, enabled=False):
+            features: Tensor = self.state({"keypoints": torch.cat([points_BTX, agent_BTA], -1)})
         return features
 
 
