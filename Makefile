@@ -8,7 +8,7 @@ LOWEST := .venv-lowest
 
 .PHONY: help install demo test test-all test-lowest lint types fast all faults clean
 help:
-	@echo "make demo   set up .venv, run the ablation sweep at the smoke budget, evaluate its best policy"
+	@echo "make demo   set up .venv, answer two questions with real trainings, film the best policy"
 	@echo "make test   set up .venv, lint, check types, run the fast tests on two cores"
 	@echo "make test-all  also the slow tests, and some with every dependency at its lowest version"
 	@echo "make faults the tests of docs/RELIABILITY.md: kills, full disks, cut files, bad input"
@@ -24,9 +24,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 # DATA=PATH takes demonstrations from elsewhere: make demo DATA=path/to/pusht_cchi_v7_replay.zarr
 demo: $(STAMP)
-	$(BIN)/python run_sweep.py search_spaces/ablations.yaml --budget smoke --yes $(if $(DATA),--data $(DATA))
-	$(BIN)/python run_eval.py --ckpt best --sweep ablations-smoke --seeds 100
-	$(BIN)/python -m harness.results show ablations-smoke
+	$(BIN)/python run_sweep.py search_spaces/demo.yaml --yes $(if $(DATA),--data $(DATA))
+	$(BIN)/python run_eval.py --ckpt best --sweep demo-standard --seeds 100 --video 1 --overlay energy
+	$(BIN)/python -m harness.results report demo-standard
+	@echo $(CURDIR)/results/demo-standard/report.html
 
 # mypy runs beside the first minutes of the tests.
 test: lint

@@ -29,6 +29,7 @@ def main() -> int:
     parser.add_argument(
         "--overlay", metavar="energy", help="videos show the policy's energies and candidates"
     )
+    parser.add_argument("--video-size", type=int, metavar="PX", help="side of the board (384)")
     parser.add_argument("--gif", action="store_true", help="a small GIF beside each video")
     parser.add_argument(
         "--policy",

@@ -224,12 +224,12 @@ def answers(
     rounds: Rounds | None = None,
     selection: bool = False,
 ) -> list[Answer]:
-    """Return the answer to every question; of a search only that of its confirmation.
+    """Return the answer to every question that is shown; of a search that of its confirmation.
 
-    rounds: those to judge by, instead of the folder's. selection: judge the validation score, even
-    where all arms have a test score.
+    arms: all of the sweep, else its own. rounds: those to judge by, instead of the folder's.
+    selection: judge the validation score, even where all arms have a test score.
     """
-    found = sweep.arms() if arms is None else arms
+    found = sweep.every_arm if arms is None else arms
     asked = list(dict.fromkeys(arm.question for arm in found))
     if sweep.plan.get("search"):
         planned = {question.get("question") for question in sweep.plan.get("questions") or []}
@@ -242,6 +242,8 @@ def answers(
     names = {arm.config_hash: arm.arm for arm in reversed(found)}
     result = []
     for name, of_question in zip(asked, of_questions, strict=True):
+        if name in sweep.hidden:
+            continue
         first, *rest = of_question
         others = [arm for arm in rest if arm.config_hash != first.config_hash]
         # Test scores if every arm has some: no checkpoint was selected on those starts.

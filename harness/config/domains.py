@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -70,6 +71,17 @@ def read_axis(key: str, given: object, fixed: Mapping[str, Any]) -> Axis:
 def size(axes: Mapping[str, Axis]) -> float:
     """Return the number of points, infinity if a domain is a range."""
     return math.prod(len(axis.choices) or math.inf for axis in axes.values())
+
+
+def described(parameters: Mapping[str, Any]) -> str:
+    """Return a point in words: "learning rate 0.0012, width 256"."""
+    last = Counter(key.rpartition(".")[2] for key in parameters)
+    parts = []
+    for key, value in parameters.items():
+        *_, section, short = f".{key}".split(".")
+        name = (short if last[short] == 1 else f"{section}.{short}").replace("_", " ")
+        parts.append(f"{name} {f'{value:.3g}' if isinstance(value, float) else value}")
+    return ", ".join(parts)
 
 
 def product(axes: Mapping[str, Axis]) -> Iterator[dict[str, Any]]:

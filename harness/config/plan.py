@@ -19,6 +19,7 @@ from harness.config.search_spec import MAX_TRIALS, OF_SEARCH, Search, read_searc
 from harness.config.space_file import Layer, SpaceFile
 from harness.config.strict_yaml import Location
 from harness.config.trial_config import BASELINE as BASELINE
+from harness.config.trial_config import DEFAULT_BUDGET as DEFAULT_BUDGET
 from harness.config.trial_config import TrialConfig, config_hash, nearest, trial_id
 from harness.core.errors import UserError
 from harness.core.paths import check_name
@@ -37,7 +38,6 @@ _KEYS = (
     "budgets",
 )
 ONLY_TRACK = "all"  # the track of a file without tracks
-DEFAULT_BUDGET = "standard"
 OF_BUDGET = 2  # the last layers of a track are the budget's and its track's
 
 

@@ -82,6 +82,7 @@ ADDED: dict[str, Any] = {
 OF_INFERENCE = (("policy", "inference"), ("policy", "execute"), ("select", "seeds"))
 
 BASELINE = "baseline"  # the arm of every question that changes nothing
+DEFAULT_BUDGET = "standard"
 _SCALARS = frozenset({bool, int, float, str, type(None)})
 
 

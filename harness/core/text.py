@@ -1,4 +1,4 @@
-"""Text for terminals: one line, durations."""
+"""Text for terminals: one line, counts, durations."""
 
 import unicodedata
 
@@ -12,6 +12,11 @@ def one_line(text: object) -> str:
         else character.encode("unicode_escape").decode("ascii")
         for character in words
     )
+
+
+def plural(count: int, thing: str) -> str:
+    """Return "1 trial", "1,200 trials"."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

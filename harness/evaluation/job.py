@@ -1,6 +1,7 @@
 """One evaluation: from the options of run_eval.py to rows on the disk and a table."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,17 +20,18 @@ from harness.config.protocol import (
 )
 from harness.core import files, paths
 from harness.core.errors import OK, SOME_FAILED, UserError
+from harness.core.text import plural
 from harness.evaluation import trial_episode, until_decided
 from harness.evaluation.policy_source import Task
 from harness.evaluation.pool import open_pool
 from harness.evaluation.progress import EvalProgress
-from harness.evaluation.target_run import TargetRun
+from harness.evaluation.target_run import TargetRun, print_path
 from harness.evaluation.targets import find_targets
 from harness.evaluation.trial_episode import TrialEpisode
 from harness.evaluation.videos import Videos, record
 from harness.remote.mirror import Mirror
 from harness.terminal import evaluation_tables
-from harness.terminal.formatting import plain, table
+from harness.terminal.formatting import facts, plain
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Options:
     video: int = 0
     overlay: str | None = None
     gif: bool = False
+    video_size: int | None = None
     results: Path | str = paths.RESULTS
     redo: bool = False
     ensemble: bool = False
@@ -66,7 +69,7 @@ def evaluate(options: Options, console: Console) -> int:
     seeds = parse_seeds(options.seeds)
     protocol = _protocol(options, len(seeds))
     workers = options.workers if options.address else _check_workers(options.workers)
-    videos = Videos(options.video, options.overlay, options.gif)
+    videos = Videos(options.video, options.overlay, options.gif, options.video_size)
     videos.check(len(seeds))
     delta = until_decided.check_delta(options.delta, until_decided=options.until_decided)
     if options.until_decided and videos.count:
@@ -136,34 +139,37 @@ def evaluate(options: Options, console: Console) -> int:
                 run.merge()
         else:
             roll(tasks)
-        took = time.perf_counter() - began
-        for target in targets:
-            run = runs[target.source, 0]
-            folder = target.folder.parent / "videos"
-            run.videos += record(videos, target.source, run.episodes, folder, pool)
-    spent = evaluation_tables.TimeSpent(took, pool.workers, progress.done)
-    found = [
-        (
-            target.title,
+        spent = evaluation_tables.TimeSpent(
+            time.perf_counter() - began, pool.workers, progress.done
+        )
+        progress.stop()
+        found = [
             pa.concat_tables(
                 [runs[target.source, repeat].episodes for repeat in range(options.repeats)]
-            ),
-        )
-        for target in targets
-    ]
-    if options.until_decided:
-        titles = found[0][0], found[1][0]
-        shown = evaluation_tables.until_decided(titles, pair, len(seeds), spent)
-    elif len(found) > 1:
-        shown = evaluation_tables.evaluations(found, spent)
-    else:
-        shown = evaluation_tables.evaluation(found[0][1], spent, console.width)
-    console.print(shown)
-    for run in runs.values():
-        run.print_paths(console)
-        if mirror is not None:
-            mirror.push_episodes(run.target.folder, run.parts if run.path else ())
-    failed = sum(rows.num_rows - rows["error"].null_count for _, rows in found)
+            )
+            for target in targets
+        ]
+        of_arms = all(target.arm for target in targets)
+        titles = [target.arm if of_arms else target.title for target in targets]
+        if options.until_decided:
+            of_pair = titles[0], titles[1]
+            shown = evaluation_tables.until_decided(of_pair, pair, len(seeds), spent)
+        elif len(targets) > 1:
+            results_of = list(zip(titles, found, strict=True))
+            shown = evaluation_tables.evaluations(results_of, spent, console.width, arms=of_arms)
+        else:
+            shown = evaluation_tables.evaluation(found[0], spent, console.width)
+        console.print(shown)
+        _print_rows(console, list(runs.values()))
+        for run in runs.values():
+            if mirror is not None:
+                mirror.push_episodes(run.target.folder, run.parts if run.path else ())
+        for target in targets:  # the numbers stand already: videos take a while
+            run = runs[target.source, 0]
+            folder = target.folder.parent / "videos"
+            for path in record(videos, target.source, run.episodes, folder, pool):
+                print_path(console, "gif" if path.suffix == ".gif" else "video", path)
+    failed = sum(rows.num_rows - rows["error"].null_count for rows in found)
     return SOME_FAILED if failed else OK
 
 
@@ -204,6 +210,20 @@ def _check_workers(workers: int | None) -> int:
     return workers
 
 
+def _print_rows(console: Console, runs: Sequence[TargetRun]) -> None:
+    """Print where the new rows lie; for all trials of a sweep once, with what to read next."""
+    target = runs[0].target
+    new = [run.path for run in runs if run.path is not None]
+    if not target.arm:
+        for path in new:
+            print_path(console, "rows", path)
+        return
+    if new:
+        print_path(console, "rows", target.folder.parents[1])
+    command = f"python -m harness.results answers {target.columns['sweep']}"
+    console.print(f"next: {command}", soft_wrap=True, highlight=False, markup=False)
+
+
 def _announce(
     console: Console,
     runs: Sequence[TargetRun],
@@ -216,9 +236,14 @@ def _announce(
     total = len(runs) * len(seeds)
     targets = list(dict.fromkeys(run.target.title for run in runs))
     repeats = len(runs) // len(targets)
+    arms = Counter(run.target.arm for run in runs if run.protocol.repeat == protocol.repeat)
     count = str(total) if len(runs) == 1 else f"{total}: {len(seeds)} of each"
     count += f", {repeats} times" if repeats > 1 else ""
     count = f"at most {count}" if delta else count
+    if all(arms):
+        of = runs[0].target.columns["sweep"]
+        targets = [f"all {len(targets)} finished trials of {of}, of {len(arms)} arms:"]
+        targets += [f"{arm} ({plural(count, 'training seed')})" for arm, count in arms.items()]
     lines = [("evaluating" if i == 0 else " ", title) for i, title in enumerate(targets)]
     lines += [("chosen as", note) for note in dict.fromkeys(run.target.note for run in runs)]
     lines += [
@@ -233,9 +258,5 @@ def _announce(
         lines.append(("stored", kept))
     lines += [("trial", shown) for shown, _ in trials]
     lines += [("warning", warning) for warning in (caution(seeds) or "", *(w for _, w in trials))]
-    made = table("", "", fold=("",))
-    made.show_header = False
-    for name, text in lines:
-        if text:
-            made.add_row(plain(name, "bold"), plain(text))
-    console.print(made)
+    shown = ((plain(name, "bold"), plain(text)) for name, text in lines if text)
+    console.print(facts(shown))

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
 from harness.core.text import duration
 
@@ -23,8 +24,10 @@ class EvalProgress:
         self.scores: list[float] = []
         self.note = ""  # shown instead of the mean score so far
         self.began = self.printed = time.monotonic()
-        text = TextColumn("{task.fields[text]}", markup=False)
-        columns = BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total}"), text
+        # The text wraps at words, and the bar leaves it room.
+        text = TextColumn("{task.fields[text]}", markup=False, table_column=Column())
+        bar = BarColumn(bar_width=min(24, self.console.width // 8))
+        columns = bar, TextColumn("{task.completed}/{task.total}"), text
         plain = not self.console.is_interactive or total == 0
         self._bar = Progress(*columns, console=self.console, transient=True, disable=plain)
         self._task = self._bar.add_task("episodes", total=total, text="starting")
@@ -34,6 +37,10 @@ class EvalProgress:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Remove the bar; a second time does nothing."""
         self._bar.stop()
 
     def advance(self, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -35,7 +35,6 @@ class TargetRun:
         every = blocks(self.missing, protocol.block_size)
         self.tasks = [Task(target.source, block, protocol.repeat) for block in every]
         self.fresh: list[dict[str, Any]] = []
-        self.videos: list[Path] = []
         self.path: Path | None = None
         self.parts: list[Path] = []
         # Increasing numbers make a later run's rows replace those of earlier ones, see tables.read;
@@ -95,13 +94,11 @@ class TargetRun:
             for seed, (score, success) in found.items()
         }
 
-    def print_paths(self, console: Console) -> None:
-        """Print the paths of rows and videos, each on one line, so that it can be copied."""
-        made = [("rows", self.path)] if self.path is not None else []
-        made += [("gif" if path.suffix == ".gif" else "video", path) for path in self.videos]
-        for what, path in made:
-            shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-            console.print(f"{what}: {shown}", soft_wrap=True, highlight=False, markup=False)
+
+def print_path(console: Console, what: str, path: Path) -> None:
+    """Print a path on one line, so that it can be copied."""
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    console.print(f"{what}: {shown}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _stored(target: Target) -> pa.Table:

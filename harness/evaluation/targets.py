@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from harness.analysis import sweep_results
 from harness.core import paths
 from harness.core.errors import UserError
 from harness.core.text import one_line
@@ -16,7 +17,7 @@ from harness.evaluation import factories
 from harness.evaluation.factories import Arguments
 from harness.evaluation.policy_source import Source
 from harness.evaluation.rollout import Predicts
-from harness.storage import checkpoints, lookup, tables
+from harness.storage import checkpoints, json_schemas, lookup, tables
 from ibc.policies.ensemble import ensemble
 from ibc.policies.factory import load_policy
 
@@ -27,7 +28,8 @@ EVERY = "all"
 class Target:
     """A policy to evaluate, the folder of its rows, and their common columns.
 
-    note: how a checkpoint was chosen. made: the object of a factory.
+    note: how a checkpoint was chosen. made: the object of a factory. arm: its arm, if it is one of
+    all trials of a sweep, which are shown by arm.
     """
 
     source: Source
@@ -36,6 +38,7 @@ class Target:
     columns: dict[str, Any]
     note: str = ""
     made: Predicts | None = None
+    arm: str = ""
 
 
 def find_targets(
@@ -79,9 +82,10 @@ def find_targets(
         )
     found: dict[Source, Target] = {}
     for name in ckpts:
-        for spec, of in _finished(results, sweep) if name == EVERY else [(name, sweep)]:
+        every = _finished(results, sweep) if name == EVERY else [(name, sweep, "")]
+        for spec, of, arm in every:
             target = _checkpoint_target(lookup.resolve(spec, results, of, fetch), results)
-            found.setdefault(target.source, target)
+            found.setdefault(target.source, replace(target, arm=arm))
     if join:
         return [_ensemble_target(list(found.values()), results)]
     for factory, given in zip(policies, names or [""] * len(policies), strict=True):
@@ -95,16 +99,33 @@ def find_targets(
     return list(found.values())
 
 
-def _finished(results: Path, sweep: str | None) -> list[tuple[str, str]]:
+def _finished(results: Path, sweep: str | None) -> list[tuple[str, str, str]]:
+    """Return each finished trial with its sweep and its arm, whose name is that of one config."""
     folder = lookup.sweep_dir(results, sweep)
     trials = tables.read(folder, "trials")
-    names: list[str] = trials.filter(pc.equal(trials["status"], "finished"))["trial"].to_pylist()
-    if not names:
+    rows = trials.filter(pc.equal(trials["status"], "finished")).to_pylist()
+    if not rows:
         raise UserError(
             f"--ckpt {EVERY} takes the finished trials of a sweep, and none of the "
             f"{trials.num_rows} trials of {folder.name} is finished"
         )
-    return [(name, folder.name) for name in sorted(names)]
+    # Only a search's trials are called by a number, and have parameters to be shown.
+    searched = any((row["arm"] or "").startswith("#") for row in rows)
+    plan = json_schemas.read_or(folder / "plan.json") if searched else {}
+    configs: dict[str, set[str]] = {}
+    for row in rows:
+        configs.setdefault(row["arm"] or "", set()).add(row["config_hash"])
+    return sorted(
+        (
+            row["trial"],
+            folder.name,
+            sweep_results.arm_name(
+                {**row, "question": "" if len(configs[row["arm"] or ""]) == 1 else row["question"]},
+                plan,
+            ),
+        )
+        for row in rows
+    )
 
 
 def _checkpoint_target(found: lookup.Checkpoint, results: Path) -> Target:

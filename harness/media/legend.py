@@ -13,6 +13,7 @@ from harness.media.recorder import Floats, Frame, Step
 Colour = tuple[int, int, int]
 HIGHEST = 30.0  # nats above the lowest energy, from which on nothing is drawn
 STRIP, SMALL_STRIP = 92, 26  # height in px, with and without a legend
+TITLED_STRIP = 46  # of a title and the step alone
 LEGEND_SIZE, TEXT_SIZE = 352, 160  # px: the least width of a board for a legend, and for text
 INK, FAINT, PAPER = (40, 44, 52), (120, 126, 138), (255, 255, 255)
 CHOSEN, PATH, EDGE = (214, 25, 25), (30, 70, 200), (70, 50, 20)
@@ -47,9 +48,25 @@ def with_strip(board: Frame, past: Sequence[Step], caption: Caption) -> Frame:
     size = len(board)
     wide = size >= LEGEND_SIZE
     strip = _legend(caption, size).copy() if wide else Image.new("RGB", (size, SMALL_STRIP), PAPER)
-    pen = ImageDraw.Draw(strip)
+    _draw_progress(strip, past, 34 if wide else SMALL_STRIP // 2)
+    return np.concatenate([board, np.asarray(strip)])
+
+
+def with_title(board: Frame, past: Sequence[Step], title: str) -> Frame:
+    """Return the board with a strip below: a title, the step and the coverage."""
+    size = len(board)
+    strip = Image.new("RGB", (size, TITLED_STRIP), PAPER)
+    font = text_font(13 if size >= LEGEND_SIZE else 11)
+    ImageDraw.Draw(strip).text((8, 12), title, INK, font, anchor="lm")
+    _draw_progress(strip, past, 33)
+    return np.concatenate([board, np.asarray(strip)])
+
+
+def _draw_progress(strip: Image.Image, past: Sequence[Step], y: int) -> None:
+    """Draw the step, the coverage in per cent and as a bar, and its maximum so far."""
+    size = strip.width
+    wide, pen = size >= LEGEND_SIZE, ImageDraw.Draw(strip)
     now, best = past[-1].coverage, max(step.coverage for step in past)
-    y = 34 if wide else SMALL_STRIP // 2
     left, right = 8, size - 8
     if size >= TEXT_SIZE:
         font = text_font(14 if wide else 11)
@@ -62,7 +79,6 @@ def with_strip(board: Frame, past: Sequence[Step], caption: Caption) -> Frame:
         pen.rectangle((left, y - 5, left + round((right - left) * share), y + 5), colour)
     mark = left + round((right - left) * SUCCESS_COVERAGE)
     pen.line((mark, y - 7, mark, y + 7), INK)
-    return np.concatenate([board, np.asarray(strip)])
 
 
 @functools.lru_cache(maxsize=8)

@@ -26,7 +26,10 @@ def write_video(path: Path, frames: Iterable[Frame]) -> None:
     """
     frames = iter(frames)
     first = next(frames)
-    with atomic(path) as file, av.open(file, "w", format="mp4") as container:
+    # The index in front of the frames: a browser plays the file while it loads.
+    options = {"movflags": "faststart"}
+    # By its name, as the library reads the file again to move the index.
+    with atomic(path) as file, av.open(file.name, "w", format="mp4", options=options) as container:
         stream = container.add_stream("libx264", rate=CONTROL_HZ)
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = "yuv420p"  # supported by every player
@@ -36,15 +39,6 @@ def write_video(path: Path, frames: Iterable[Frame]) -> None:
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame))
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
-
-
-def free_path(path: Path) -> Path:
-    """Return the path, or the first of `<stem>-2`, `<stem>-3`, ... without a file."""
-    number, free = 1, path
-    while free.exists():
-        number += 1
-        free = path.with_stem(f"{path.stem}-{number}")
-    return free
 
 
 def write_animation(

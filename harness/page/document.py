@@ -13,6 +13,7 @@ from harness.analysis.sweep_results import STATUSES, Arm, arm_name, counted, of_
 from harness.analysis.verdicts import Answer
 from harness.core import files
 from harness.core.errors import UserError
+from harness.core.text import plural
 from harness.page import (
     forest_section,
     gallery_section,
@@ -22,7 +23,7 @@ from harness.page import (
     trials_section,
 )
 from harness.page.elements import Element, Node, Own, el, render, short
-from harness.page.labels import inline, plural
+from harness.page.labels import inline
 from harness.page.page_data import PageData
 
 NAME = "report.html"
@@ -30,16 +31,16 @@ OPEN_QUESTIONS = 2  # of more questions the figures are folded
 Question = tuple[str, Sequence[Arm], Answer | None]  # its anchor, arms and answer
 
 
-def write(sweep_dir: Path, out: Path | None = None) -> Path:
+def write(sweep_dir: Path, out: Path | None = None, asked: Sequence[str] = ()) -> Path:
     """Write the page of a sweep, finished or running, atomically; return its path.
 
-    out: instead of report.html in the sweep's folder. UserError when there is no such folder or
-    the file cannot be written.
+    out: instead of report.html in the sweep's folder. asked: the questions, see `Sweep`. UserError
+    when there is no such folder or the file cannot be written.
     """
     if not sweep_dir.is_dir():
         raise UserError(f"a sweep's results are a folder, and {sweep_dir} is not one")
     path = sweep_dir / NAME if out is None else out
-    content = page(PageData(sweep_dir)).encode("utf-8", "backslashreplace")
+    content = page(PageData(sweep_dir, asked)).encode("utf-8", "backslashreplace")
     try:
         with files.atomic(path) as file:
             file.write(content)
@@ -98,6 +99,8 @@ def _header(data: PageData) -> Element:
         el("p", *_progress(counts), class_="lead"),
         _progress_bar(counts) if counts else None,
         el("p", short(" · ".join(settings), 200), class_="dim") if settings else None,
+        el("p", el("strong", data.sweep.caveat)) if data.sweep.caveat else None,
+        el("p", data.sweep.omission, class_="dim") if data.sweep.omission else None,
     )
 
 
@@ -166,7 +169,7 @@ def _answers(data: PageData, questions: Sequence[Question]) -> Element:
         test = of_row(best, "report_score")
         if test.n:
             scores += f"; test score {inline(test)} starts"
-        name = short(arm_name(best) or best["trial"], 120)
+        name = short(arm_name(best, data.sweep.plan) or best["trial"], 240)
         text = f"{name} ({best['trial']}), {scores}; one training seed."
         body.append(el("p", el("strong", "Best trial: "), text, class_="best"))
     if answered:

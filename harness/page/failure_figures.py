@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from envs.physics.dynamics import BOARD, CENTRE_OF_GRAVITY, World
 from envs.physics.geometry import GOAL_POSE, corners
 from harness.analysis.sweep_results import Arm
+from harness.core.text import plural
 from harness.page.elements import Element, Node, el, head, note, scrolling, short, table
-from harness.page.labels import plural
 from harness.page.learning_figures import Styles, arrays, common_starts, count_range
 from harness.page.svg_plots import SHARE, Axis, Line, figure, group, lines
 from harness.stats import comparisons, intervals

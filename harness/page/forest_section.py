@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from harness.analysis.sweep_results import Arm
 from harness.analysis.verdicts import TITLES, Answer, Verdict
+from harness.core.text import plural
 from harness.page.elements import Element, Node, el, head, note, short
-from harness.page.labels import VERDICTS, plural
+from harness.page.labels import VERDICTS
 from harness.page.svg_plots import Axis, interval, ruler
 from harness.stats.intervals import Estimate
 from harness.terminal.formatting import parts, reach

@@ -14,8 +14,8 @@ from typing import Any
 from PIL import Image
 
 from harness.core import files
+from harness.core.text import plural
 from harness.page.elements import Element, Node, el, note, short
-from harness.page.labels import plural
 
 MAX_BYTES = 400_000  # of a file
 MAX_TOTAL_BYTES = 2_400_000

@@ -38,8 +38,3 @@ def chip(word: str, text: str = "", title: str = "") -> Element:
 def state(name: str) -> Element:
     """Return a trial's status."""
     return el("span", name, class_=f"state {name if name in STATUSES else 'other'}")
-
-
-def plural(count: int, thing: str) -> str:
-    """Return "1 trial", "1,200 trials"."""
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"

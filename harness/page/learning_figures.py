@@ -6,8 +6,8 @@ import numpy as np
 
 from harness.analysis.sweep_results import Arm
 from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
+from harness.core.text import plural
 from harness.page.elements import Element, Node, el, short
-from harness.page.labels import plural
 from harness.page.page_data import VALIDATION, PageData
 from harness.page.svg_plots import SHARE, Axis, Line, figure, fitted, group, lines
 from harness.stats import intervals

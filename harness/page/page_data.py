@@ -1,6 +1,7 @@
 """What the page shows: a sweep read once, with its curves and validation scores by step."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,11 +29,11 @@ class Band:
 class PageData:
     """A sweep's folder as the sections of the page need it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, asked: Sequence[str] = ()) -> None:
         self.folder = folder
-        self.sweep = Sweep(folder)
+        self.sweep = Sweep(folder, asked)
         self.arms = self.sweep.arms()
-        self.answers = verdicts.answers(self.sweep, self.arms)
+        self.answers = verdicts.answers(self.sweep)
 
     @cached_property
     def _curves(self) -> pa.Table:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from harness.analysis.sweep_results import Arm, health
 from harness.analysis.verdicts import Answer, Verdict
 from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
+from harness.core.text import plural
 from harness.page import failure_figures, learning_figures
 from harness.page.elements import Element, Node, el, head, note, short
 from harness.page.forest_section import difference_axis
-from harness.page.labels import VERDICTS, chip, estimate, plural
+from harness.page.labels import VERDICTS, chip, estimate
 from harness.page.page_data import PageData
 from harness.page.svg_plots import SHARE, STYLES, Axis, interval, ruler
 from harness.stats import comparisons
@@ -137,6 +138,7 @@ def _name(arm: Arm, swatch: str) -> list[Node]:
     name: list[Node] = [
         el("span", "", class_=f"swatch {swatch}"),
         el("span", short(arm.arm), title=arm.arm if len(arm.arm) > 60 else None),
+        *([el("small", short(arm.parameters, 200))] if arm.parameters else []),
         el("small", text),
     ]
     if issues not in ("", "ok"):

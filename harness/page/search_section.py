@@ -7,9 +7,10 @@ import numpy as np
 
 from harness.analysis.importance import importances
 from harness.analysis.sweep_results import Arm
+from harness.core.text import plural
 from harness.page import question_section
 from harness.page.elements import Element, Node, el, note, short
-from harness.page.labels import inline, plural
+from harness.page.labels import inline
 from harness.page.page_data import PageData
 from harness.page.svg_plots import SHARE, Axis, figure, fitted, group, interval, scatter
 from harness.page.trials_section import differing
@@ -68,7 +69,7 @@ def _settings(arms: Sequence[Arm]) -> list[Node]:
         title = name.removeprefix("policy.")
         x, placed = _placed(short(title, 40), name, arms)
         points = [
-            (value, arm.select, f"{short(arm.arm, 40)}: {inline(arm.select)}")
+            (value, arm.select, f"{short(arm.title, 120)}: {inline(arm.select)}")
             for value, arm in placed[:MAX_POINTS]
         ]
         described = f"Validation score of {len(points)} trials by {title}, 95 % intervals"

@@ -9,9 +9,9 @@ import numpy as np
 from harness.analysis.sweep_results import arm_name, issues, of_row
 from harness.core import paths
 from harness.core.errors import UserError
-from harness.core.text import duration, one_line
+from harness.core.text import duration, one_line, plural
 from harness.page.elements import Element, Node, el, head, note, scrolling, short, table
-from harness.page.labels import estimate, plural, state
+from harness.page.labels import estimate, state
 from harness.page.page_data import PageData
 from harness.page.svg_plots import compact
 from harness.stats.intervals import Estimate

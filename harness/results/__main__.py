@@ -105,6 +105,20 @@ def _parser() -> argparse.ArgumentParser:
         made[name].add_argument(
             "--limit", type=_count, default=50, metavar="N", help="(50; 0: all)"
         )
+    for name in ("list", "show", "answers", "trials", "export", "report"):
+        made[name].add_argument(
+            "--question",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help="only this question; repeatable",
+        )
+    made["best"].add_argument(
+        "--yaml",
+        type=Path,
+        metavar="FILE.yaml",
+        help="write its settings as a search space for run_sweep.py",
+    )
     made["episodes"].add_argument("--trial", metavar="TRIAL", help="only this trial (or prefix)")
     made["compare"].add_argument("a", help="an arm, a config hash, a trial, or SWEEP:NAME")
     made["compare"].add_argument("b", help="what to compare it with")

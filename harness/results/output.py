@@ -14,7 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from harness.core.text import one_line
-from harness.terminal.formatting import plain
+from harness.terminal.formatting import whole
 
 _PIPE_WIDTH = 160
 _FORMULA = ("=", "+", "-", "@")  # a spreadsheet evaluates a text that begins so
@@ -26,7 +26,7 @@ Answer = tuple[pa.Table, RenderableType]  # the rows, and what a terminal shows
 def files_written(paths: Sequence[Path]) -> Answer:
     """Return which files a command has written, with their sizes."""
     rows = [{"file": str(path), "bytes": path.stat().st_size} for path in paths]
-    lines = [plain(f"wrote {row['file']} ({row['bytes']:,} bytes)") for row in rows]
+    lines = [whole(f"wrote {row['file']} ({row['bytes']:,} bytes)") for row in rows]
     return pa.Table.from_pylist(rows), Group(*lines)
 
 
@@ -39,7 +39,7 @@ def put(content: pa.Table, shown: RenderableType, *, as_json: bool, as_csv: bool
         sys.stdout.buffer.flush()
     else:
         # A text alone is a file's content: its lines are not wrapped.
-        console().print(shown, soft_wrap=isinstance(shown, Text))
+        console().print(shown, soft_wrap=isinstance(shown, Text), crop=False)
 
 
 def console() -> Console:

@@ -2,6 +2,8 @@
 
 import argparse
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,22 @@ from rich.text import Text
 from harness.analysis import groups, learning_curves, sweep_results, verdicts
 from harness.analysis.groups import Group
 from harness.analysis.sweep_results import Sweep
+from harness.config.recipe import recipe
+from harness.config.trial_config import from_stored
 from harness.core import files, paths
 from harness.core.errors import OK, SOME_FAILED, UserError
 from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
 from harness.results.output import Answer, console, put
 from harness.stats import comparisons, intervals
-from harness.storage import lookup, tables
-from harness.terminal import answer_tables, answers_markdown, evaluation_tables, sweep_tables
+from harness.storage import json_schemas, lookup, tables
+from harness.storage.trial_folder import TrialFolder
+from harness.terminal import (
+    answer_tables,
+    answers_markdown,
+    evaluation_tables,
+    formatting,
+    sweep_tables,
+)
 
 # What `--on` takes: the seeds and how the comparison names them.
 STARTS = {
@@ -31,18 +42,24 @@ STARTS = {
 
 def sweeps(given: argparse.Namespace) -> Answer:
     """List every sweep and every evaluation of a policy from elsewhere."""
-    listed = [(_of_sweep, folder) for folder in lookup.sweeps(given.results)]
-    listed += [(_of_evaluation, folder) for folder in _evaluations(given.results)]
-    rows = []
+    asked, rows = given.question, list[dict[str, Any]]()
+    listed: list[tuple[Callable[[Path], dict[str, Any] | None], Path]] = [
+        (partial(_of_sweep, asked=asked), folder) for folder in lookup.sweeps(given.results)
+    ]
+    if not asked:  # which asks no question
+        listed += [(_of_evaluation, folder) for folder in _evaluations(given.results)]
     for describe, folder in listed:
         try:
-            rows.append(describe(folder))
+            if (row := describe(folder)) is not None:
+                rows.append(row)
         except (OSError, ValueError) as error:  # one broken sweep does not hide the others
             files.leave_out(folder, error)
     if not listed:
         without = lookup.none_readable(given.results)
         raise UserError(f"{given.results} holds no sweep and no evaluation yet{without}")
     lookup.leave_out_unreadable(given.results)
+    if not rows and asked:
+        raise UserError(f"no sweep in {given.results} asks the question {asked[0][:80]!r}")
     plain = [
         {
             **{name: row[name] for name in ("name", "trials", "state")},
@@ -51,11 +68,19 @@ def sweeps(given: argparse.Namespace) -> Answer:
         }
         for row in rows
     ]
-    return pa.Table.from_pylist(plain), sweep_tables.sweeps(rows)
+    return pa.Table.from_pylist(plain), sweep_tables.sweeps(rows, console().width)
 
 
-def _of_sweep(folder: Path) -> dict[str, Any]:
+def _of_sweep(folder: Path, asked: Sequence[str]) -> dict[str, Any] | None:
+    """Return a sweep's line; None where it does not ask all of these questions."""
     trials = tables.read(folder, "trials").to_pylist()
+    if asked or any(trial["status"] == "pending" for trial in trials):
+        plan = json_schemas.read_or(folder / "plan.json")
+        try:
+            hidden = sweep_results.left_out(plan, trials, asked)
+        except UserError:
+            return None
+        trials = sweep_results.of_shown(plan, trials, hidden)
     best = sweep_results.best(trials)
     select, report = (
         None if best is None or best[name] is None else sweep_results.of_row(best, name)
@@ -87,7 +112,7 @@ def _evaluations(results: Path) -> list[Path]:
 
 def show(given: argparse.Namespace) -> Answer:
     """Show a sweep's arms by question; for a search, which settings mattered."""
-    sweep = Sweep(lookup.sweep_dir(given.results, given.sweep))
+    sweep = Sweep(lookup.sweep_dir(given.results, given.sweep), given.question)
     arms = sweep.arms()
     rows = [arm.as_row() for arm in arms]
     return pa.Table.from_pylist(rows), sweep_tables.sweep(sweep, arms, console().width)
@@ -95,27 +120,33 @@ def show(given: argparse.Namespace) -> Answer:
 
 def answers(given: argparse.Namespace) -> Answer:
     """Show a sweep's answer to each of its questions; into a pipe as answers.md."""
-    sweep = Sweep(lookup.sweep_dir(given.results, given.sweep))
+    sweep = Sweep(lookup.sweep_dir(given.results, given.sweep), given.question)
     found = verdicts.answers(sweep)
+    if not found and sweep.best_point:
+        best = sweep.best() or {}
+        rows = [arm.as_row() for arm in sweep.arms() if arm.config_hash == best["config_hash"]]
+        return pa.Table.from_pylist(rows[:1]), RichGroup(Text(sweep.best_point))
     if not found:
-        what = "is a search and asks no question" if sweep.plan.get("search") else "has no arms"
+        what = "has no finished trial" if sweep.plan.get("search") else "has no arms"
         raise UserError(f"{sweep.folder.name} {what}; see `show`")
     screen = console()
     shown: RenderableType = Text(answers_markdown.markdown(sweep, found))
     if screen.is_terminal:
-        shown = answer_tables.answers(sweep.folder.name, found, screen.width)
+        shown = answer_tables.answers(sweep, found, screen.width)
     return verdicts.table(found), shown
 
 
 def trials(given: argparse.Namespace) -> Answer:
     """Show a sweep's trials, the highest validation score first."""
     folder = lookup.sweep_dir(given.results, given.sweep)
-    content = tables.read(folder, "trials").sort_by(
-        [("select_score", "descending"), ("trial", "ascending")]
-    )
+    content = sweep_results.rows_asked(folder, tables.read(folder, "trials"), given.question)
+    content = content.sort_by([("select_score", "descending"), ("trial", "ascending")])
     rows = content.slice(0, given.limit or None).to_pylist()
     curves = learning_curves.by_trial(folder, rows)
-    shown = sweep_tables.trials(rows, console().width, curves)
+    # Only a search's trials are called by a number, and have parameters to be shown.
+    searched = any((row["arm"] or "").startswith("#") for row in rows)
+    plan = json_schemas.read_or(folder / "plan.json") if searched else {}
+    shown = sweep_tables.trials(rows, console().width, curves, plan)
     return content, sweep_tables.cut(shown, len(rows), content.num_rows)
 
 
@@ -153,9 +184,37 @@ def best(given: argparse.Namespace) -> Answer:
     """Show the trial that `--ckpt best` selects."""
     found = lookup.resolve("best", given.results, given.sweep)
     assert found.trial_dir is not None
-    content = tables.read(found.trial_dir.parent.parent, "trials")
+    folder = found.trial_dir.parent.parent
+    content = tables.read(folder, "trials")
     row = content.filter(pc.equal(content["trial"], found.trial_dir.name))
-    return row, sweep_tables.best(found, row.to_pylist()[0])
+    plan = json_schemas.read_or(folder / "plan.json")
+    shown = sweep_tables.best(found, row.to_pylist()[0], plan)
+    if given.yaml is None:
+        return row, shown
+    path = _write_recipe(given.yaml.expanduser(), found, plan)
+    line = formatting.whole(f"train it again: python run_sweep.py {path}")
+    return row, RichGroup(shown, line)
+
+
+def _write_recipe(path: Path, found: lookup.Checkpoint, plan: Mapping[str, Any]) -> Path:
+    """Write a trial's config as a search space; UserError where the file exists."""
+    assert found.trial_dir is not None
+    config = from_stored(TrialFolder(found.trial_dir).read_config()["config"])
+    data = (plan.get("dataset") or {}).get("path")
+    text = recipe(
+        f"{found.sweep}-best",
+        config,
+        data.split(paths.JOINED) if data else [],
+        f"Trial {found.trial_dir.name} of sweep {found.sweep}: {found.note}",
+    )
+    if path.exists():
+        raise UserError(f"--yaml writes a new file, and {path} exists already")
+    try:
+        with files.atomic(path) as file:
+            file.write(text.encode())
+    except OSError as error:
+        raise UserError(f"{path} must be a file that can be written: {error.strerror}") from None
+    return path
 
 
 def compare(given: argparse.Namespace) -> Answer | int:
@@ -184,7 +243,7 @@ def compare(given: argparse.Namespace) -> Answer | int:
             more = comparisons.pair(grids[0].values, grids[1].values)
             rows = [each.as_row(given.a, given.b, which) for each in found]
             rows[0] |= more.columns()
-            shown = answer_tables.comparison(found, more, (a.name, b.name), what)
+            shown = answer_tables.comparison(found, more, (a.name, b.name), what, console().width)
             if margin is None:
                 return pa.Table.from_pylist(rows), shown
             passed = comparisons.not_worse(found[0].difference, margin)

@@ -16,7 +16,7 @@ from harness.results import output
 from harness.results.output import console
 from harness.results.watcher import State, Watcher
 from harness.storage import lookup
-from harness.terminal.formatting import WIDE, plain, sparkline, table
+from harness.terminal.formatting import WIDE, fitted, plain, sparkline, table
 
 HEARTBEAT_SECONDS = 60.0
 MAX_ERRORS = 3
@@ -113,6 +113,7 @@ def shown(state: State, width: int) -> RenderableType:
                 f"{trial.rate:,.0f}" if trial.rate else "",
                 "" if trial.left is None else duration(trial.left),
             )
+        fitted(made, width, ("samples/s", "", "loss", "left"))
         parts += [Text(""), made]
     if failed:
         newest = sorted(failed, key=lambda trial: -trial.updated)[:MAX_ERRORS]

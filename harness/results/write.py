@@ -1,6 +1,7 @@
 """The commands that write files from a sweep's tables: export, rebuild, report."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 from rich.console import Group
 from rich.text import Text
 
-from harness.analysis import verdicts
+from harness.analysis import sweep_results, verdicts
 from harness.analysis.sweep_results import Sweep
 from harness.core import files
 from harness.core.errors import UserError
@@ -28,17 +29,25 @@ def export(given: argparse.Namespace) -> Answer:
     """Write a sweep's tables for other tools, or one for a paper."""
     folder = lookup.sweep_dir(given.results, given.sweep)
     to = given.to.expanduser()
-    return files_written(write_tables(folder, to, given.format, given.table, force=given.force))
+    return files_written(
+        write_tables(folder, to, given.format, given.table, given.question, force=given.force)
+    )
 
 
 def write_tables(
-    folder: Path, to: Path, form: str, table: str | None, *, force: bool
+    folder: Path,
+    to: Path,
+    form: str,
+    table: str | None,
+    asked: Sequence[str] = (),
+    *,
+    force: bool,
 ) -> list[Path]:
     """Write a sweep's tables to a folder, or one to a file; return the files.
 
     to: a file where the name has the format's suffix, else a folder. A format for papers has one
-    table, of the arms by question. UserError when a file exists and force is not given, or the
-    place is not writable.
+    table, of the arms by question. asked: the questions, see `Sweep`.
+    UserError when a file exists and force is not given, or the place is not writable.
     """
     if form in _FOR_PAPERS and table not in (None, "arms"):
         raise UserError(f"--format {form} takes the table of arms, given --table {table}")
@@ -53,7 +62,7 @@ def write_tables(
     for path in paths.values():
         if path.is_dir() or (path.exists() and not force):
             raise UserError(f"{path} exists already; --force replaces files")
-    sweep = Sweep(folder)
+    sweep = Sweep(folder, asked)
     try:
         written = [path for name, path in paths.items() if _write(sweep, name, path, form)]
     except OSError as error:
@@ -76,6 +85,7 @@ def _write(sweep: Sweep, name: str, path: Path, form: str) -> bool:
         rows = verdicts.table(verdicts.answers(sweep))
     else:
         rows = sql.tables([sweep.folder], next(kind for kind in sql.KINDS if kind == name))
+        rows = sweep_results.rows_asked(sweep.folder, rows, sweep.asked)
     if rows.num_columns == 0:
         return False
     with files.atomic(path) as file:
@@ -135,4 +145,4 @@ def report(given: argparse.Namespace) -> Answer:
     """Write the sweep's HTML report."""
     folder = lookup.sweep_dir(given.results, given.sweep)
     out = None if given.out is None else given.out.expanduser()
-    return files_written([document.write(folder, out)])
+    return files_written([document.write(folder, out, given.question)])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from harness.config.domains import Axis
+from harness.config.domains import Axis, described
 from harness.config.search_spec import Search
 from harness.config.trial_config import config_hash, trial_id
 from harness.core import files
@@ -65,7 +65,7 @@ class SearchRun:
             "number": number,
             "parameters": parameters,
         }
-        label = f"{question} / #{number}, seed {train_seed}"
+        label = f"{question} / #{number} ({described(parameters)}), seed {train_seed}"
         if until is not None:
             label += f", to step {until}"
         return Job(self.search.config(parameters), train_seed, label, info, until)

@@ -29,8 +29,9 @@ from harness.sweep.folder import SweepFolder, TrialSettings
 from harness.sweep.options import Options
 from harness.sweep.pending import Work
 from harness.sweep.plan_table import print_counts, print_plan
-from harness.sweep.progress import Progress
+from harness.sweep.progress import Leader, Progress
 from harness.sweep.until_verdict import VerdictJobs
+from harness.terminal import formatting
 from harness.tracking import listener
 from ibc.data.demos import Demos
 
@@ -55,8 +56,8 @@ class Run:
     console: Console
 
     def say(self, text: str, style: str | None = None) -> None:
-        """Print a line that is not wrapped, so that it can be copied."""
-        self.console.print(text, soft_wrap=True, markup=False, highlight=False, style=style)
+        """Print a line, see `formatting.say`."""
+        formatting.say(self.console, text, style or "")
 
 
 def sweep(options: Options, console: Console) -> int:
@@ -95,7 +96,7 @@ def sweep(options: Options, console: Console) -> int:
         if search is not None and search.confirm is not None:
             evaluated = evaluate(folder, search.confirm, console, address=options.address)
         # The weights of results on an object store are not here.
-        readable = outputs.write(folder.path, console, draw=folder.uri is None)
+        readable = outputs.write(folder.path, console, options.question, draw=folder.uri is None)
         code = max(evaluated, _print_end(run, work))
         if rounds is not None:
             run.say(rounds.end)
@@ -140,7 +141,7 @@ def _print_plan(run: Run) -> tuple[Work, Estimate]:
     if options.address is None:
         pending.check_memory(work)
     found = estimate(work.typical, pending.finished_seconds(work.statuses), options.threads)
-    print_plan(run.console, options.plan, work, found)
+    print_plan(run.console, options.plan.only(options.question), work, found)
     print_counts(run.console, folder.path, work)
     if work.states["failed"] and not options.retry_failed:
         run.console.print("failed trials are left as they are; --retry-failed runs them again")
@@ -194,7 +195,7 @@ def _execute(run: Run, work: Work, found: Estimate) -> None:
         share = work.full_trials / work.total  # the jobs of a search may be parts of trials
         seconds = {id_: each * share for id_, each in found.seconds.items()}
         with (
-            Progress(run.console, work.total, slots, seconds) as progress,
+            Progress(run.console, work.total, slots, seconds, _leader(work)) as progress,
             listener.opened(options.tracker, folder.path, progress.note) as tracker,
         ):
             listeners: list[Listener] = [progress] if tracker is None else [progress, tracker]
@@ -209,6 +210,17 @@ def _execute(run: Run, work: Work, found: Estimate) -> None:
             load(f"{EXECUTOR}:execute")(dispatch, settings, resources, tick, scratch)
     if dispatch.stop_reason is not None:
         run.say(dispatch.stop_reason, style="red")
+
+
+def _leader(work: Work) -> Leader | None:
+    """Return the best of the trials that earlier runs have finished."""
+    labels = {job.id: job.label for job in (*work.asked, *work.planned)}
+    scores = (
+        (float(status["select_score"]), labels.get(id_, id_))
+        for id_, status in work.statuses.items()
+        if status.get("status") == "finished" and (id_ in labels or not labels)
+    )
+    return max(scores, default=None)
 
 
 def _print_end(run: Run, work: Work) -> int:

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from harness.config.plan import BASELINE, Plan
 from harness.config.search_spec import Search
@@ -14,6 +12,7 @@ from harness.core.text import duration
 from harness.scheduling.jobs import Job
 from harness.sweep.estimate import Estimate
 from harness.sweep.pending import Work
+from harness.terminal.formatting import fitted, plain, say, table
 
 MAX_ROWS = 60
 
@@ -33,22 +32,21 @@ SAMPLERS = {"tpe": "TPE", "random": "random", "grid": "grid"}
 def print_plan(console: Console, plan: Plan, work: Work, found: Estimate) -> None:
     """Print a row for each arm of each question, with its trials by state and the time of one."""
     for text in plan.warnings:
-        console.print(f"warning: {text}", soft_wrap=True, markup=False, highlight=False)
+        say(console, f"warning: {text}")
     if plan.search is not None:
         _print_search(console, plan.search, len(plan.train_seeds))
         return
     of_config: dict[str, list[Job]] = {}
     for job in work.planned:
         of_config.setdefault(job.config_hash, []).append(job)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("question", "arm", "trials"):
-        table.add_column(title, overflow="fold")
-    table.add_column("time each", justify="right", no_wrap=True)
+    titles = ("question", "arm", "trials", "time each")
+    made = table(*titles, fold=titles[:-1], right=titles[-1:])
     asked = {arm.config_hash for question in plan.questions for arm in question.arms}
+    planned = {trial.config_hash for trial in plan.trials}
     rows = [
         ("", f"{BASELINE} ({track})", hash_, hash_)
         for track, hash_ in plan.baselines.items()
-        if hash_ not in asked
+        if hash_ in planned - asked
     ]
     for question in plan.questions:
         baseline = plan.baselines[question.track]
@@ -59,14 +57,14 @@ def print_plan(console: Console, plan: Plan, work: Work, found: Estimate) -> Non
         states = Counter(work.state(job) for job in its)
         seconds = found.seconds.get(its[0].id)
         same = hash_ == baseline and arm_name != BASELINE and bool(question_name)
-        table.add_row(
-            escape(question_name) if question_name != before else "",
-            escape(arm_name),
+        made.add_row(
+            plain(question_name if question_name != before else ""),
+            plain(arm_name),
             f"= {BASELINE}" if same else _words(states),
             duration(seconds) if seconds is not None and not same else "",
         )
         before = question_name
-    console.print(table)
+    console.print(fitted(made, console.width, ("time each", "trials")))
     if len(rows) > MAX_ROWS:
         console.print(f"... and {len(rows) - MAX_ROWS:,} more arms")
 
@@ -78,7 +76,7 @@ def print_counts(console: Console, folder: Path, work: Work) -> None:
     left = [job for job in work.typical if work.state(job) != "finished"]
     if shared := sum(job.weights_of is not None for job in left):
         line += f", {shared} of them with another's weights"
-    console.print(line, soft_wrap=True, markup=False, highlight=False)
+    say(console, line)
 
 
 def _words(states: Mapping[str, int]) -> str:
@@ -88,15 +86,15 @@ def _words(states: Mapping[str, int]) -> str:
 
 
 def _print_search(console: Console, search: Search, train_seeds: int) -> None:
-    console.print(
-        f"{escape(search.text)} {search.trials} trials, {SAMPLERS[search.sampler]} sampler, "
+    say(
+        console,
+        f"{search.text} {search.trials} trials, {SAMPLERS[search.sampler]} sampler, "
         f"{train_seeds} training seed(s) each",
-        soft_wrap=True,
     )
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("setting")
-    table.add_column("values")
+    made = table("setting", "values", fold=("setting", "values"))
     for key, axis in search.axes.items():
         values = f"{axis.low:g} to {axis.high:g}" + (" (log)" if axis.log else "")
-        table.add_row(key, escape(", ".join(map(str, axis.choices)) if axis.choices else values))
-    console.print(table)
+        made.add_row(
+            plain(key), plain(", ".join(map(str, axis.choices)) if axis.choices else values)
+        )
+    console.print(made)

@@ -1,4 +1,4 @@
-"""The progress of a sweep: a live table on a terminal, plain lines elsewhere."""
+"""The progress of a sweep: a bar and a live table on a terminal, plain lines elsewhere."""
 
 import time
 from collections import Counter
@@ -8,12 +8,13 @@ from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
-from rich.table import Table
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from harness.core.text import duration
 from harness.scheduling.jobs import Job
+from harness.terminal.formatting import fitted, plain, say, table
 
 HEARTBEAT_SECONDS = 30.0
 _COLUMNS = (  # title, metric, format
@@ -21,6 +22,9 @@ _COLUMNS = (  # title, metric, format
     ("error px", "val_action_error_px", ".1f"),
     ("samples/s", "samples_per_second", ",.0f"),
 )
+
+
+Leader = tuple[float, str]  # a validation score and the trial's name
 
 
 @dataclass
@@ -35,17 +39,29 @@ class _Running:
         step, steps = self.metrics["step"], self.metrics["steps"]
         return "selecting" if step == steps else f"step {step:.0f}/{steps}"
 
+    @property
+    def share(self) -> float:
+        """How much of its training is done, from 0 to 1."""
+        return self.metrics["step"] / self.metrics["steps"] if self.metrics else 0.0
+
 
 class Progress:
     """Shows running and finished trials; a context manager.
 
     total: the jobs of this run. slots: how many run in parallel. seconds: the estimate by trial id.
+    leader: score and name of the best trial so far, of earlier runs.
     """
 
     def __init__(
-        self, console: Console, total: int, slots: int, seconds: Mapping[str, float]
+        self,
+        console: Console,
+        total: int,
+        slots: int,
+        seconds: Mapping[str, float],
+        leader: Leader | None = None,
     ) -> None:
         self.console, self.total, self.slots, self.seconds = console, total, slots, seconds
+        self.leader = leader
         self.ended: Counter[str] = Counter()  # finished, stopped, failed; a stopped one may go on
         self._running: dict[str, _Running] = {}
         self._expected = self._taken = 0.0  # of the trials that are over
@@ -88,6 +104,7 @@ class Progress:
             self._taken += took
         count = f"[{self.ended.total()}/{self.total}]"
         if good:
+            self.leader = max(filter(None, (self.leader, (status["select_score"], job.label))))
             score = f"validation score {status['select_score']:.3f}"
             success = f"success {status['select_success_rate']:.0%}"
             at = f" at step {status['step']}" if state == "stopped" else ""
@@ -105,11 +122,18 @@ class Progress:
         now = time.monotonic()
         if self._live is None and self._running and now - self._printed > HEARTBEAT_SECONDS:
             running = "; ".join(f"{r.label}: {r.step()}" for r in self._running.values())
-            self._say(Text(f"running   {running}; {self._left()}"))
+            best = f"; {self._best()}" if self.leader else ""
+            self._say(Text(f"running   {running}; {self._left()}{best}"))
 
     def _say(self, line: Text) -> None:
         self._printed = time.monotonic()
-        self.console.print(line, soft_wrap=True, highlight=False)  # above a live table
+        say(self.console, line)  # above a live table
+
+    def _best(self) -> str:
+        if self.leader is None:
+            return ""
+        score, name = self.leader
+        return f"best so far {score:.3f}, {name}"
 
     def _left(self) -> str:
         """Return the time left in words, from the estimates and how good they were so far."""
@@ -126,19 +150,20 @@ class Progress:
         return f"about {duration((running + waiting) / self.slots)} left"
 
     def _render(self) -> Group:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for title in ("running", "step"):
-            table.add_column(title, overflow="ellipsis", no_wrap=True)
-        for title, _, _ in _COLUMNS:
-            table.add_column(title, justify="right", no_wrap=True)
+        titles = [title for title, _, _ in _COLUMNS]
+        made = table("running", "step", *titles, fold=("running",), right=titles)
         for running in self._running.values():
             metrics = running.metrics
             numbers = [f"{metrics[m]:{f}}" if m in metrics else "" for _, m, f in _COLUMNS]
-            table.add_row(escape(running.label), running.step(), *numbers)
+            made.add_row(plain(running.label), running.step(), *numbers)
+        fitted(made, self.console.width, titles[::-1])
         so_far = duration(time.monotonic() - self._began)
         head = (
             f"{self.ended['finished']} of {self.total} finished, {len(self._running)} running, "
             + (f"{self.ended['stopped']} stopped early, " if self.ended["stopped"] else "")
             + f"{self.ended['failed']} failed; {so_far} so far, {self._left()}"
         )
-        return Group(Text(head, style="bold"), table)
+        done = self.ended.total() + sum(running.share for running in self._running.values())
+        bar = ProgressBar(total=max(1, self.total), completed=min(done, self.total))
+        best = [plain(self._best())] if self.leader else []
+        return Group(Padding(bar, 0), Text(head, style="bold"), *best, made)

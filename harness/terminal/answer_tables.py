@@ -9,16 +9,32 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis.groups import Comparison
+from harness.analysis.sweep_results import Sweep
 from harness.analysis.verdicts import RULE, Answer
 from harness.core.text import one_line
 from harness.stats.comparisons import Pair
-from harness.terminal.forest import forest
-from harness.terminal.formatting import NARROW, WIDE, facts, number, percent, plain, signed, table
+from harness.terminal.forest import INDENT, forest
+from harness.terminal.formatting import (
+    NARROW,
+    WIDE,
+    facts,
+    fitted,
+    number,
+    percent,
+    plain,
+    signed,
+    table,
+)
 
 
-def answers(name: str, found: Sequence[Answer], width: int) -> RenderableType:
+def answers(sweep: Sweep, found: Sequence[Answer], width: int) -> RenderableType:
     """Return the forest plot, every question's arms, the rule and its check."""
-    parts: list[RenderableType] = [Text.assemble("sweep ", (one_line(name), "bold"))]
+    name = one_line(sweep.folder.name)
+    parts: list[RenderableType] = [Text.assemble("sweep ", (name, "bold"))]
+    if sweep.omission:
+        parts.append(plain(sweep.omission, "dim"))
+    if sweep.caveat:
+        parts.append(plain(sweep.caveat, "yellow"))
     parts.append(forest(found, width))
     for answer in found:
         texts = [
@@ -26,7 +42,7 @@ def answers(name: str, found: Sequence[Answer], width: int) -> RenderableType:
             for verdict in answer.verdicts
         ]
         parts += [Text(""), plain(answer.question, "bold")]
-        parts.append(Padding(Group(_arms(answer, width), *texts), (0, 0, 0, 2)))
+        parts.append(Padding(Group(_arms(answer, width), *texts), (0, 0, 0, INDENT)))
     checks = dict.fromkeys(text for answer in found for text in answer.check)
     notes = [plain(text, "dim") for text in (RULE.replace("*", ""), *checks)]
     return Group(*parts, Text(""), *notes)
@@ -42,7 +58,7 @@ def _arms(answer: Answer, width: int) -> Table:
     made.columns[0].min_width = 10
     for row in answer.rows():
         cells: dict[str, RenderableType] = {
-            "arm": plain(row.arm.arm),
+            "arm": plain(row.arm.title),
             "score": number(row.score),
             "success": percent(row.success),
             "P(better)": percent(row.verdict.pair.better) if row.verdict else "",
@@ -50,14 +66,14 @@ def _arms(answer: Answer, width: int) -> Table:
             "starts": str(row.n),
         }
         made.add_row(*(cells[name] for name in columns))
-    return made
+    return fitted(made, width - INDENT, ("P(better)", "starts", "seeds", "success"))
 
 
 _TITLES = {"success": "success rate", "final_coverage": "final coverage"}
 
 
 def comparison(
-    found: Sequence[Comparison], more: Pair, names: tuple[str, str], starts: str
+    found: Sequence[Comparison], more: Pair, names: tuple[str, str], starts: str, width: int
 ) -> RenderableType:
     """Return a paired comparison of several columns; more: further statistics of the score."""
     made = table("", *(_TITLES.get(c.column, c.column) for c in found))
@@ -65,6 +81,7 @@ def comparison(
     made.add_row("a", *(show(c.a) for show, c in zip(shown, found, strict=True)))
     made.add_row("b", *(show(c.b) for show, c in zip(shown, found, strict=True)))
     made.add_row("a - b", *(signed(c.difference) for c in found))
+    fitted(made, width, ("final coverage", "success rate"))
     first = found[0]
     lines = [
         Text.assemble("a = ", (one_line(names[0]), "bold"), f", training seeds: {first.seeds_a}"),

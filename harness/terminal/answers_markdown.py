@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.analysis.sweep_results import Sweep
+from harness.analysis.sweep_results import UNANSWERABLE, Sweep
 from harness.analysis.verdicts import RULE, Answer, Row, answers
 from harness.core import files
 from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
@@ -31,11 +31,16 @@ def markdown(sweep: Sweep, found: Sequence[Answer] | None = None) -> str:
     lines = [f"# {safe(sweep.folder.name)}", ""]
     found = answers(sweep) if found is None else found
     if not found:
-        return "\n".join([*lines, "A search asks no question; see its best trials.", ""])
+        text = sweep.best_point or "A search without a finished trial has no best point yet."
+        return "\n".join([*lines, safe(text) if sweep.plan.get("search") else "No arms yet.", ""])
     lines += [
         f"- **{safe(answer.question)}** {safe(answer.summary)}. Baseline: {safe(answer.baseline)}."
         for answer in found
     ]
+    if not sweep.answerable:
+        lines += ["", f"{UNANSWERABLE} Next: `{sweep.next_command.replace('`', '')}`"]
+    if sweep.omission:
+        lines += ["", f"{safe(sweep.omission)}."]
     lines += ["", RULE, ""]
     for check in dict.fromkeys(text for answer in found for text in answer.check):
         lines += [safe(check), ""]
@@ -50,7 +55,7 @@ def markdown(sweep: Sweep, found: Sequence[Answer] | None = None) -> str:
 def _line(row: Row, *, reported: bool) -> str:
     values = row.arm.group.grid("score", REPORT_SEEDS if reported else SELECT_SEEDS).values
     iqm = comparisons.interquartile_mean(values) if values.size else None
-    cells = [safe(row.arm.arm), number(row.score), number(iqm), percent(row.success)]
+    cells = [safe(row.arm.title), number(row.score), number(iqm), percent(row.success)]
     if row.verdict is None:
         cells += ["", "", "", str(row.seeds), str(row.n), ""]
     else:

@@ -20,6 +20,7 @@ from harness.terminal.formatting import (
     WIDE,
     bar,
     difference,
+    fitted,
     number,
     or_blank,
     percent,
@@ -61,6 +62,7 @@ def evaluation(episodes: pa.Table, spent: TimeSpent, width: int) -> RenderableTy
         above = pc.greater(good["max_coverage"], threshold)
         line(f"success, coverage > {threshold:.2f}", _mean(good, above), share=True)
     line("final coverage", _mean(good, good["final_coverage"]), share=False)
+    fitted(made, width, (BAR_HEAD, "n"))
     remarks = [plain(text) for text in _remarks(good)]
     remarks += [plain(text, "red") for text in _failures(episodes)]
     noise = _noise(episodes)
@@ -104,25 +106,51 @@ def _noise(episodes: pa.Table) -> list[RenderableType]:
     return [head, made, Text(""), passed, Text("")]
 
 
-def evaluations(results: Sequence[tuple[str, pa.Table]], spent: TimeSpent) -> RenderableType:
-    """Return the results of several policies on the same seeds, the highest score first."""
-    made = table("policy", "score", "success", "n", fold=("policy",), right=("n",))
+def evaluations(
+    results: Sequence[tuple[str, pa.Table]], spent: TimeSpent, width: int, *, arms: bool = False
+) -> RenderableType:
+    """Return the results of several policies on the same seeds, the highest score first.
+
+    arms: the titles are arms; the trials of one are a row, over training seeds and starts.
+    """
+    of_title: dict[str, list[pa.Table]] = {}
+    for title, episodes in results:
+        of_title.setdefault(title, []).append(episodes)
+    seeds = ["seeds"] if arms else []
+    columns = ["arm" if arms else "policy", "score", "success", *seeds, "starts"]
+    made = table(*columns, fold=columns[:1], right=("seeds", "starts"))
     rows = []
     remarks: list[Text] = []
     repeated: list[RenderableType] = []
-    for title, episodes in results:
+    for title, parts in of_title.items():
+        episodes = pa.concat_tables(parts)
         good = episodes.filter(pc.is_null(episodes["error"]))
-        score = _mean(good, good["score"])
-        rows.append((score, title, _mean(good, good["success"])))
+        score, rate = (
+            _crossed(good, name) if arms else _mean(good, good[name])
+            for name in ("score", "success")
+        )
+        rows.append((score, title, rate, len(parts)))
         remarks += [plain(f"{title}: {text}", "red") for text in _failures(episodes)]
-        if noise := _noise(episodes):
+        if noise := [] if len(parts) > 1 else _noise(episodes):
             repeated += [plain(title, "bold"), *noise]
     rows.sort(key=lambda row: math.inf if math.isnan(row[0].value) else -row[0].value)
-    for score, title, rate in rows:
-        made.add_row(plain(title), number(score), percent(rate), str(score.n))
+    for score, title, rate, count in rows:
+        counts = [str(count)] if arms else []
+        made.add_row(plain(title), number(score), percent(rate), *counts, str(score.n))
+    fitted(made, width, ("starts", "seeds", "success"))
     note = "the best of several scores is biased upwards: evaluate that policy on other seeds"
     speed = _rate(spent, sum(episodes.num_rows for _, episodes in results))
     return Group(Text(""), made, Text(""), *repeated, plain(note), *remarks, plain(speed))
+
+
+def _crossed(good: pa.Table, column: str) -> Estimate:
+    """Return the mean over the training seeds of an arm and their common starts."""
+    values = good.select(["train_seed", "env_seed"]).append_column(
+        "value", good[column].cast("float64")
+    )
+    means = values.group_by(["train_seed", "env_seed"]).aggregate([("value", "mean")])
+    columns = (means[name].to_numpy() for name in ("train_seed", "env_seed", "value_mean"))
+    return intervals.share_interval(intervals.crossed(*columns).values)
 
 
 def until_decided(
@@ -259,4 +287,5 @@ def episodes(content: pa.Table, width: int) -> RenderableType:
             "error": plain(row["error"] or "", "red"),
         }
         made.add_row(*(cells[name] for name in columns))
-    return made
+    drop = ("protocol", "simulation ms", "inference ms", "step", "jerk", "idle", "final")
+    return fitted(made, width, (*drop, "coverage", "steps", "error", "success"))

@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from rich.console import RenderableType
-from rich.table import Table
+from rich.console import Console, RenderableType
+from rich.table import Column, Table
 from rich.text import Text
 
 from harness.core.text import one_line
@@ -182,9 +182,53 @@ def sparkline(values: Sequence[float], width: int) -> Text:
     return Text("".join(bars), style="cyan")
 
 
-def facts(rows: Iterable[tuple[str, RenderableType]]) -> Table:
+def whole(text: str) -> Text:
+    """Return a line to be copied, such as a path or a command: it never wraps."""
+    return Text(one_line(text), no_wrap=True, overflow="ignore")
+
+
+def fitted(made: Table, width: int, drop: Sequence[str]) -> Table:
+    """Return a table without the columns, in the order given, for which there is no room.
+
+    The room of a column is its longest word, or its longest text where that must not wrap.
+    """
+    if width < 1:
+        return made
+    for title in (*drop, None):
+        if sum(map(_least_width, made.columns)) + 2 * (len(made.columns) - 1) <= width:
+            break
+        made.columns = [column for column in made.columns if title != str(column.header)]
+    return made
+
+
+def _least_width(column: Column) -> int:
+    texts = [cell_text(cell) for cell in (column.header, *column.cells)]
+    return max(
+        [column.min_width or 0, *(len(t) if column.no_wrap else longest_word(t) for t in texts)]
+    )
+
+
+def cell_text(cell: RenderableType) -> str:
+    """Return the text of a table's cell."""
+    return cell.plain if isinstance(cell, Text) else str(cell)
+
+
+def say(console: Console, text: str | Text, style: str = "") -> None:
+    """Print a line: wrapped at words on a terminal, whole elsewhere.
+
+    A word that is longer than the terminal, such as a path, stays whole too, so that it can be
+    copied.
+    """
+    line = Text(text, style) if isinstance(text, str) else text
+    if console.is_terminal:
+        console.print(line, overflow="ignore", crop=False, highlight=False)
+    else:
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def facts(rows: Iterable[tuple[RenderableType, RenderableType]]) -> Table:
     """Return a table of names and values without a head; long values are folded."""
-    made = table("name", "value", fold=("value",))
+    made = table("name", "value", fold=("name", "value"))
     made.show_header = False
     for name, value in rows:
         made.add_row(name, value)

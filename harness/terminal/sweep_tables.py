@@ -16,19 +16,21 @@ from harness.analysis.sweep_results import Arm, Sweep, arm_name, counted, health
 from harness.analysis.verdicts import Answer
 from harness.core.text import duration, one_line
 from harness.storage.lookup import Checkpoint
-from harness.terminal.forest import forest
+from harness.terminal.forest import INDENT, forest
 from harness.terminal.formatting import (
     BAR_HEAD,
     NARROW,
     WIDE,
     bar,
     facts,
+    fitted,
     number,
     or_blank,
     percent,
     plain,
     sparkline,
     table,
+    whole,
 )
 
 
@@ -36,8 +38,9 @@ def sweep_head(sweep: Sweep) -> RenderableType:
     """Return a sweep's name, progress, data set and budget."""
     found = counted(sweep.counts()) or "no trials yet"
     line = Text.assemble("sweep ", (one_line(sweep.folder.name), "bold"), f": {found}")
-    details = sweep.settings()
-    return Group(line, *([plain("; ".join(details), "dim")] if details else []))
+    details = ["; ".join(sweep.settings()), sweep.omission]
+    caveat = [plain(sweep.caveat, "yellow")] if sweep.caveat else []
+    return Group(line, *(plain(text, "dim") for text in details if text), *caveat)
 
 
 def arms(
@@ -52,7 +55,7 @@ def arms(
     for name in dict.fromkeys(arm.question for arm in found):
         of_question = [arm for arm in found if arm.question == name]
         made = _question(of_question, answers.get(name), width)
-        blocks += [Text(""), plain(name, "bold"), Padding(made, (0, 0, 0, 2))]
+        blocks += [Text(""), plain(name, "bold"), Padding(made, (0, 0, 0, INDENT))]
     return Group(*blocks)
 
 
@@ -81,14 +84,15 @@ def _question(found: Sequence[Arm], answer: Answer | None, width: int) -> Table:
             "health": _health(arm),
         }
         made.add_row(*(cells[name] for name in columns))
-    return made
+    drop = (f"{other} score", BAR_HEAD, "done", f"{main} success", "health")
+    return fitted(made, width - INDENT, drop)
 
 
 def _name(arm: Arm, first: Arm, *, compared: bool) -> Text:
     """Return an arm's name, with the baseline's where both have the same config."""
     if compared and arm is not first and arm.config_hash == first.config_hash:
         return plain(f"{arm.arm} (= {first.arm})")
-    return plain(arm.arm)
+    return plain(arm.title)
 
 
 def _validation(arm: Arm) -> Text:
@@ -123,8 +127,12 @@ def trials(
     rows: Sequence[Mapping[str, Any]],
     width: int,
     curves: Mapping[str, tuple[str, Sequence[float]]] | None = None,
+    plan: Mapping[str, Any] | None = None,
 ) -> RenderableType:
-    """Return a line for each trial; curves: by trial, see `learning_curves.by_trial`."""
+    """Return a line for each trial; curves: by trial, see `learning_curves.by_trial`.
+
+    plan: of the sweep, to show the parameters of a search's trials.
+    """
     curves, wide = curves or {}, width >= WIDE
     kinds = {kind for kind, _ in curves.values()}
     by_step = kinds.pop() if wide and len(kinds) == 1 else "by step"
@@ -147,7 +155,7 @@ def trials(
         status = plain(row["status"], "red" if failed else "")
         cells = {
             "trial": plain(row["trial"]),
-            "arm": plain(arm_name(row) if wide else row["arm"] or ""),
+            "arm": plain(arm_name({**row, "question": row["question"] if wide else ""}, plan)),
             "status": status,
             "validation score": Text(score) if score or wide else status,
             "test score": Text(number(test)),
@@ -161,10 +169,11 @@ def trials(
             "health or error": plain(error or row["health"] or "", "red" if failed else ""),
         }
         made.add_row(*(cells[name] for name in columns))
-    return made
+    drop = ("attempts", "samples/s", "time", "step", by_step, "test", "test success")
+    return fitted(made, width, (*drop, "health or error", "test score", "status", "arm"))
 
 
-def sweeps(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+def sweeps(rows: Sequence[Mapping[str, Any]], width: int) -> RenderableType:
     """Return a line for each sweep and each evaluation of a policy from elsewhere."""
     made = table("name", "trials", "state", "best validation", "its test", fold=("state", "name"))
     for row in rows:
@@ -175,24 +184,26 @@ def sweeps(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
             Text(number(row["select"])),
             Text(number(row["report"])),
         )
-    return made
+    return fitted(made, width, ("trials", "its test", "best validation", "state"))
 
 
-def best(found: Checkpoint, row: Mapping[str, Any]) -> RenderableType:
-    """Return a sweep's best trial and how to evaluate it."""
+def best(
+    found: Checkpoint, row: Mapping[str, Any], plan: Mapping[str, Any] | None = None
+) -> RenderableType:
+    """Return a sweep's best trial and how to evaluate it; plan: see `trials`."""
     shown = (
         ("trial", f"{row['trial']} of {row['sweep']}"),
-        ("arm", arm_name(row)),
+        ("arm", arm_name(row, plan)),
         ("selected by", found.note),
         ("validation score", number(of_row(row, "select_score"))),
         ("test score", number(of_row(row, "report_score")) or "not evaluated yet"),
         ("test success", percent(of_row(row, "report_success_rate"))),
         ("step", row["best_step"]),
         ("health", row["health"] or ""),
-        ("checkpoint", found.path),
-        ("evaluate it", _evaluate(row["sweep"])),
     )
-    return facts((name, plain(value)) for name, value in shown if value not in ("", None))
+    made = facts((name, plain(value)) for name, value in shown if value not in ("", None))
+    lines = (f"checkpoint: {found.path}", f"evaluate it: {_evaluate(row['sweep'])}")
+    return Group(made, *map(whole, lines))
 
 
 def cut(shown: RenderableType, lines: int, total: int) -> RenderableType:
@@ -209,18 +220,19 @@ def _evaluate(sweep: str) -> str:
 
 def sweep(of: Sweep, found: Sequence[Arm], width: int) -> RenderableType:
     """Return all that `show` prints: the head, the verdicts, each question's arms, the legend."""
-    answers = {answer.question: answer for answer in verdicts.answers(of, found)}
+    answers = {answer.question: answer for answer in verdicts.answers(of)}
     parts = [sweep_head(of), *([forest(list(answers.values()), width)] if answers else [])]
-    parts += [arms(found, width, answers), *_importances(of), Text(""), legend(of)]
+    parts += [arms(found, width, answers), *_importances(of, width), Text(""), legend(of)]
     best = of.best()
     if best is not None:
         score = number(of_row(best, "select_score"))
-        text = f"best trial: {best['trial']} ({arm_name(best)}), validation score {score}"
-        parts += [Text(""), plain(text), plain(f"evaluate it: {_evaluate(of.folder.name)}")]
+        name = arm_name(best, of.plan)
+        text = f"best trial: {best['trial']} ({name}), validation score {score}"
+        parts += [Text(""), plain(text), whole(f"evaluate it: {_evaluate(of.folder.name)}")]
     return Group(*parts)
 
 
-def _importances(of: Sweep) -> list[RenderableType]:
+def _importances(of: Sweep, width: int) -> list[RenderableType]:
     """Return the importance of a search's settings; nothing for other sweeps."""
     found, note = importances(of.folder)
     if not note:
@@ -228,11 +240,12 @@ def _importances(of: Sweep) -> list[RenderableType]:
     made = table("setting", "importance", BAR_HEAD, fold=("setting",))
     for key, share in found.items():
         made.add_row(plain(key), percent(share), bar(share))
+    fitted(made, width, (BAR_HEAD,))
     head = [Text(""), Text("importance of settings", "bold")]
     return [*head, *([made] if found else []), plain(note, "dim")]
 
 
-def print_sweep(console: Console, folder: Path) -> None:
-    """Print a sweep as `python -m harness.results show` does."""
-    read = Sweep(folder)
-    console.print(sweep(read, read.arms(), console.width))
+def print_sweep(console: Console, folder: Path, asked: Sequence[str] = ()) -> None:
+    """Print a sweep as `python -m harness.results show` does; asked: see `Sweep`."""
+    read = Sweep(folder, asked)
+    console.print(sweep(read, read.arms(), console.width), crop=False)

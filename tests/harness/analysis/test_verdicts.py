@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -313,12 +314,15 @@ def test_foreign_text_stays_text(tiny_results: Path) -> None:
     assert "&#60;script&#62;alert(1)&#60;/script&#62; &#124; &#91;x&#93;(http://y)" in text
 
 
-def test_a_search_asks_no_question(tiny_results: Path) -> None:
+def test_a_search_answers_with_its_best_point(tiny_results: Path) -> None:
     path = tiny_results / "tiny" / "plan.json"
     plan = {**files.read_json(path), "questions": [], "search": {"text": "?"}}
     files.write_json(plan, path)
-    assert "asks no question" in answers_markdown.write(tiny_results / "tiny").read_text()
-    with pytest.raises(UserError, match="is a search and asks no question"):
+    assert "The best of 3 finished" in answers_markdown.write(tiny_results / "tiny").read_text()
+    for path in (tiny_results / "tiny" / "trials").iterdir():
+        shutil.rmtree(path)
+    assert "no best point yet" in answers_markdown.write(tiny_results / "tiny").read_text()
+    with pytest.raises(UserError, match="has no finished trial"):
         results_main.main(["answers", "tiny", "--results", str(tiny_results)])
 
 

@@ -1,6 +1,7 @@
 """One evaluation from the command line: what is stored, what is skipped, what is refused."""
 
 import io
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,14 @@ def test_an_ensemble_is_one_checkpoint_with_rows_of_its_own(
         run(policy="envs.expert:policy", seeds="5", results=tiny_results, ensemble=True)
 
 
+def fresh_rows(results: Path, arm: str) -> list[dict[str, Any]]:
+    """Return the rows of an arm on test seeds."""
+    trials = tables.read(results / "tiny", "trials").to_pylist()
+    hashes = {row["config_hash"] for row in trials if row["arm"] == arm}
+    rows = tables.read(results / "tiny", "episodes").to_pylist()
+    return [r for r in rows if r["config_hash"] in hashes and r["env_seed"] >= 300_000]
+
+
 def test_several_checkpoints_are_evaluated_in_one_go(tiny_results: Path) -> None:
     trials = tables.read(tiny_results / "tiny", "trials").to_pylist()
     finished = sorted(row["trial"] for row in trials if row["status"] == "finished")
@@ -153,6 +162,13 @@ def test_several_checkpoints_are_evaluated_in_one_go(tiny_results: Path) -> None
     _, text = run(ckpt="all", seeds="12", results=tiny_results, width=110)
     assert "30 of them, which are kept" in text
     assert "6 episodes in" in text
+    table = text[text.index("all 3 finished trials of tiny, of 2 arms") :]
+    assert "energy (2 training seeds)" in table
+    assert "explicit (1 training seed)" in table
+    mean = sum(row["score"] for row in fresh_rows(tiny_results, "energy")) / 24
+    assert re.search(rf"^energy +{mean:.3f} \[.* 2 +12$", table, re.MULTILINE)
+    assert table.count("rows: ") == 1
+    assert "next: python -m harness.results answers tiny" in table
     for name in finished:  # one file for each run of each trial
         folder = tiny_results / "tiny" / "trials" / name / "episodes"
         assert len(list(folder.glob("eval-*"))) == 2

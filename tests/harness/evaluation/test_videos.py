@@ -13,7 +13,7 @@ from harness.core.errors import UserError
 from harness.evaluation.policy_source import Source, Task
 from harness.evaluation.pool import open_pool
 from harness.evaluation.videos import GIF_SIZE, Videos, choose_episodes, record
-from harness.media.legend import with_strip
+from harness.media.legend import TITLED_STRIP, with_strip, with_title
 from harness.media.overlay import describe
 from harness.media.recorder import SIZE, Step
 from harness.storage import table_schemas
@@ -26,15 +26,20 @@ def decoded(path: Path) -> list[Any]:
         return [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
 
 
-@pytest.mark.parametrize("overlay", [None, "energy"])
-def test_a_video_ends_as_its_row_says(tiny_results: Path, tmp_path: Path, overlay: Any) -> None:
+@pytest.mark.parametrize(("overlay", "size"), [(None, 256), ("energy", None)])
+def test_a_video_ends_as_its_row_says(
+    tiny_results: Path, tmp_path: Path, overlay: str | None, size: int | None
+) -> None:
     trial = next(path for path in sorted((tiny_results / "tiny" / "trials").iterdir()))
     source = Source(checkpoint=trial / "checkpoints" / "best")
     with open_pool(STEPS, 1) as pool:
         ((_, outcome),) = pool.run([Task(source, tuple(range(300_000, 300_004)))])
         rows = table_schemas.table("episodes", outcome.rows)
-        videos = Videos(1, overlay, gif=True)
+        videos = Videos(1, overlay, gif=True, size=size)
         files = list(record(videos, source, rows, tmp_path, pool))
+        if overlay is None:  # a second time they are replaced
+            assert list(record(videos, source, rows, tmp_path, pool)) == files
+    assert sorted(files) == sorted(tmp_path.glob("seed*"))
     labels = choose_episodes(rows, 1)
     assert {path.name.split(".")[0] for path in files} == {
         f"seed{seed}-{label}" for seed, label in labels.items()
@@ -49,16 +54,17 @@ def test_a_video_ends_as_its_row_says(tiny_results: Path, tmp_path: Path, overla
         with Image.open(stem.with_suffix(".gif")) as image:
             assert image.size[0] == (GIF_SIZE if overlay is None else SIZE)
             assert image.n_frames == row["length"] + 1
-        if overlay is None:
-            assert frames[-1].shape == (SIZE, SIZE, 3)
-            continue
         # The strip under the board tells the coverage: it is drawn anew from the row.
         past = [Step(np.zeros(5), None, row["max_coverage"])] * row["length"]
         past.append(Step(np.zeros(5), None, row["final_coverage"]))
-        title = f"seed {row['env_seed']}, {labels[row['env_seed']]}"
-        board = np.zeros((SIZE, SIZE, 3), np.uint8)
-        expected = with_strip(board, past, describe(source.load(), title))[SIZE:].astype(int)
-        assert np.abs(frames[-1][SIZE:] - expected).mean() < 4
+        title, side = f"seed {row['env_seed']}, {labels[row['env_seed']]}", size or SIZE
+        board = np.zeros((side, side, 3), np.uint8)
+        if overlay is None:
+            assert frames[-1].shape == (side + TITLED_STRIP, side, 3)
+            expected = with_title(board, past, title)
+        else:
+            expected = with_strip(board, past, describe(source.load(), title))
+        assert np.abs(frames[-1][side:] - expected[side:].astype(int)).mean() < 4
 
 
 def test_wrong_video_options() -> None:
@@ -67,6 +73,9 @@ def test_wrong_video_options() -> None:
         (Videos(1, "depth"), "--overlay takes energy, given 'depth'"),
         (Videos(0, "energy"), "--overlay needs videos: --video N"),
         (Videos(0, gif=True), "--gif needs videos"),
+        (Videos(0, size=256), "--video-size needs videos"),
+        (Videos(1, size=94), "an even number of px from 96 to 1080, given 94"),
+        (Videos(1, size=257), "given 257"),
     ):
         with pytest.raises(UserError, match=message):
             videos.check(3)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from rich.console import Console
 from harness.analysis import verdicts
 from harness.analysis.importance import importances
 from harness.analysis.sweep_results import Sweep
+from harness.config import plan as config_plan
 from harness.core import files
 from harness.core import seeds as store
 from harness.core.errors import UserError
@@ -44,14 +46,18 @@ def command(
     return run
 
 
-@pytest.mark.parametrize("width", [80, 160])
+@pytest.mark.parametrize("width", [40, 80, 160])
 @pytest.mark.parametrize(
     "line", ["list", "show", "trials", "episodes", "best", "compare energy explicit"]
 )
 def test_every_table_fits(command: Command, line: str, width: int) -> None:
     text = command(*line.split(), width=width)
     assert text.strip()
-    assert max(map(len, text.splitlines())) <= width
+    to_copy = ("checkpoint: ", "evaluate it: ")  # never wrap
+    wrapped = [line for line in text.splitlines() if not line.startswith(to_copy)]
+    assert max(map(len, wrapped)) <= width
+    words = set(re.findall(r"[a-z]{3,}", command(*line.split(), width=300)))
+    assert not set(re.findall(r"[a-z]{3,}", text)) - words  # columns go before letters do
     assert "…" not in text  # nothing was cut
     assert "\x1b" not in text  # no colour into a pipe
 
@@ -373,10 +379,10 @@ def test_a_stopped_trial_is_counted(command: Command, evaluated_results: Path) -
 
 
 def test_answers_on_a_terminal_are_a_table(evaluated_results: Path) -> None:
-    found = verdicts.answers(Sweep(evaluated_results / "tiny"))
-    for width in (80, 160):
+    sweep = Sweep(evaluated_results / "tiny")
+    for width in (40, 80, 160):
         console = Console(file=io.StringIO(), width=width)
-        console.print(answer_tables.answers("tiny", found, width))
+        console.print(answer_tables.answers(sweep, verdicts.answers(sweep), width))
         assert isinstance(console.file, io.StringIO)
         text = console.file.getvalue()
         assert max(map(len, text.splitlines())) <= width
@@ -415,3 +421,95 @@ def test_a_sweep_is_listed_with_the_test_score_of_the_trial_that_selection_chose
     scores = {t["trial"]: t["report_score"] for t in json.loads(command("trials", "--json"))}
     assert scores[others[0]["trial"]] == 1.0 > scores[chosen["trial"]]
     assert json.loads(command("list", "--json"))[0]["best_report_score"] == scores[chosen["trial"]]
+
+
+def test_question_leaves_out_what_was_not_asked(
+    command: Command, evaluated_results: Path, tmp_path: Path
+) -> None:
+    path = evaluated_results / "tiny" / "plan.json"
+    plan = files.read_json(path)
+    first, second = plan["questions"][0]["arms"]
+    new = {"question": "width", "text": "How wide?", "arms": [first, {**second, "arm": "wide"}]}
+    never = {"arm": "deep", "config_hash": "0" * 12}
+    depth = {"question": "depth (all)", "track": "all", "text": "?", "arms": [first, never]}
+    waiting = {**plan["trials"][0], "config_hash": "0" * 12, "question": "depth", "arm": "deep"}
+    plan["trials"].append(waiting)
+    files.write_json({**plan, "questions": [*plan["questions"], new, depth]}, path)
+    interval = [row["score_difference_low"] for row in json.loads(command("answers", "--json"))]
+    # A question of which no arm has begun is left out, and said.
+    shown = command("show")
+    assert "deep" not in shown
+    assert "1 further question has no trial yet: depth (all)" in shown
+    assert "1 pending" in shown.splitlines()[0]
+    assert "1 pending" in command("list")
+    # One that is named alone is all there is; its numbers are the same.
+    for line in ("show", "answers", "trials", "list"):
+        text = command(line, "--question", "depth", width=160)
+        assert "wide" not in text
+        assert "narrow" not in text
+    assert "deep" in command("trials", "--question", "depth")
+    one = json.loads(command("answers", "--json", "--question", "width"))
+    assert [row["arm"] for row in one] == ["wide"]
+    assert [row["score_difference_low"] for row in one] == interval[1:]
+    command("export", "--question", "width", "--to", str(tmp_path / "tables"))
+    arms = (tmp_path / "tables" / "arms.csv").read_text()
+    assert "wide" in arms
+    assert "loss" not in arms
+    command("report", "--question", "width", "--out", str(tmp_path / "page.html"))
+    page = (tmp_path / "page.html").read_text()
+    assert "Does an energy help?" not in page
+    assert "2 further questions were not asked for: depth (all), loss" in page
+    for line in ("show", "answers", "trials", "export --to x", "report", "list"):
+        with pytest.raises(UserError, match="question") as refused:
+            command(*line.split(), "--question", "widht")
+        assert "\n" not in str(refused.value)
+
+
+def test_a_search_shows_its_parameters_and_answers_with_its_best_point(
+    command: Command, evaluated_results: Path, tmp_path: Path
+) -> None:
+    folder = evaluated_results / "tiny"
+    plan = files.read_json(folder / "plan.json")
+    axes = {"policy.kind": {"choices": ["ibc", "mse"]}, "policy.energy.width": {"low": 8}}
+    for path in folder.glob("trials/*/config.json"):
+        described = files.read_json(path)
+        number = "#1" if described["arm"] == "energy" else "#2"
+        files.write_json({**described, "question": "search", "arm": number}, path)
+    path = folder / "plan.json"
+    files.write_json({**plan, "trials": [], "questions": [], "search": {"axes": axes}}, path)
+    for line in ("show", "trials", "best", "answers"):
+        assert "kind ibc, width 16" in " ".join(command(line, width=200).split()), line
+    for line in ("show", "trials"):
+        assert "kind mse, width 16" in " ".join(command(line, width=200).split()), line
+    answered = " ".join(command("answers").split())
+    assert answered.startswith("The best of 3 finished trials is search / #1: kind ibc, width 16 (")
+    assert "kind ibc, width 16" in answers_markdown.write(folder).read_text()
+    assert json.loads(command("answers", "--json"))[0]["parameters"] == "kind ibc, width 16"
+    command("report", "--out", str(tmp_path / "page.html"))
+    assert (tmp_path / "page.html").read_text().count("kind mse, width 16") >= 1
+    # What `best --yaml` writes is the same trial.
+    space = tmp_path / "again.yaml"
+    assert f"python run_sweep.py {space}" in command("best", "--yaml", str(space))
+    again = config_plan.plan(space)
+    best = json.loads(command("best", "--json"))[0]
+    assert {trial.config_hash for trial in again.trials} == {best["config_hash"]}
+    assert again.train_seeds == (0, 1, 2)
+    with pytest.raises(UserError, match="writes a new file"):
+        command("best", "--yaml", str(space))
+
+
+def test_one_training_seed_says_that_it_can_answer_nothing(
+    command: Command, evaluated_results: Path, tmp_path: Path
+) -> None:
+    path = evaluated_results / "tiny" / "plan.json"
+    plan = {**files.read_json(path), "train_seeds": [0], "space": "space.yaml", "budget": "smoke"}
+    files.write_json(plan, path)
+    expected = "this sweep can answer none of its questions"
+    command("report", "--out", str(tmp_path / "page.html"))
+    for text in (command("show"), command("answers"), (tmp_path / "page.html").read_text()):
+        assert expected in " ".join(text.split())
+        assert "Next: python run_sweep.py space.yaml" in " ".join(text.split()).replace("`", "")
+    files.write_json({**plan, "budget": "standard"}, path)
+    assert "space.yaml --name tiny --train-seeds 0-2" in " ".join(command("show").split())
+    files.write_json({**plan, "train_seeds": [0, 1]}, path)
+    assert expected not in " ".join(command("show").split())

@@ -1,4 +1,5 @@
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -75,6 +76,24 @@ def test_a_terminal_gets_a_table_and_names_cannot_style_it(no_color):
     assert "0 of 3 finished, 1 running, 1 failed" in text
     assert "[red]bad" in text
     assert ("\x1b[31m" in text) != no_color
+
+
+def test_the_leader_and_a_bar_are_shown(monkeypatch):
+    console = Console(file=io.StringIO(), width=40, force_terminal=True, no_color=True)
+    with Progress(console, 2, 1, {}, (0.2, "earlier / one")) as bar:
+        bar.start(job(0))
+        bar.epoch(job(0), METRICS)
+        assert "best so far 0.200, earlier / one" in drawn(bar)
+        assert drawn(bar).splitlines()[0].startswith("━" * 10)  # half of one of two
+        bar.end(job(0), FINISHED)
+        assert "best so far 0.250, negatives / 8 uniform, seed 0" in " ".join(drawn(bar).split())
+    assert max(map(len, drawn(bar).splitlines())) <= 40
+
+
+def drawn(bar):
+    console = Console(file=io.StringIO(), width=40, force_terminal=True, no_color=True)
+    console.print(bar._render())
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue())
 
 
 def test_a_dumb_terminal_gets_plain_lines(monkeypatch):
