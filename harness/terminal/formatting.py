@@ -4,6 +4,7 @@ Text from files is never taken for markup: control characters are escaped.
 """
 
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
@@ -220,10 +221,12 @@ def say(console: Console, text: str | Text, style: str = "") -> None:
     copied.
     """
     line = Text(text, style) if isinstance(text, str) else text
-    if console.is_terminal:
-        console.print(line, overflow="ignore", crop=False, highlight=False)
-    else:
-        console.print(line, soft_wrap=True, highlight=False)
+    if console.is_terminal and not console.is_dumb_terminal:
+        wrapped = textwrap.wrap(
+            line.plain, console.width, break_long_words=False, break_on_hyphens=False
+        )
+        line = Text("\n".join(wrapped), line.style)
+    console.print(line, soft_wrap=True, highlight=False)
 
 
 def facts(rows: Iterable[tuple[RenderableType, RenderableType]]) -> Table:

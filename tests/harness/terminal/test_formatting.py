@@ -9,7 +9,7 @@ from rich.console import Console
 from harness.stats.intervals import Estimate
 from harness.storage import table_schemas
 from harness.terminal.evaluation_tables import TimeSpent, evaluation
-from harness.terminal.formatting import bar, number, percent, plain, signed, sparkline
+from harness.terminal.formatting import bar, number, percent, plain, say, signed, sparkline
 
 NAN = math.nan
 
@@ -116,3 +116,15 @@ def test_an_evaluation_with_nothing_in_it() -> None:
     lines = shown(rows(0, failed=2), TimeSpent(1.0, 1, 2))
     assert any("2 of 2 episodes failed" in line for line in lines)
     assert "score 0" in lines
+
+
+def test_a_line_wraps_at_words_on_a_terminal_alone() -> None:
+    text = "wrote /a/path/that/is/longer/than/the/terminal and [red] that is all"
+    for terminal, expected in (
+        (True, ["wrote", "/a/path/that/is/longer/than/the/terminal", "and [red] that is", "all"]),
+        (False, [text]),
+    ):
+        console = Console(file=io.StringIO(), width=17, force_terminal=terminal, no_color=True)
+        say(console, text)
+        assert isinstance(console.file, io.StringIO)
+        assert console.file.getvalue().splitlines() == expected
