@@ -246,7 +246,7 @@ def filled(command: str, folder: Path) -> str:
         command += "" if "--seeds" in command else " --seeds 30"
     if program == "run_sweep.py" and not re.search(r"\.yaml|\.\.\.", command):
         command = command.replace("run_sweep.py", "run_sweep.py SPACE.yaml")
-    trials = sorted((folder / "results/demo-standard/trials").glob("*-s0"))
+    trials = sorted((folder / "results/demo-standard/trials").glob("*-s[01]"))
     trial = trials[0] if trials else Path("TRIAL")
     to = "table" if re.search("latex|markdown", command) else "exported"
     for pattern, value in (
