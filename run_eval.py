@@ -2,14 +2,14 @@
 
 import sys
 
-from harness.core import errors
+from harness.core import command_lines, errors
 from harness.core.imports import load
 
 
 def main() -> int:
     """Parse the arguments and run the evaluation."""
     parser = errors.ArgumentParser(
-        prog="run_eval.py",
+        prog=command_lines.name("eval"),
         description="Roll a checkpoint out from many initial states; each episode becomes a row.",
     )
     parser.add_argument(
@@ -80,5 +80,10 @@ def main() -> int:
     return int(load("harness.evaluation.job:evaluate")(options, load("rich.console:Console")()))
 
 
+def command() -> int:
+    """Run as a console command; return its exit code."""
+    return errors.run(main)
+
+
 if __name__ == "__main__":
-    sys.exit(errors.run(main))
+    sys.exit(command())

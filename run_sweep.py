@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from harness.core import errors
+from harness.core import command_lines, errors
 from harness.core.imports import load
 from harness.sweep.options import Options
 
@@ -11,10 +11,12 @@ from harness.sweep.options import Options
 def main() -> int:
     """Parse the arguments and run the sweep."""
     parser = errors.ArgumentParser(
-        prog="run_sweep.py",
+        prog=command_lines.name("sweep"),
         description="Train and compare every arm of a search space; run again to continue.",
     )
-    parser.add_argument("space", type=Path, metavar="SPACE.yaml", help="see search_spaces/")
+    parser.add_argument(
+        "space", type=Path, metavar="SPACE.yaml", help="a file, or a name of search_spaces/"
+    )
     parser.add_argument("--budget", default="standard", help="one of the file's (standard)")
     parser.add_argument("--name", help="the sweep's folder (the space's name and the budget)")
     parser.add_argument(
@@ -57,5 +59,10 @@ def main() -> int:
     return int(load("harness.sweep.driver:sweep")(options, console))
 
 
+def command() -> int:
+    """Run as a console command; return its exit code."""
+    return errors.run(main)
+
+
 if __name__ == "__main__":
-    sys.exit(errors.run(main))
+    sys.exit(command())

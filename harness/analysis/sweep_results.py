@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from harness.analysis.groups import Group, Pairing, Trial, estimate_columns
 from harness.config.domains import described
 from harness.config.trial_config import DEFAULT_BUDGET, nearest
+from harness.core import command_lines
 from harness.core.errors import UserError
 from harness.core.paths import JOINED
 from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
@@ -344,9 +345,11 @@ class Sweep:
         if len({trial["config_hash"] for trial in trials}) > 1 or not trials:
             trials = [trial for trial in self.trials if trial["trial"] == name]
         if not trials:
+            words = ("trials", self.folder.name, "--limit", 0)
+            line = command_lines.line("results", *words, results=self.folder.parent)
             raise UserError(
                 f"{name[:100]!r} must be an arm, a config's hash or a trial of sweep "
-                f"{self.folder.name}; `python -m harness.results trials` lists them"
+                f"{self.folder.name}; `{line}` lists them"
             )
         return self.group(name, trials)
 

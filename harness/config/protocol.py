@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
+from harness.core import command_lines
 from harness.core.errors import UserError
 from harness.core.seeds import (
     CORRECTION_SEEDS,
@@ -130,7 +131,7 @@ def caution(seeds: Iterable[int]) -> str | None:
         )
     for trained, made in (
         (PLANNED_SEEDS, "the built-in demonstrations"),
-        (CORRECTION_SEEDS, "corrections (python -m harness.demos collect --from-failures)"),
+        (CORRECTION_SEEDS, f"corrections ({command_lines.name('demos')} collect --from-failures)"),
     ):
         if count := sum(seed in trained for seed in seeds):
             return (

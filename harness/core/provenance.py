@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.core.paths import ROOT
+from harness.core.paths import INSTALLED, ROOT
 
 # The files of this project that affect a trial's numbers.
 DECIDING = (
@@ -38,6 +38,8 @@ def collect(device: str = "cpu") -> dict[str, Any]:
 @cache
 def git_state() -> tuple[str | None, bool | None]:
     """Return the commit and whether tracked files differ from it; (None, None) without git."""
+    if INSTALLED:  # a repository around it would be another one
+        return None, None
     revision = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain", "--untracked-files=no")
     if revision is None or changes is None:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.core import errors
+from harness.core import command_lines, errors
 from harness.core.imports import load
 
 
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = errors.ArgumentParser(prog="python -m harness.demos", description=__doc__)
+    parser = errors.ArgumentParser(prog=command_lines.name("demos"), description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     info = commands.add_parser("info", help="print the statistics of a data set")
@@ -73,5 +73,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def command() -> int:
+    """Run as a console command; return its exit code."""
+    return errors.run(main)
+
+
 if __name__ == "__main__":
-    sys.exit(errors.run(main))
+    sys.exit(command())

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from harness.config import strict_yaml
 from harness.config.space_file import SpaceFile
-from harness.core import errors, files, paths
+from harness.core import command_lines, errors, files, paths
 from harness.core.errors import UserError
 from harness.core.seeds import CORRECTION_SEEDS
 from harness.demos import correction_marks, corrections
@@ -35,7 +35,7 @@ KEYS = ("rounds", "starts", "shares")
 def command(given: argparse.Namespace) -> int:
     """Run `python -m harness.demos corrections`."""
     results = paths.RESULTS if given.results is None else given.results
-    rounds = read(given.space)
+    rounds = read(paths.search_space(given.space))
     return rounds.run(results.expanduser().absolute(), given, Console())
 
 
@@ -83,7 +83,7 @@ class Rounds:
             console.rule("rounds")
             for store in _stores(folder, self.rounds):
                 console.print(f"{store.name}: {_marks(store)}", soft_wrap=True, markup=False)
-            evaluate = f"python run_eval.py --ckpt best --sweep {sweep} --seeds 500"
+            evaluate = command_lines.evaluate_best(results / sweep)
             console.print(f"evaluate it: {evaluate}", soft_wrap=True, markup=False)
         return errors.OK
 

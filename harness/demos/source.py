@@ -16,7 +16,7 @@ import numpy as np
 
 from envs.physics.geometry import keypoints
 from envs.rendering import observations
-from harness.core import files, paths
+from harness.core import command_lines, files, paths
 from harness.core.errors import UserError
 from harness.core.paths import CACHE_VARIABLE, JOINED, ROOT, cache_folder
 from harness.core.text import one_line
@@ -58,14 +58,17 @@ def resolve_source(*data: str | Path | None, folder: Path | None = None) -> Sour
     """Return the data sets at `data`, else the downloaded one, else the built-in one, of `folder`.
 
     `data` is relative to the working directory, or the word "downloaded" or "built-in"; `folder` is
-    data/ in the repository by default. UserError if one of `data` is no zarr store or is given
+    data/ in the repository by default (of an installed package: in the working directory, with the
+    built-in one inside the package). UserError if one of `data` is no zarr store or is given
     twice, or if there is none and `folder` has no data set.
     """
+    built_in = paths.BUILT_IN_DATA if folder is None else folder / BUILT_IN
     folder = paths.DATA if folder is None else folder
-    named = {"downloaded": folder / DOWNLOADED, "built-in": folder / BUILT_IN}
+    named = {"downloaded": folder / DOWNLOADED, "built-in": built_in}
     given = [named.get(str(each), each) for each in data if each is not None]
     if named["downloaded"] in given and not named["downloaded"].exists():
-        rule = "the human demonstrations must be there (python -m harness.demos download)"
+        fetch = command_lines.line("demos", "download")
+        rule = f"the human demonstrations must be there ({fetch})"
         raise UserError(f"{rule}, and {named['downloaded']} does not exist")
     if given:
         found = tuple(_store(each) for each in given)
@@ -73,13 +76,13 @@ def resolve_source(*data: str | Path | None, folder: Path | None = None) -> Sour
             if found.count(path) > 1:
                 raise UserError(f"every --data must be another data set, given {path} twice")
         return Source(found, "given")
-    if (folder / DOWNLOADED).exists():
-        return Source((folder / DOWNLOADED,), "downloaded")
-    if (folder / BUILT_IN).exists():
-        return Source((folder / BUILT_IN,), "built-in")
+    if named["downloaded"].exists():
+        return Source((named["downloaded"].absolute(),), "downloaded")
+    if built_in.exists():
+        return Source((built_in,), "built-in")
     raise UserError(
         f"there are no demonstrations in {folder}; give --data PATH, "
-        "or run: python -m harness.demos download"
+        f"or run: {command_lines.line('demos', 'download')}"
     )
 
 

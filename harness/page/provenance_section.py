@@ -1,14 +1,15 @@
 """Provenance: code, data, machine, protocol of a sweep's numbers, and how to reproduce them."""
 
 import json
-import shlex
 import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
 
 from harness.config.protocol import Protocol
+from harness.core import command_lines
 from harness.core.paths import JOINED
 from harness.page.elements import Element, Node, el, short
 from harness.page.page_data import PageData
@@ -45,24 +46,23 @@ def section(data: PageData) -> Element:
         if values:
             entries += [el("dt", name), el("dd", *(el("p", short(v, 300)) for v in values))]
     body: list[Node] = [el("h2", "Provenance"), el("dl", *entries, class_="provenance")]
-    command = reproduce(plan, data.folder.name)
+    command = reproduce(plan, data.folder)
     if command:
         body += [el("h3", "Reproduce this sweep"), el("pre", el("code", command))]
     if data.sweep.best() is not None:
-        words = ["python", "run_eval.py", "--ckpt", "best", "--sweep", data.folder.name]
-        evaluate = shlex.join([*words, "--seeds", "500"])
+        evaluate = command_lines.evaluate_best(data.folder)
         body += [el("h3", "Evaluate its best trial"), el("pre", el("code", evaluate))]
     return el("section", *body, id="provenance")
 
 
-def reproduce(plan: Mapping[str, Any], name: str) -> str | None:
-    """Return the command that plans and runs the same sweep; None where the plan is missing."""
+def reproduce(plan: Mapping[str, Any], sweep: Path) -> str | None:
+    """Return the command that plans and runs a sweep again; None where its plan is missing."""
     if not plan.get("space"):
         return None
-    words = ["python", "run_sweep.py", plan["space"]]
+    words = [plan["space"]]
     if plan.get("budget"):
         words += ["--budget", plan["budget"]]
-    words += ["--name", name]
+    words += ["--name", sweep.name]
     if rounds := plan.get("until_verdict"):
         seeds = ",".join(map(str, plan["train_seeds"]))
         words += ["--until-verdict", "--delta", f"{rounds['delta']:g}", "--train-seeds", seeds]
@@ -70,7 +70,7 @@ def reproduce(plan: Mapping[str, Any], name: str) -> str | None:
     if data.get("kind") == "given":
         for path in data["path"].split(JOINED):
             words += ["--data", path]
-    return shlex.join(words)
+    return command_lines.line("sweep", *words, results=sweep.parent)
 
 
 def _several(values: Iterable[object]) -> list[str]:

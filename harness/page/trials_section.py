@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from harness.analysis.sweep_results import arm_name, issues, of_row
-from harness.core import paths
+from harness.core import command_lines, paths
 from harness.core.errors import UserError
 from harness.core.text import duration, one_line, plural
 from harness.page.elements import Element, Node, el, head, note, scrolling, short, table
@@ -42,9 +42,10 @@ def section(data: PageData) -> Element:
         "right, not printed, are the settings that differ between trials."
     ]
     if len(rows) > MAX_ROWS:
+        words = ("trials", data.folder.name, "--limit", 0)
+        line = command_lines.line("results", *words, results=data.folder.parent)
         notes.append(
-            f"These are the {MAX_ROWS:,} best of {len(rows):,} trials; `python -m harness.results "
-            f"trials {data.folder.name}` lists them all."
+            f"These are the {MAX_ROWS:,} best of {len(rows):,} trials; `{line}` lists them all."
         )
     if len(settings) > len(shown):
         notes.append(f"{len(settings) - len(shown)} more settings differ and are not shown.")

@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness.core import files
+from harness.core.command_lines import uri_note
 from harness.core.errors import UserError
 from harness.core.paths import cache_folder, check_name, is_uri
 from harness.core.throttle import Throttle
@@ -81,6 +82,7 @@ class Mirror:
                 of_sweep.setdefault(name, {})[rest] = entry
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            uri_note(self.path).write_text(f"{self.uri}\n")
         except OSError as error:
             raise UserError(f"the mirror of {self.uri} must be writable: {error}") from error
         for name in [sweep] if sweep else [path.name for path in self.path.iterdir()]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.core import errors, files, imports, paths
+from harness.core import command_lines, errors, files, imports, paths
 from harness.core.errors import OK, SOME_FAILED, UserError
 from harness.core.text import one_line
 from harness.results import SUFFIXES, TABLES
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     form = shared.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print a list of objects")
     form.add_argument("--csv", action="store_true", help="print comma-separated values")
-    parser = errors.ArgumentParser(prog="python -m harness.results", description=__doc__)
+    parser = errors.ArgumentParser(prog=command_lines.name("results"), description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     made: dict[str, argparse.ArgumentParser] = {}
     for name, (_, text) in COMMANDS.items():
@@ -181,5 +181,10 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def command() -> int:
+    """Run as a console command; return its exit code."""
+    return errors.run(main)
+
+
 if __name__ == "__main__":
-    sys.exit(errors.run(main))
+    sys.exit(command())

@@ -15,13 +15,14 @@ import pyarrow.compute as pc
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from harness.core import command_lines
 from harness.core.errors import UserError
 from harness.core.text import one_line
 from harness.results.output import Answer
 from harness.storage import lookup, table_schemas
 from harness.storage.tables import read
 from harness.terminal import sweep_tables
-from harness.terminal.formatting import plain, table
+from harness.terminal.formatting import plain, table, whole
 
 KINDS: tuple[table_schemas.Kind, ...] = ("trials", "curves", "episodes")
 # The last one locks them, so that no query can undo one.
@@ -163,7 +164,9 @@ def _tables(folders: Sequence[Path]) -> Answer:
         "SELECT arm, count(*) AS trials, avg(select_score) AS score FROM trials "
         "GROUP BY arm ORDER BY score DESC"
     )
-    shown.append(Text(f'python -m harness.results sql "{example}"', style="dim"))
+    which = ["--all"] if len(folders) > 1 else ["--sweep", folders[0].name]
+    line = command_lines.line("results", "sql", example, *which, results=folders[0].parent)
+    shown.append(whole(line))
     return pa.Table.from_pylist(rows), Group(*shown)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from harness.core import files
+from harness.core import command_lines, files
 from harness.core.errors import UserError
 from harness.core.paths import check_name
 from harness.storage import tables
@@ -134,7 +134,7 @@ def sweep_dir(results: Path, sweep: str | None = None) -> Path:
     if not found:
         raise UserError(
             f"a sweep is needed, and {results} holds none{none_readable(results)}; "
-            "run_sweep.py makes one"
+            f"{command_lines.name('sweep')} makes one"
         )
     return found[-1]
 

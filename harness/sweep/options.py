@@ -33,7 +33,10 @@ class Until:
 
 @dataclass(frozen=True)
 class Options:
-    """The options of `run_sweep.py` by name; results: a folder or the URI of an object store."""
+    """The options of `run_sweep.py` by name.
+
+    space: a file, or the name of one of ours. results: a folder or the URI of an object store.
+    """
 
     space: Path
     budget: str = DEFAULT_BUDGET
@@ -64,7 +67,7 @@ class Options:
             rule = "--train-seeds takes training seeds and ranges of them (0-5 or 0,3,7)"
             seeds = parse_ranges(self.train_seeds, rule, MAX_TRAIN_SEEDS, "seeds")
         return config_plan.plan(
-            self.space,
+            paths.search_space(self.space),
             self.budget,
             trials=self.trials,
             train_seeds=seeds,

@@ -14,6 +14,7 @@ from harness.analysis import verdicts
 from harness.analysis.importance import importances
 from harness.analysis.sweep_results import Arm, Sweep, arm_name, counted, health, of_row
 from harness.analysis.verdicts import Answer
+from harness.core import command_lines
 from harness.core.text import duration, one_line
 from harness.storage.lookup import Checkpoint
 from harness.terminal.forest import INDENT, forest
@@ -201,8 +202,10 @@ def best(
         ("step", row["best_step"]),
         ("health", row["health"] or ""),
     )
+    assert found.trial_dir is not None
     made = facts((name, plain(value)) for name, value in shown if value not in ("", None))
-    lines = (f"checkpoint: {found.path}", f"evaluate it: {_evaluate(row['sweep'])}")
+    evaluate = command_lines.evaluate_best(found.trial_dir.parent.parent)
+    lines = (f"checkpoint: {found.path}", f"evaluate it: {evaluate}")
     return Group(made, *map(whole, lines))
 
 
@@ -212,10 +215,6 @@ def cut(shown: RenderableType, lines: int, total: int) -> RenderableType:
         return shown
     left = total - lines
     return Group(shown, Text(f"... and {left:,} more; --limit 0 shows all", style="dim"))
-
-
-def _evaluate(sweep: str) -> str:
-    return f"python run_eval.py --ckpt best --sweep {sweep} --seeds 500"
 
 
 def sweep(of: Sweep, found: Sequence[Arm], width: int) -> RenderableType:
@@ -228,7 +227,11 @@ def sweep(of: Sweep, found: Sequence[Arm], width: int) -> RenderableType:
         score = number(of_row(best, "select_score"))
         name = arm_name(best, of.plan)
         text = f"best trial: {best['trial']} ({name}), validation score {score}"
-        parts += [Text(""), plain(text), whole(f"evaluate it: {_evaluate(of.folder.name)}")]
+        parts += [
+            Text(""),
+            plain(text),
+            whole(f"evaluate it: {command_lines.evaluate_best(of.folder)}"),
+        ]
     return Group(*parts)
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,10 +20,11 @@ from harness.analysis import verdicts
 from harness.analysis.importance import importances
 from harness.analysis.sweep_results import Sweep
 from harness.config import plan as config_plan
-from harness.core import files
+from harness.core import command_lines, files, paths
 from harness.core import seeds as store
 from harness.core.errors import UserError
 from harness.evaluation.job import Options, evaluate
+from harness.page import provenance_section
 from harness.results import __main__ as results_main
 from harness.stats import intervals
 from harness.storage import table_schemas, tables
@@ -87,7 +89,32 @@ def test_show_gives_each_arm_its_interval_and_difference(
     assert "1/2" in lines["explicit"]
     assert f"{means['explicit'] - means['energy']:+.3f} [" in forest
     assert "baseline: energy" in text
-    assert "python run_eval.py --ckpt best --sweep tiny --seeds 500" in text
+    at = f"--results {evaluated_results}"
+    assert f"\nevaluate it: python run_eval.py --ckpt best --sweep tiny --seeds 500 {at}\n" in text
+    assert command("sql").endswith(f" --sweep tiny {at}\n")
+
+
+def test_printed_commands_run_where_they_are_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the repository, in another folder, of an installed package, and of an object store."""
+    sweep = tmp_path / "my results" / "tiny"
+    monkeypatch.chdir(ROOT)
+    assert command_lines.evaluate_best(paths.RESULTS / "tiny").startswith("python run_eval.py --ck")
+    assert command_lines.evaluate_best(paths.RESULTS / "tiny").endswith("--seeds 500")
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(command_lines.evaluate_best(sweep))
+    assert words[:2] == ["python", str(ROOT / "run_eval.py")]
+    assert words[-2:] == ["--results", str(sweep.parent)]
+    plan = {"space": "ablations.yaml", "budget": "smoke"}
+    line = provenance_section.reproduce(plan, sweep)
+    assert line is not None
+    assert shlex.split(line)[1:3] == [str(ROOT / "run_sweep.py"), "ablations.yaml"]
+    assert shlex.split(line)[-2:] == ["--results", str(sweep.parent)]
+    command_lines.uri_note(sweep.parent).write_text("s3://bucket/prefix\n")
+    monkeypatch.setattr(paths, "INSTALLED", True)
+    line = command_lines.line("results", "show", "tiny", results=sweep.parent)
+    assert line == "ibc-results show tiny --results s3://bucket/prefix"
 
 
 def test_the_same_as_data(command: Command, evaluated_results: Path) -> None:
