@@ -75,6 +75,9 @@ class PushTEnv(gymnasium.Env[Observation, npt.NDArray[np.float64]]):
         self._coverage = 0.0
         self._action: npt.ArrayLike | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_window": None}  # a copy opens its own
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:

@@ -9,7 +9,7 @@ from harness.storage import tables
 from harness.storage.table_schemas import Kind
 
 
-def read(sweep_dir: Path, kind: Kind) -> pa.Table:
+def read(sweep_dir: Path | str, kind: Kind) -> pa.Table:
     """Return `harness.storage.tables.read(sweep_dir, kind)`, with a DeprecationWarning."""
     warnings.warn(
         "harness.store.read is now harness.storage.tables.read; harness.store goes in version 0.3",

@@ -7,6 +7,7 @@ Chipmunk's C functions directly and saves pymunk's Python in between.
 import functools
 import math
 import struct
+from array import array
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -44,6 +45,9 @@ class World:
     Positions are px on the 512 x 512 board, y down; the angle is rad. Engine `auto` is `cffi` where
     that reproduces pymunk's public API to the last bit, else `pymunk`. Equal seeds or states give
     identical episodes.
+
+    A world can be copied and pickled, to the bit: as Chipmunk's contacts cannot be stored, a copy
+    takes the same steps again (some milliseconds for an episode).
     """
 
     def __init__(self, engine: Engine = "auto") -> None:
@@ -55,6 +59,20 @@ class World:
             engine = "cffi" if _fast_path_is_exact() else "pymunk"
         self.engine = engine
         self._bodies: _Bodies | None = None
+        self._start: tuple[str, Sequence[Sequence[float]]] = ("", ())
+        self._targets = array("d")  # x, y of each step since
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"engine": self.engine, "start": self._start, "targets": self._targets}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        World.__init__(self, state["engine"])
+        method, arguments = state["start"]
+        if method:
+            getattr(self, method)(*arguments)
+        targets = state["targets"]
+        for x, y in zip(targets[::2], targets[1::2], strict=True):
+            self.drive(x, y)
 
     def reset(self, seed: int) -> None:
         """Start at the legacy reset of `seed`, as the demonstrations did; the agent is at rest."""
@@ -71,8 +89,9 @@ class World:
         centre of gravity away from the drawn position; then one substep is taken. ValueError for a
         wrong shape or a value that is not finite.
         """
-        agent_x, agent_y, block_x, block_y, angle = check_vector("draw", draw, 5)
-        bodies = self._fresh()
+        values = check_vector("draw", draw, 5)
+        agent_x, agent_y, block_x, block_y, angle = values
+        bodies = self._fresh("place", values)
         bodies.agent.position = (agent_x, agent_y)
         bodies.block.position = (block_x, block_y)
         bodies.block.angle = angle
@@ -84,9 +103,10 @@ class World:
         Recordings lack the hidden state: `agent_velocity` (px/s) and Chipmunk's cached contacts.
         ValueError for a wrong shape or a value that is not finite.
         """
-        agent_x, agent_y, block_x, block_y, angle = check_vector("state", state, 5)
+        values = check_vector("state", state, 5)
+        agent_x, agent_y, block_x, block_y, angle = values
         velocity = check_vector("agent_velocity", agent_velocity, 2)
-        bodies = self._fresh()
+        bodies = self._fresh("set_state", values, velocity)
         bodies.agent.position = (agent_x, agent_y)
         bodies.agent.velocity = (velocity[0], velocity[1])
         bodies.block.angle = angle
@@ -100,13 +120,13 @@ class World:
         ValueError before the first reset, for a wrong shape or a value that is not finite.
         """
         target_x, target_y = check_vector("action", action, 2)
-        bodies = self._live()
-        bodies.step(target_x, target_y)
-        return bodies.contacts()
+        self.drive(target_x, target_y)
+        return self._live().contacts()
 
     def drive(self, target_x: float, target_y: float) -> None:
         """Like `step`, without the check of the target and without counting contacts."""
         self._live().step(target_x, target_y)
+        self._targets.extend((target_x, target_y))
 
     @property
     def contacts(self) -> int:
@@ -129,8 +149,9 @@ class World:
         velocity = self._live().agent.velocity
         return np.array([velocity.x, velocity.y])
 
-    def _fresh(self) -> "_Bodies":
+    def _fresh(self, method: str, *arguments: Sequence[float]) -> "_Bodies":
         # New bodies for every start: no history in Chipmunk's contact cache and tree.
+        self._start, self._targets = (method, arguments), array("d")
         self._bodies = _FastBodies() if self.engine == "cffi" else _Bodies()
         return self._bodies
 

@@ -67,6 +67,9 @@ class Renderer:
         self._box = (0, 0, 0, 0)
         self._lines = np.empty(8 * _LONGEST_LINE, dtype=np.intp)
 
+    def __reduce__(self) -> tuple[type["Renderer"], tuple[()]]:
+        return Renderer, ()  # a copy of the arrays would not be views of one another
+
     def observation(self, state: npt.ArrayLike) -> Frame:
         """Return the observation (96, 96, 3), RGB, of a state (5,): px and rad."""
         agent_x, agent_y, x, y, angle = np.asarray(state, dtype=np.float64).tolist()

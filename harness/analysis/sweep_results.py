@@ -177,14 +177,22 @@ class Sweep:
     """A sweep's folder, read once.
 
     asked: the questions to show, see `left_out`. Verdicts are the same whatever is shown, as all
-    arms share the variance between their training seeds.
+    arms share the variance between their training seeds. starts: the ranges of environment seeds
+    whose episodes are read.
     stored: the folder holds the tables alone, without the trials that they were derived from.
     """
 
     hidden: frozenset[str] = frozenset()
     asked: tuple[str, ...] = ()
 
-    def __init__(self, folder: Path, asked: Iterable[str] = (), *, stored: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        asked: Iterable[str] = (),
+        *,
+        starts: Sequence[range] = (SELECT_SEEDS, REPORT_SEEDS),
+        stored: bool = False,
+    ) -> None:
         self.folder, self.asked = folder, tuple(asked)
         read = tables.read_stored if stored else tables.read_both
         trials, episodes = read(folder)
@@ -193,7 +201,8 @@ class Sweep:
         for trial in self._every:
             self._by_hash.setdefault(trial["config_hash"], []).append(trial)
         finished = [trial for trial in self._every if trial["status"] == "finished"]
-        self._episodes = episode_table.by_trial(episode_table.that_count(episodes, finished))
+        counted = episode_table.that_count(episodes, finished, starts)
+        self._episodes = episode_table.by_trial(counted)
         self.plan: dict[str, Any] = json_schemas.read_or(folder / "plan.json")
         self.hidden = left_out(self.plan, self._every, self.asked)
         self.trials = of_shown(self.plan, self._every, self.hidden)

@@ -5,7 +5,7 @@ import difflib
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -204,9 +204,29 @@ def parse_trial_id(id_: str) -> tuple[str, int | None]:
     return hash_, int(seed) if seed.isascii() and seed.isdecimal() else None
 
 
-def nearest(word: str, known: Mapping[str, object] | list[str]) -> str:
+# What others call a setting or a key of the file. Spelling alone would suggest another one.
+_ALSO_CALLED = {
+    "lr": "learning_rate",
+    "batch": "batch_size",
+    "bs": "batch_size",
+    "wd": "weight_decay",
+    "ema": "ema_decay",
+    "epochs": "steps",
+    "hidden": "width",
+    "layers": "depth",
+    "seed": "train_seeds",
+    "seeds": "train_seeds",
+}
+_CLOSE = 0.75  # by difflib's ratio: a letter left out, added or swapped in a word of five
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
     """Return "; did you mean X?" for a similar known word, "" without one."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    known = list(known)
+    word = word.casefold().replace("-", "_")
+    if (meant := _ALSO_CALLED.get(word)) in known:
+        return f"; did you mean {meant}?"
+    near = difflib.get_close_matches(word, known, n=1, cutoff=_CLOSE)
     return f"; did you mean {near[0]}?" if near else ""
 
 
@@ -222,12 +242,24 @@ def _hash(content: dict[str, Any]) -> str:
 
 
 def _did_you_mean(key: str) -> str:
-    by_last_part = {name.rpartition(".")[2]: name for name in DEFAULTS}
-    near = nearest(key, DEFAULTS)
+    """Return the settings that an unknown key may stand for, by its last part; else the rule."""
+    section, _, word = key.casefold().replace("-", "_").rpartition(".")
+    meant = _ALSO_CALLED.get(word, word)
+    if meant == "train_seeds" and section != "select":
+        return "; did you mean train_seeds, at the top of the file?"
+    named: dict[str, list[str]] = {}
+    for name in (*DEFAULTS, *sorted(SECTIONS)):
+        named.setdefault(name.rpartition(".")[2], []).append(name)
+    if meant not in named:
+        meant = next(iter(difflib.get_close_matches(word, named, n=1, cutoff=_CLOSE)), "")
+    near = named.get(meant, [])
+    if section:  # the one that is most like the whole key, else those of the fewest sections
+        near = difflib.get_close_matches(f"{section}.{meant}", near, n=1, cutoff=0.0)
+    near = [name for name in near if name.count(".") == min(each.count(".") for each in near)]
     if not near:
-        last = difflib.get_close_matches(key.rpartition(".")[2], by_last_part, n=1, cutoff=0.7)
-        near = f"; did you mean {by_last_part[last[0]]}?" if last else ""
-    return near or f"; its section must be one of {', '.join(sorted(SECTIONS))}"
+        return f"; its section must be one of {', '.join(sorted(SECTIONS))}"
+    *others, last = near
+    return f"; did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
 
 
 def _plain(value: Any) -> Any:

@@ -13,6 +13,7 @@ PAPER_SEEDS = range(100_000, 100_050)  # the test episodes of the paper
 CORRECTION_SEEDS = range(110_000, 200_000)  # starts whose failures the planner corrects
 SELECT_SEEDS = range(200_000, 300_000)  # checkpoint selection
 REPORT_SEEDS = range(300_000, 2**32)  # reported results
+OTHER_SEEDS = range(SELECT_SEEDS.start)  # the literature's, and those that demonstrations start at
 MAX_SEED = REPORT_SEEDS[-1]  # the largest of numpy's RandomState, from which the reset draws
 
 # The position in this tuple is part of a stream's identity: append, never reorder.

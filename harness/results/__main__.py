@@ -123,7 +123,9 @@ def _parser() -> argparse.ArgumentParser:
     made["compare"].add_argument("a", help="an arm, a config hash, a trial, or SWEEP:NAME")
     made["compare"].add_argument("b", help="what to compare it with")
     made["compare"].add_argument(
-        "--on", choices=("report", "select"), help="test or validation seeds (test, if evaluated)"
+        "--on",
+        choices=("report", "select", "other"),
+        help="test, validation or other seeds (the first that both were evaluated on)",
     )
     made["compare"].add_argument(
         "--fail-if-worse",

@@ -20,7 +20,7 @@ from harness.config.recipe import recipe
 from harness.config.trial_config import from_stored
 from harness.core import files, paths
 from harness.core.errors import OK, SOME_FAILED, UserError
-from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
+from harness.core.seeds import OTHER_SEEDS, REPORT_SEEDS, SELECT_SEEDS
 from harness.results.output import Answer, console, put
 from harness.stats import comparisons, intervals
 from harness.storage import json_schemas, lookup, tables
@@ -37,6 +37,7 @@ from harness.terminal import (
 STARTS = {
     "report": (REPORT_SEEDS, "test starts (report seeds, 300000 and above)"),
     "select": (SELECT_SEEDS, "validation starts (selection seeds, 200000 to 299999)"),
+    "other": (OTHER_SEEDS, "other starts (the literature's or demonstrations', below 200000)"),
 }
 
 
@@ -264,5 +265,5 @@ def _group(given: argparse.Namespace, name: str, read: dict[Path, Sweep]) -> Gro
     sweep, _, inner = name.rpartition(":")
     folder = lookup.sweep_dir(given.results, sweep or given.sweep)
     if folder not in read:
-        read[folder] = Sweep(folder)
+        read[folder] = Sweep(folder, starts=[seeds for seeds, _ in STARTS.values()])
     return read[folder].find_group(inner)

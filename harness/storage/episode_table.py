@@ -60,11 +60,16 @@ def by_trial(episodes: pa.Table) -> dict[Key, pa.Table]:
     return {key: episodes[rows] for key, rows in _spans(episodes)}
 
 
-def that_count(episodes: pa.Table, trials: Sequence[Mapping[str, Any]]) -> pa.Table:
+def that_count(
+    episodes: pa.Table,
+    trials: Sequence[Mapping[str, Any]],
+    starts: Sequence[range] = (SELECT_SEEDS, REPORT_SEEDS),
+) -> pa.Table:
     """Return the rows that scores are computed from, in their order.
 
     They have no error, belong to the best checkpoint (its step and weights, from `trials`), are on
-    selection or report seeds, and have the protocol of most of the trial's rows on these seeds.
+    selection or report seeds (or other `starts`), and have the protocol of most of the trial's rows
+    on these seeds.
     Repeated rollouts and those with delayed actions do not count.
     """
     row_of = {(trial["config_hash"], trial["train_seed"]): trial for trial in trials}
@@ -80,7 +85,7 @@ def that_count(episodes: pa.Table, trials: Sequence[Mapping[str, Any]]) -> pa.Ta
         if trial.get("policy_hash") is not None:
             same = pc.equal(episodes["policy_hash"][rows], trial["policy_hash"])
             best &= pc.fill_null(same, True).to_numpy(zero_copy_only=False)
-        for part in (SELECT_SEEDS, REPORT_SEEDS):
+        for part in starts:
             chosen = best & (seeds[rows] >= part.start) & (seeds[rows] < part.stop)
             counts = np.bincount(protocols[rows][chosen], minlength=1)
             usual = np.flatnonzero(counts == counts.max())[-1]  # ties by name

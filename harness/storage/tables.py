@@ -37,12 +37,15 @@ _RULES = b"2"  # changes with how rows follow from the sources: older derived ta
 ISSUE_SEPARATOR = "; "  # the names of issues have commas
 
 
-def read(sweep_dir: Path, kind: Kind) -> pa.Table:
+def read(sweep_dir: Path | str, kind: Kind) -> pa.Table:
     """Return all rows of a sweep that can be read.
 
     They come from the derived table if its sources are unchanged, otherwise from the sources.
-    ValueError without such a folder.
+    ValueError without such a folder, and for a kind other than "trials", "curves" and "episodes".
     """
+    if kind not in SCHEMAS:
+        raise ValueError(f"a table is one of {', '.join(SCHEMAS)}, given {kind!r}")
+    sweep_dir = Path(sweep_dir)
     found = _derived(sweep_dir, kind)
     return _gather(sweep_dir, kind) if found is None else found
 

@@ -1,6 +1,9 @@
 """The gymnasium environment: replayed demonstrations, spaces, episodes, rendering, bad input."""
 
+import copy
 import math
+import pickle
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import envs
+from envs.physics.dynamics import World
 from envs.physics.geometry import GOAL_POSE, coverage, keypoints
 from envs.rendering.frames import video_frame
 from envs.rendering.observations import Renderer
@@ -224,6 +228,39 @@ def test_a_velocity_can_be_put_back_with_a_state() -> None:
     env.reset(options={"state": (50, 50, 300, 300, 1), "agent_velocity": (100, 0)})
     moved, *_ = env.step((50, 50))
     assert moved[0] > 51
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
+@pytest.mark.parametrize(
+    ("mode", "engine"), [("state", "cffi"), ("keypoints", "pymunk"), ("image", "auto")]
+)
+def test_a_copy_goes_on_to_the_bit(mode: str, engine: str, copied: Callable[[Any], Any]) -> None:
+    """Also in the middle of a push, where Chipmunk remembers contacts; and with its generator."""
+    env = envs.PushTEnv(obs_mode=mode)  # type: ignore[arg-type]
+    env._world = World(engine)  # type: ignore[arg-type]
+    assert copied(env).obs_mode == mode
+    _, info = env.reset(seed=3)
+    touched = 0
+    for _ in range(25):
+        target = info["state"][2:4] + 20 * np.sin(info["state"][:2])
+        *_, info = env.step(target)
+        touched += info["n_contacts"]
+    assert touched
+    twin = copied(env)
+    assert twin._world is not env._world
+    for k in range(25):
+        ends = [each.step(info["state"][2:4] + k) for each in (env, twin)]
+        (first, *rest), (second, *others) = ends
+        for a, b in zip(values_of(first), values_of(second), strict=True):
+            assert np.array_equal(a, b)
+        info = rest[-1]
+        assert str((rest, info["state"].tolist())) == str((others, others[-1]["state"].tolist()))
+    starts = [each.reset()[1]["state"].tolist() for each in (env, twin)]
+    assert starts[0] == starts[1]
+
+
+def values_of(observation: Any) -> list[Any]:
+    return list(observation.values()) if isinstance(observation, dict) else [observation]
 
 
 def test_frames_for_people() -> None:

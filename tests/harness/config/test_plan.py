@@ -187,6 +187,7 @@ def test_a_search_has_axes_instead_of_trials(write):
         ("name: x", 1, "version must be a whole number from 1 to 1, given None"),
         ("version: 2", 1, "version must be a whole number from 1 to 1, given 2"),
         ("version: 1\nquestion: {}", 2, "did you mean questions?"),
+        ("version: 1\nseed: 3", 2, "did you mean train_seeds?"),
         ("version: 1\nname: ../x", 2, "a letter or digit"),
         ("version: 1\nname: [1]", 2, "name must be a text"),
         ("version: 1\ntrain_seeds: []", 2, "train_seeds must be a list"),

@@ -27,7 +27,7 @@ from harness.evaluation.job import Options, evaluate
 from harness.page import provenance_section
 from harness.results import __main__ as results_main
 from harness.stats import intervals
-from harness.storage import table_schemas, tables
+from harness.storage import lookup, table_schemas, tables
 from harness.terminal import answer_tables, answers_markdown, sweep_tables
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -203,6 +203,32 @@ def test_compare_takes_the_common_starts_and_says_so(
     text = " ".join(command("compare", names[0], names[1]).split())
     assert "paired on 27 test starts" in text
     assert "6 starts that only some of them have are left out" in text
+
+
+def test_compare_takes_starts_of_any_seeds(command: Command, evaluated_results: Path) -> None:
+    """Also the literature's, which no score of a sweep is computed from."""
+    before = tables.read(evaluated_results / "tiny", "trials")["select_n"].to_pylist()
+    folder = evaluated_results / "evaluations/literature/episodes"
+    rows = tables.read(evaluated_results / "tiny", "episodes").to_pylist()
+    best = lookup.resolve("best", evaluated_results)
+    assert best.trial_dir is not None
+    (first, *_) = [row for row in rows if row["config_hash"] == best.config_hash]
+    same = {"policy_hash": best.policy_hash, "checkpoint_step": best.step, "error": None}
+    for path, train_seed, scores in (
+        (folder / "eval.parquet", None, (0.5, 0.25, 0.0)),
+        (best.trial_dir / "episodes/eval-0009.parquet", best.train_seed, (0.75, 0.5)),
+    ):
+        made = [
+            {**first, **same, "train_seed": train_seed, "env_seed": 100_000 + k, "score": score}
+            for k, score in enumerate(scores)
+        ]
+        table_schemas.write(table_schemas.table("episodes", made), path)
+    words = ("compare", best.trial_dir.name, "evaluations/literature")
+    row = json.loads(command(*words, "--json"))[0]
+    assert (row["on"], row["mean_a"], row["mean_b"]) == ("other", 0.625, 0.375)
+    assert row["difference_n"] == 2
+    assert "paired on 2 other starts" in command(*words)
+    assert tables.read(evaluated_results / "tiny", "trials")["select_n"].to_pylist() == before
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness import store
 from harness.core import files, paths
 from harness.core.errors import UserError
 from harness.storage import table_schemas, tables
@@ -296,3 +297,11 @@ def test_names_that_are_paths_or_markup_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="a sweep's name is 1 to 100 letters"):
         paths.check_name(name)
     assert paths.check_name("ablations-2.smoke_1") == "ablations-2.smoke_1"
+
+
+def test_a_path_may_be_a_text(tmp_path: Path) -> None:
+    (tmp_path / "trials").mkdir()
+    with pytest.warns(DeprecationWarning, match=r"harness\.storage\.tables\.read"):
+        assert store.read(str(tmp_path), "trials").equals(tables.read(tmp_path, "trials"))
+    with pytest.raises(ValueError, match="one of episodes, curves, trials, given 'trial'"):
+        tables.read(str(tmp_path), "trial")  # type: ignore[arg-type]
