@@ -55,7 +55,7 @@ def make(
     folder = sweep_dir / FOLDER
     chosen = _chosen(tables.read(sweep_dir, "trials").to_pylist(), trials)
     if chosen:
-        files.check_writable(folder)
+        files.check_writable(folder if folder.is_dir() else sweep_dir)
     before = read_index(folder)
     entries: list[Entry] = []
     with open_pool(Protocol(), 1) as pool:
