@@ -58,6 +58,7 @@ def path(tmp_path, write_demos, recorded) -> Path:
 def command(tmp_path, monkeypatch, capfd) -> Callable[..., tuple[int, str, str]]:
     """Runs `python -m harness.demos ...` in process with folders of its own."""
     monkeypatch.setattr(paths, "DATA", tmp_path / "data")
+    monkeypatch.setattr(paths, "BUILT_IN_DATA", tmp_path / "data" / "expert.zarr")
     monkeypatch.setenv(paths.CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "100")
 
