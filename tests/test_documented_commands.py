@@ -333,7 +333,7 @@ def test_the_options_of_what_is_not_run_are_there(copy):
             while not words.pop(0).endswith("python"):
                 pass
         length = 2 if words[0] == "-m" else 1
-        length += words[1:2] == ["harness.demos"]
+        length += words[1:2] in (["harness.demos"], ["harness.results"])
         program = " ".join(words[:length])
         options.setdefault(program, set()).update(w for w in words[length:] if w[:2] == "--")
     for program, shown in options.items():
