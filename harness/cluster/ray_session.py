@@ -17,7 +17,7 @@ from harness.cluster.resources import available_cpus, available_gpus
 from harness.cluster.session_watch import watched
 from harness.core import processes
 from harness.core.errors import UserError, signals_held_back
-from harness.core.paths import CACHE_VARIABLE, ROOT
+from harness.core.paths import CACHE_VARIABLE, INSTALLED, ROOT
 
 # The object store carries control messages only: demonstrations are memory-mapped files.
 OBJECT_STORE_BYTES = 100 * 2**20
@@ -62,6 +62,7 @@ def ray_session(
     """
     os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
     if address is None:
+        _lead_workers_here()
         os.environ.update(ray_patches.LOOPBACK_ONLY)
         if not any(name in os.environ for name in _TOKEN):
             if "ray" in sys.modules:
@@ -121,6 +122,17 @@ def _remove_leftovers() -> None:
         with suppress(FileNotFoundError):  # another session removes it too
             if path.lstat().st_uid == os.getuid() and not Path(f"/proc/{pid}").exists():
                 _remove(str(path))
+
+
+def _lead_workers_here() -> None:
+    """Let the workers of a local Ray import the code of this process.
+
+    They import the project before Ray tells them this process's paths. So of two checkouts with one
+    environment they would take the one that is installed, whichever was started.
+    """
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if not INSTALLED and str(ROOT) not in given:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*given, str(ROOT)]))
 
 
 def _join(address: str) -> None:

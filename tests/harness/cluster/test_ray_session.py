@@ -51,6 +51,19 @@ def test_what_fits_on_no_node_is_refused_with_the_numbers(monkeypatch, cpus, gpu
     assert resources.cluster_room(Resources(cpus, gpus)) == 0
 
 
+def test_workers_import_the_checkout_that_was_started(tmp_path, monkeypatch):
+    (tmp_path / "harness").mkdir()
+    (tmp_path / "harness/__init__.py").touch()
+    monkeypatch.setattr(ray_session, "ROOT", tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "given"))
+    ray_session._lead_workers_here()
+    ray_session._lead_workers_here()
+    assert os.environ["PYTHONPATH"] == os.pathsep.join([str(tmp_path / "given"), str(tmp_path)])
+    asked = [sys.executable, "-c", "import harness; print(harness.__file__)"]
+    found = subprocess.run(asked, capture_output=True, text=True, check=True, cwd="/")
+    assert found.stdout == f"{tmp_path}/harness/__init__.py\n"  # although this one is installed
+
+
 def test_a_cluster_gets_our_code_and_nothing_else(tmp_path, monkeypatch):
     from ray._private.runtime_env import packaging
 
