@@ -243,10 +243,10 @@ class Sweep:
     @property
     def next_command(self) -> str:
         """The command that can answer the questions of a sweep that is not `answerable`."""
-        command = f"python run_sweep.py {one_line(self.plan.get('space') or 'SPACE.yaml')}"
+        words = [one_line(self.plan.get("space") or "SPACE.yaml")]
         if self.plan.get("budget") == DEFAULT_BUDGET:
-            command += f" --name {one_line(self.folder.name)} --train-seeds 0-2"
-        return command
+            words += ["--name", one_line(self.folder.name), "--train-seeds", "0-2"]
+        return command_lines.line("sweep", *words, results=self.folder.parent)
 
     @property
     def caveat(self) -> str:

@@ -8,7 +8,7 @@ A document names a question of stored tables between two comments, and what stan
 
 import argparse
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from harness.core import files, paths
 from harness.core.errors import OK, SOME_FAILED, UserError
 from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
 from harness.page.forest_file import forest_file
-from harness.stats.intervals import Estimate
 from harness.storage import episode_table, lookup, table_schemas, tables
 from harness.terminal.answers_markdown import safe
 from harness.terminal.formatting import difference, number, percent
@@ -186,11 +185,11 @@ def _sentence(answer: Answered) -> str:
 
 
 def _line(row: Row, name: str) -> str:
-    shown: Callable[[Estimate], str] = lambda found: difference(found, ends=3)  # noqa: E731
     verdict = row.verdict
     cells = [safe(name), number(row.score), percent(row.success)]
-    cells += ["" if verdict is None else shown(verdict.score), str(row.seeds), str(row.n)]
-    return f"| {' | '.join([*cells, '' if verdict is None else _word(verdict.text)])} |"
+    cells += ["" if verdict is None else difference(verdict.score, ends=3)]
+    cells += [str(row.seeds), str(row.n), "" if verdict is None else _word(verdict.text)]
+    return f"| {' | '.join(cells)} |"
 
 
 def _word(text: str) -> str:

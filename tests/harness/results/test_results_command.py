@@ -563,6 +563,7 @@ def test_one_training_seed_says_that_it_can_answer_nothing(
         assert expected in " ".join(text.split())
         assert "Next: python run_sweep.py space.yaml" in " ".join(text.split()).replace("`", "")
     files.write_json({**plan, "budget": "standard"}, path)
-    assert "space.yaml --name tiny --train-seeds 0-2" in " ".join(command("show").split())
+    told = " ".join(command("show").split())
+    assert "space.yaml --name tiny --train-seeds 0-2 --results " in told
     files.write_json({**plan, "train_seeds": [0, 1]}, path)
     assert expected not in " ".join(command("show").split())
