@@ -39,8 +39,9 @@ class TrainConfig:
     steps, warmup_steps, epoch_steps: in optimiser steps; an epoch ends with a validation.
     batch_size: in windows, processed micro_batch windows at a time (None: see `micro_batch`).
     schedule: after the warm-up, "cosine" to 0 at the last step, "constant", or "exponential", times
-    `decay` once every decay_every steps. ema_decay: None for no averaging. precision: "auto" takes
-    bf16 where the device computes it fast. val_windows: held-out windows of each validation.
+    `decay` once every decay_every steps. ema_decay: None for no averaging. precision: "auto" trains
+    the convolutions of images in bf16 where the device is fast at it, and all else in fp32; "fp32"
+    and "bf16" hold for the whole network. val_windows: held-out windows of each validation.
     """
 
     steps: int = 12_000

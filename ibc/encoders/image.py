@@ -3,6 +3,8 @@
 Legend: B batch, T obs horizon (newest frame last), C channels, M maps, F features.
 """
 
+from contextlib import nullcontext
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,7 @@ class PooledImages(nn.Module):
         super().__init__()
         self.config = config
         self.memo: Memo | None = None
+        self.bf16 = False  # whether to train the convolutions in bf16, which act in fp32
         maps = config.reduce_maps or config.maps
         softargmax = config.pooling == "softargmax"
         self.trunk = build_backbone(config, config.patch**2 * 3 * frames)
@@ -43,9 +46,14 @@ class PooledImages(nn.Module):
     def _pooled(self, frames: Tensor) -> Tensor:
         # Still uint8 up to here; the permuted view is channels-last without another copy.
         frames = fold(frames, self.config.patch).permute(0, 3, 1, 2)
-        maps: Tensor = self.trunk(frames.float().mul_(2.0 / 255.0).sub_(1.0))
-        if self.reduce is not None:
-            maps = self.reduce(maps)
+        values = frames.float().mul_(2.0 / 255.0).sub_(1.0)
+        bf16 = self.bf16 and torch.is_grad_enabled()
+        with torch.autocast(frames.device.type, torch.bfloat16) if bf16 else nullcontext():
+            maps: Tensor = self.trunk(values)
+            if self.reduce is not None:
+                maps = self.reduce(maps)
+        if bf16:
+            maps = maps.float()
         if self.config.reduce_relu:
             maps = maps.relu_()
         if self.pool is not None:

@@ -81,16 +81,12 @@ class AdamW:
         }
 
 
-def resolve(precision: str, device: torch.device) -> torch.dtype:
-    """float32 or bfloat16 for "auto", "fp32" or "bf16".
+def fast_bf16(device: torch.device) -> bool:
+    """Whether the device computes bf16 fast: CUDA devices that support it, CPUs with units for it.
 
-    "auto" takes bfloat16 where it is fast: on CUDA devices that support it and CPUs with AMX-BF16
-    or AVX512-BF16. CPUs without those units emulate it, tens of times slower.
+    CPUs without AMX-BF16 or AVX512-BF16 emulate it, tens of times slower.
     """
-    if precision == "auto":
-        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_bf16()
-        return torch.bfloat16 if fast else torch.float32
-    return torch.bfloat16 if precision == "bf16" else torch.float32
+    return torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_bf16()
 
 
 def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

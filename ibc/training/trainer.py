@@ -15,6 +15,7 @@ from ibc.config.checks import check
 from ibc.config.policy import PolicyConfig
 from ibc.config.training import TrainConfig
 from ibc.data.windows import Windows
+from ibc.encoders.image import PooledImages
 from ibc.policies.base import Policy
 from ibc.training import optim
 from ibc.training.augment import augment
@@ -70,7 +71,13 @@ class Trainer:
         ]
         self.policy = policy.to(self.device)
         self.ema = copy.deepcopy(policy).requires_grad_(False) if config.ema_decay else None
-        self.dtype = optim.resolve(config.precision, self.device)
+        backbones = [module for module in policy.modules() if isinstance(module, PooledImages)]
+        self.precision: str = config.precision  # what "auto" stands for here
+        if config.precision == "auto":
+            fast = backbones and optim.fast_bf16(self.device)
+            self.precision = "bf16 convolutions" if fast else "fp32"
+            for backbone in backbones:
+                backbone.bf16 = bool(fast)
         self._micro_batch = config.micro_batch or micro_batch(
             policy.config, config.batch_size, self.device
         )
@@ -98,11 +105,6 @@ class Trainer:
     def done(self) -> bool:
         """Whether all steps have been taken."""
         return self.step >= self.config.steps
-
-    @property
-    def precision(self) -> str:
-        """The number format that `train.precision` "auto" stands for here: "bf16" or "fp32"."""
-        return "bf16" if self.dtype == torch.bfloat16 else "fp32"
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -151,7 +153,7 @@ class Trainer:
         for at in range(0, config.batch_size, self._micro_batch):
             part = {name: value[at : at + self._micro_batch] for name, value in batch.items()}
             share = len(part["action"]) / config.batch_size
-            bf16 = self.dtype == torch.bfloat16
+            bf16 = self.precision == "bf16"
             with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
                 loss, metrics = self.policy.compute_loss(part, **self._generators)
             (loss * share).backward()  # type: ignore[no-untyped-call]

@@ -16,9 +16,8 @@ from ibc.config.training import AugmentConfig, TrainConfig
 from ibc.data.windows import Windows
 from ibc.energy.models import ProductEnergy
 from ibc.policies.factory import build_policy, fit_normalizer
-from ibc.training import validation
+from ibc.training import optim, validation
 from ibc.training.nonfinite import NonFiniteError
-from ibc.training.optim import cpu_has_bf16, resolve
 from ibc.training.trainer import Trainer, micro_batch
 
 SEEDS = {"data": 1, "negatives": 2, "augment": 3, "validation": 4}
@@ -288,11 +287,22 @@ def test_a_layer_without_gradient_is_reported(toy_demos):
     assert "energy.hidden.0.weight" in run.facts["dead_layers"]
 
 
-def test_precision_auto_follows_the_cpu(tmp_path):
-    cpu = torch.device("cpu")
-    assert resolve("bf16", cpu) == torch.bfloat16
-    assert resolve("fp32", cpu) == torch.float32
-    assert (resolve("auto", cpu) == torch.bfloat16) == cpu_has_bf16()
+def test_precision_auto_is_for_convolutions_alone(toy_demos, monkeypatch):
+    monkeypatch.setattr(optim, "fast_bf16", lambda device: True)
+    assert trainer(toy_demos).precision == "fp32"
+    policy = dataclasses.replace(POLICY, obs_mode="image")
+    run = trainer(toy_demos, policy=policy, train=dataclasses.replace(TRAIN, steps=2))
+    assert run.precision == "bf16 convolutions"
+    seen = {}
+    run.policy.encoder.trunk.register_forward_hook(
+        lambda _, given, out: seen.update({torch.is_grad_enabled(): out.dtype})
+    )
+    run.run_epoch()
+    run.policy.features(run.policy.prepare(run.train.batch(np.arange(2))))
+    assert seen[True] == torch.bfloat16
+    with torch.no_grad():
+        run.policy.features(run.policy.prepare(run.train.batch(np.arange(2))))
+    assert seen[False] == torch.float32
 
 
 def test_bf16_trains_and_keeps_energies_in_float32(toy_demos):
