@@ -6,6 +6,9 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 LOWEST := .venv-lowest
 
+# The tests start Python a hundred times, each of which would compile torch, Ray and zarr anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install demo test test-all test-lowest lint types fast all faults clean
 help:
 	@echo "make demo   set up .venv, answer two questions with real trainings, film the best policy"
@@ -45,12 +48,11 @@ types: $(STAMP)
 # Three processes: what starts Ray waits for other processes for most of its time, so one of them runs
 # that, one test after the other. (Clusters of several nodes fail to start where two more do so.) The
 # second runs the documented commands, tests/ibc and tests/envs, the third the rest; their output follows the
-# third's. (Exit code 5: none of them is asked for.) At first, one process imports everything alone,
-# or all three would compile it.
+# third's. (Exit code 5: none of them is asked for.) At first, one process imports the large packages
+# alone, or all three would compile them.
 # Arguments: the environment, the marked tests, the folders, further options.
 define beside
-test -e $(1)/.compiled || { $(1)/bin/python -m pytest -q --collect-only $(4) $(3) >/dev/null && \
-	touch $(1)/.compiled; }; \
+$(1)/bin/python -c "import hypothesis, optuna, pandas, ray.tune, scipy.stats, torch, zarr"; \
 logs=$$(mktemp -d) && trap 'rm -rf "$$logs"' EXIT; export OMP_NUM_THREADS=1; \
 	starts_ray=$$(grep -rl --include 'test_*.py' 'mark\.ray\b' $(3) | sort); \
 	documents=$$(echo "$$starts_ray" | grep documented_commands); \
