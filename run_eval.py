@@ -15,8 +15,9 @@ def main() -> int:
     parser.add_argument(
         "--ckpt",
         action="append",
-        metavar="best|TRIAL|PATH|all",
-        help="best: on the selection seeds; all: every finished trial; may be repeated",
+        metavar="best|TRIAL|PATH|all|pretrained:NAME",
+        help="best: on the selection seeds; all: every finished trial; pretrained: of policies/; "
+        "may be repeated",
     )
     parser.add_argument("--sweep", metavar="NAME", help="where best or TRIAL is (newest)")
     parser.add_argument(

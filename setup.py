@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: search spaces and built-in data are installed with the package.
+"""What pyproject.toml cannot say: search spaces, built-in data and policies are installed too.
 
 They stand at the top of the repository, and in an installation inside `harness`.
 """
@@ -7,7 +7,7 @@ import sys
 
 from setuptools import find_packages, setup
 
-FOLDERS = {"harness.search_spaces": "search_spaces", "harness.data": "data"}
+FOLDERS = {f"harness.{name}": name for name in ("search_spaces", "data", "policies")}
 # An editable installation reads them where they stand.
 MAPPED = {} if "editable_wheel" in sys.argv else FOLDERS
 
@@ -17,6 +17,7 @@ setup(
     package_data={
         "harness.search_spaces": ["*.yaml"],
         "harness.data": ["README.md", "expert.zarr/**", "expert.zarr/**/.z*"],
+        "harness.policies": ["README.md", "*/*"],
         "harness.page": ["*.css", "*.js"],
     },
 )

@@ -11,6 +11,7 @@ INSTALLED = not (ROOT / "pyproject.toml").is_file()  # as a package, without the
 _INSIDE = ROOT / "harness" if INSTALLED else ROOT  # setup.py
 SEARCH_SPACES = _INSIDE / "search_spaces"
 BUILT_IN_DATA = _INSIDE / "data" / "expert.zarr"
+POLICIES = _INSIDE / "policies"
 
 # In a repository beside the code, so that results do not depend on the working directory; of an
 # installed package in the working directory.
@@ -41,6 +42,13 @@ def check_name(name: str, what: str = "a sweep's name") -> str:
 
 
 JOINED = " + "  # between the paths of several data sets
+
+
+def names_alone(joined: str) -> str:
+    """Return the names of several data sets without their folders."""
+    return JOINED.join(Path(each).name for each in joined.split(JOINED))
+
+
 CACHE_VARIABLE = "IBC_HARNESS_CACHE"
 
 

@@ -167,7 +167,7 @@ def _ensemble_target(members: Sequence[Target], results: Path) -> Target:
         except ValueError as error:
             raise UserError(f"--ensemble: {error}") from None
         config = {"policy": asdict(policy.config)}
-        info = {"members": [member.title for member in members]}
+        info = {"members": [member.columns for member in members]}
         checkpoints.save(directory, name, policy, config=config, step=0, info=info)
     target = _checkpoint_target(lookup.resolve(str(directory / name), results), results)
     return replace(target, title=f"ensemble of {len(members)} policies, {directory / name}")

@@ -31,9 +31,10 @@ COMMANDS = {
     "report": ("write:report", "the sweep's HTML report"),
     "pictures": ("draw:pictures", "animations of the best trials' episodes"),
     "study": ("study:command", "renew the answers and figures in README.md and docs/"),
+    "ship": ("ship:command", "put an evaluated checkpoint into policies/, with its card"),
     "landscape": ("draw:landscape", "one state's energy for several checkpoints, as a PNG"),
 }
-_SWEEP_OPTION = ("sql", "compare", "landscape", "study")  # others take SWEEP as an argument
+_SWEEP_OPTION = ("sql", "compare", "landscape", "study", "ship")  # others take SWEEP as an argument
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -156,9 +157,13 @@ def _parser() -> argparse.ArgumentParser:
         "--check", action="store_true", help="write nothing, say what differs (exit code 1)"
     )
     made["study"].add_argument("--store", metavar="SWEEP", help="take in a sweep's tables first")
-    made["study"].add_argument(
-        "--root", type=Path, default=paths.ROOT, metavar="DIR", help="(the repository)"
-    )
+    shipped = made["ship"]
+    shipped.add_argument("--ckpt", required=True, metavar="best|TRIAL|PATH", help="as of run_eval")
+    shipped.add_argument("--name", required=True, metavar="NAME", help="pretrained:NAME")
+    for name in ("study", "ship"):
+        made[name].add_argument(
+            "--root", type=Path, default=paths.ROOT, metavar="DIR", help="(the repository)"
+        )
     drawn = made["landscape"]
     drawn.add_argument("which", nargs="*", metavar="TRIAL|PATH", help="checkpoints (the best)")
     drawn.add_argument("--seed", type=int, default=300_000, metavar="S", help="start (300000)")

@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +22,7 @@ from harness.core import files, paths
 from harness.core.errors import OK, SOME_FAILED, UserError
 from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
 from harness.page.forest_file import forest_file
+from harness.results.model_card import CARD, card
 from harness.storage import episode_table, lookup, table_schemas, tables
 from harness.terminal.answers_markdown import safe
 from harness.terminal.formatting import difference, number, percent
@@ -39,7 +39,7 @@ def command(given: argparse.Namespace) -> int:
     root = given.root
     if given.store:
         print(store(lookup.sweep_dir(given.results, given.store), root / "docs/tables"))
-    wrong = list(changed_tables(root / "docs/tables"))
+    wrong = [line for name in ("docs/tables", "policies") for line in changed_tables(root / name)]
     for path, text in made(root).items():
         if given.check:
             wrong += differences(path, text)
@@ -54,7 +54,7 @@ def command(given: argparse.Namespace) -> int:
 
 
 def made(root: Path) -> dict[Path, str]:
-    """Return every document with a block, and every figure, as the tables have them."""
+    """Return every document with a block, figure and model card, as the tables have them."""
     found: dict[Path, str] = {}
     for page in sorted(path for pattern in PLACES for path in root.glob(pattern)):
         text = page.read_text(encoding="utf-8")
@@ -70,6 +70,8 @@ def made(root: Path) -> dict[Path, str]:
             head = f"<!-- results {name} / {question} -->"
             body = f"{head}\n{_markdown(answer, shown)}<!-- end -->"
             found[page] = found.get(page, text).replace(block[0], body)
+    for folder in sorted(path.parent for path in root.glob("policies/*/trials.parquet")):
+        found[folder / CARD] = card(folder)
     return found
 
 
@@ -96,18 +98,13 @@ def store(folder: Path, to: Path) -> Path:
     # Neither where it was run nor each trial's config: the trials' rows have that.
     for name in ("provenance", "code", "trials", "written"):
         plan.pop(name, None)
-    for where in (plan, "space"), (plan.get("dataset", {}), "path"):
-        _name_alone(*where)
+    for where, key in (plan, "space"), (plan.get("dataset", {}), "path"):
+        if isinstance(where.get(key), str):
+            where[key] = paths.names_alone(where[key])
     files.write_json(plan, into / "plan.json")
     if (folder / "rounds.json").is_file():
         files.write_json(files.read_json(folder / "rounds.json"), into / "rounds.json")
     return into
-
-
-def _name_alone(content: dict[str, Any], key: str) -> None:
-    """Leave the names of the files that an entry holds, without their folders."""
-    if isinstance(given := content.get(key), str):
-        content[key] = paths.JOINED.join(Path(each).name for each in given.split(paths.JOINED))
 
 
 def changed_tables(folder: Path) -> Iterator[str]:

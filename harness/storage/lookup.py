@@ -10,11 +10,14 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from harness.core import command_lines, files
+from harness.core import command_lines, files, paths
 from harness.core.errors import UserError
 from harness.core.paths import check_name
 from harness.storage import tables
 from harness.storage.checkpoints import CONFIG, POLICY, WEIGHTS, describe, find, weights_hash
+
+PRETRAINED = "pretrained:"
+_RULE = "--ckpt takes `best`, a trial, a checkpoint's folder or pretrained:NAME"
 
 
 @dataclass(frozen=True)
@@ -41,18 +44,20 @@ def resolve(
     sweep: str | None = None,
     fetch: Callable[[Path], None] | None = None,
 ) -> Checkpoint:
-    """Return the checkpoint of `best`, of a trial's id (or its unique start), or of a folder.
+    """Return the checkpoint of `best`, a trial's id (or its unique start), a folder or a name.
 
-    `best` is the finished trial with the highest validation score, of the named or newest sweep.
-    `fetch` is called with a trial's folder before its checkpoint is opened. UserError when there is
-    no such checkpoint.
+    `best` is the finished trial with the highest validation score, of the named or newest sweep;
+    `pretrained:NAME` is a policy that comes with the project. `fetch` is called with a trial's
+    folder before its checkpoint is opened. UserError when there is no such checkpoint.
     """
     note = ""
     if spec == "best":
         folder = sweep_dir(results, sweep)
         row, note = _best(folder)
     elif not spec.strip():
-        raise UserError("--ckpt takes `best`, a trial or a checkpoint's folder, given nothing")
+        raise UserError(f"{_RULE}, given nothing")
+    elif spec.startswith(PRETRAINED):
+        return _path(pretrained(spec.removeprefix(PRETRAINED)))
     elif os.sep in spec or Path(spec).is_dir():
         return _path(Path(spec))
     else:
@@ -71,6 +76,15 @@ def resolve(
     if not path.resolve().is_relative_to(trial_dir.resolve()):
         raise UserError(f"{path} links to a place outside its trial, and is not followed")
     return _checkpoint(path, trial_dir, note)
+
+
+def pretrained(name: str) -> Path:
+    """Return the folder of a policy that comes with the project; UserError for another name."""
+    known = sorted(path.parent.name for path in paths.POLICIES.glob(f"*/{WEIGHTS}"))
+    if name not in known:
+        there_are = ", ".join(known) or "none in this installation"
+        raise UserError(f"pretrained policies are: {there_are}; given {name[:120]!r}")
+    return paths.POLICIES / name
 
 
 def sweeps(results: Path) -> list[Path]:
@@ -167,8 +181,7 @@ def _trial(spec: str, results: Path, sweep: str | None) -> tuple[Path, dict[str,
     if not matches:
         where = f"sweep {sweep}" if sweep is not None else f"any sweep under {results}"
         raise UserError(
-            f"--ckpt takes `best`, a trial or a checkpoint's folder; {spec[:120]!r} is no folder "
-            f"and no trial of {where}{none_readable(results)}"
+            f"{_RULE}; {spec[:120]!r} is no folder and no trial of {where}{none_readable(results)}"
         )
     if len(matches) > 1:
         some = ", ".join(f"{folder.name}/{row['trial']}" for folder, row in matches[:4])

@@ -1,0 +1,130 @@
+"""Model cards of the policies that come with the project, made from the tables beside them."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from harness.config.protocol import THRESHOLDS
+from harness.core.seeds import REPORT_SEEDS
+from harness.stats.intervals import Estimate, share_interval
+from harness.storage import tables
+from harness.storage.checkpoints import WEIGHTS, describe
+
+STARTS = REPORT_SEEDS[:500]  # those of the scores on a card
+CARD = "README.md"
+_NEAR, _FAR = 0.90, 0.50  # the largest coverage of an episode that almost succeeded, or never did
+_OBSERVES = {
+    "keypoints": "nine points on the block and the agent's position, px",
+    "state": "the agent's position, and the block's position and angle",
+    "image": "an image of 96 x 96 px and the agent's position",
+}
+
+
+def card(folder: Path) -> str:
+    """Return the model card of a shipped policy, made from its files."""
+    trials, episodes = tables.read_stored(folder)
+    described = describe(folder)
+    policy = described["config"]["policy"]
+    rows = trials.to_pylist()
+    first = rows[0]
+    minutes = " + ".join(f"{row['train_seconds'] / 60:.1f}" for row in rows)
+    members = f"an ensemble of {len(rows)} (their energies are averaged)" if len(rows) > 1 else ""
+    frames = policy["obs_horizon"]
+    facts = {
+        "is": members or "one energy model",
+        "observes": f"{_OBSERVES[policy['obs_mode']]}; {frames} frames, 0.1 s apart",
+        "acts": "one position for the agent to move to within 0.1 s, px",
+        "was trained on": _data(described["data"], first),
+        "for": f"{first['train.steps']:,} steps of {first['train.batch_size']} windows, training "
+        f"seed {', '.join(str(row['train_seed']) for row in rows)}; {minutes} minutes on "
+        f"{_several(row['device'] for row in rows)}",
+        "recipe": f"arm {first['arm']!r} of the sweep {first['sweep']}, config "
+        f"{first['config_hash']}, commit {_several((row['git_revision'] or '')[:7] for row in rows)}",
+        "weights": f"{(folder / WEIGHTS).stat().st_size / 1e6:.1f} MB of safetensors, policy hash "
+        f"{described['policy_hash']}",
+        "licence": "MIT, as the project",
+    }
+    name = folder.name
+    lines = [
+        f"# {name}",
+        "",
+        "An implicit behavioral cloning policy for PushT that comes with the project. Made by "
+        "`python -m harness.results ship`; `python -m harness.results study --check` compares "
+        "this card with the tables beside it.",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {key} | {text} |" for key, text in facts.items()),
+        "",
+        f"On the {len(STARTS)} starts {STARTS.start} to {STARTS[-1]}, which chose nothing:",
+        "",
+        "| | mean | 95 % interval |",
+        "|---|--:|---|",
+        _line("score", share_interval(episodes["score"].to_numpy()), 1),
+        *(
+            _line(f"success, coverage > {threshold:.2f}", _share(episodes, threshold), 100)
+            for threshold in THRESHOLDS
+        ),
+        "",
+        f"    python run_eval.py --ckpt pretrained:{name} --seeds {len(STARTS)}",
+        "",
+        "gives these numbers to the digit on the same kind of processor, and others inside the "
+        "interval elsewhere.",
+        "",
+        "## Failures",
+        "",
+        *_failures(name, episodes),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _several(values: Iterable[str | None]) -> str:
+    return ", ".join(dict.fromkeys(value or "unknown" for value in values))
+
+
+def _data(names: str, trial: Mapping[str, Any]) -> str:
+    shares = trial.get("split.shares") or "[]"
+    mixed = f", shares {shares}" if shares != "[]" else ""
+    return f"{names}{mixed} (fingerprint {(trial['dataset_fingerprint'] or 'unknown')[:12]})"
+
+
+def _share(episodes: pa.Table, threshold: float) -> Estimate:
+    return share_interval(
+        pc.greater(episodes["max_coverage"], threshold).cast("float64").to_numpy()
+    )
+
+
+def _line(name: str, found: Estimate, scale: int) -> str:
+    digits, unit = (3, "") if scale == 1 else (1, " %")
+    value, low, high = (
+        f"{scale * x:.{digits}f}{unit}" for x in (found.value, found.low, found.high)
+    )
+    return f"| {name} | {value} | {low} to {high} |"
+
+
+def _failures(name: str, episodes: pa.Table) -> list[str]:
+    """Return what the episodes without a success have in common, and which are the worst."""
+    failed = episodes.filter(pc.invert(episodes["success"])).sort_by("max_coverage").to_pylist()
+    if not failed:
+        return [f"None of {episodes.num_rows} episodes."]
+    kinds = Counter(
+        "near" if row["max_coverage"] > _NEAR else "far" if row["max_coverage"] < _FAR else "part"
+        for row in failed
+    )
+    ended = sum(row["final_coverage"] < row["max_coverage"] - 0.05 for row in failed)
+    worst = failed[:5]
+    starts = ", ".join(f"{row['env_seed']} ({row['max_coverage']:.2f})" for row in worst)
+    seeds = ",".join(f"{row['env_seed']}-{row['env_seed']}" for row in worst)
+    return [
+        f"{len(failed)} of {episodes.num_rows} episodes end without a success. {kinds['near']} of "
+        f"them came as far as a coverage of {_NEAR:.2f} to 0.95, {kinds['far']} never reached "
+        f"{_FAR:.2f}; {ended} lost more than 0.05 of the coverage that they had.",
+        "",
+        f"The lowest, with the largest coverage reached: {starts}. To see them:",
+        "",
+        f"    python run_eval.py --ckpt pretrained:{name} --seeds {seeds} --video {len(worst)}",
+    ]
