@@ -24,6 +24,33 @@ _OBSERVES = {
 }
 
 
+def overview(folder: Path) -> str:
+    """Return all shipped policies of a folder as a Markdown table, best score first."""
+    found = []
+    for trials_path in folder.glob("*/trials.parquet"):
+        own = trials_path.parent
+        trials, episodes = tables.read_stored(own)
+        score, success = (
+            share_interval(episodes[name].cast("float64")) for name in ("score", "success")
+        )
+        described, rows = describe(own), trials.to_pylist()
+        minutes = sum(row["train_seconds"] for row in rows) / 60
+        cells = [
+            f"[`pretrained:{own.name}`](policies/{own.name}/README.md)",
+            _OBSERVES[described["config"]["policy"]["obs_mode"]].partition(",")[0],
+            described["data"],
+            f"{minutes:.0f}",
+            _interval(score, 1),
+            _interval(success, 100),
+        ]
+        found.append((score.value, f"| {' | '.join(cells)} |"))
+    head = [
+        "| policy | sees | learned from | minutes of training | score | success |",
+        "|---|---|---|--:|---|---|",
+    ]
+    return "\n".join([*head, *(line for _, line in sorted(found, reverse=True)), ""])
+
+
 def card(folder: Path) -> str:
     """Return the model card of a shipped policy, made from its files."""
     trials, episodes = tables.read_stored(folder)
@@ -34,6 +61,7 @@ def card(folder: Path) -> str:
     minutes = " + ".join(f"{row['train_seconds'] / 60:.1f}" for row in rows)
     members = f"an ensemble of {len(rows)} (their energies are averaged)" if len(rows) > 1 else ""
     frames = policy["obs_horizon"]
+    commits = _several((row["git_revision"] or "")[:7] for row in rows)
     facts = {
         "is": members or "one energy model",
         "observes": f"{_OBSERVES[policy['obs_mode']]}; {frames} frames, 0.1 s apart",
@@ -43,7 +71,7 @@ def card(folder: Path) -> str:
         f"seed {', '.join(str(row['train_seed']) for row in rows)}; {minutes} minutes on "
         f"{_several(row['device'] for row in rows)}",
         "recipe": f"arm {first['arm']!r} of the sweep {first['sweep']}, config "
-        f"{first['config_hash']}, commit {_several((row['git_revision'] or '')[:7] for row in rows)}",
+        f"{first['config_hash']}, commit {commits}",
         "weights": f"{(folder / WEIGHTS).stat().st_size / 1e6:.1f} MB of safetensors, policy hash "
         f"{described['policy_hash']}",
         "licence": "MIT, as the project",
@@ -62,12 +90,12 @@ def card(folder: Path) -> str:
         "",
         f"On the {len(STARTS)} starts {STARTS.start} to {STARTS[-1]}, which chose nothing:",
         "",
-        "| | mean | 95 % interval |",
-        "|---|--:|---|",
-        _line("score", share_interval(episodes["score"].to_numpy()), 1),
+        "| | mean [95 % interval] |",
+        "|---|---|",
+        f"| score | {_interval(share_interval(episodes['score'].to_numpy()), 1)} |",
         *(
-            _line(f"success, coverage > {threshold:.2f}", _share(episodes, threshold), 100)
-            for threshold in THRESHOLDS
+            f"| success, coverage > {least:.2f} | {_interval(_share(episodes, least), 100)} |"
+            for least in THRESHOLDS
         ),
         "",
         f"    python run_eval.py --ckpt pretrained:{name} --seeds {len(STARTS)}",
@@ -98,12 +126,11 @@ def _share(episodes: pa.Table, threshold: float) -> Estimate:
     )
 
 
-def _line(name: str, found: Estimate, scale: int) -> str:
+def _interval(found: Estimate, scale: int) -> str:
+    """Return a number with its interval: a share (scale 1), or one in percent (scale 100)."""
     digits, unit = (3, "") if scale == 1 else (1, " %")
-    value, low, high = (
-        f"{scale * x:.{digits}f}{unit}" for x in (found.value, found.low, found.high)
-    )
-    return f"| {name} | {value} | {low} to {high} |"
+    value, low, high = (f"{scale * x:.{digits}f}" for x in (found.value, found.low, found.high))
+    return f"{value}{unit} [{low}, {high}]"
 
 
 def _failures(name: str, episodes: pa.Table) -> list[str]:

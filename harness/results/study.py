@@ -4,6 +4,8 @@ A document names a question of stored tables between two comments, and what stan
 
     <!-- results verdicts / bounds -->
     <!-- end -->
+
+`<!-- policies -->` begins the table of the policies that come with the project.
 """
 
 import argparse
@@ -22,7 +24,7 @@ from harness.core import files, paths
 from harness.core.errors import OK, SOME_FAILED, UserError
 from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
 from harness.page.forest_file import forest_file
-from harness.results.model_card import CARD, card
+from harness.results.model_card import CARD, card, overview
 from harness.storage import episode_table, lookup, table_schemas, tables
 from harness.terminal.answers_markdown import safe
 from harness.terminal.formatting import difference, number, percent
@@ -31,6 +33,7 @@ FULL = 0.95  # the coverage of a success, and of a score of 1
 PLACES = ("README.md", "docs/*.md")
 TABLES = ("trials", "episodes")
 _BLOCK = re.compile(r"<!-- results ([\w.-]+) / ([^\n]+?) -->\n(.*?)<!-- end -->", re.DOTALL)
+_POLICIES = re.compile(r"<!-- policies -->\n(.*?)<!-- end -->", re.DOTALL)
 _HEAD = ("arm", "score", "success", "score vs baseline", "seeds", "starts", "verdict")
 
 
@@ -58,6 +61,9 @@ def made(root: Path) -> dict[Path, str]:
     found: dict[Path, str] = {}
     for page in sorted(path for pattern in PLACES for path in root.glob(pattern)):
         text = page.read_text(encoding="utf-8")
+        if given := _POLICIES.search(text):
+            table = f"<!-- policies -->\n{overview(root / 'policies')}<!-- end -->"
+            text = found[page] = text.replace(given[0], table)
         for number_of, block in enumerate(_BLOCK.finditer(text)):
             name, question = block[1], block[2]
             answer = _answer(

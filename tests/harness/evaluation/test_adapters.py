@@ -46,7 +46,9 @@ def test_the_examples_of_the_page_run(name: str, tmp_path: Path) -> None:
     assert found.steps == 12
 
 
-def test_a_policy_of_the_project_acts_in_a_gymnasium_loop(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_policy_of_the_project_acts_in_a_gymnasium_loop(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     exec(examples()["rollout.py"], {})
     assert float(capsys.readouterr().out.split()[0]) > 0.8
 

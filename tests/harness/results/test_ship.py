@@ -1,7 +1,6 @@
 """A trial or an ensemble becomes a policy of the project, with a card made from its tables."""
 
 import io
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -36,9 +35,12 @@ def test_a_trial_is_shipped_and_acts_as_it_did(run, evaluated_results, tmp_path)
     rows = table_schemas.read_file(tmp_path / "policies/small/episodes.parquet", "episodes")
     assert rows.num_rows == 25
     mean = sum(rows["score"].to_pylist()) / 25
-    assert f"| score | {mean:.3f} |" in card
+    assert f"| score | {mean:.3f} [" in card
     failed = 25 - sum(rows["success"].to_pylist())
     assert f"{failed} of 25 episodes end without a success." in card
+    (tmp_path / "README.md").write_text("<!-- policies -->\n<!-- end -->\n")
+    assert run("study")[0] == 0
+    assert f"| {mean:.3f} [" in (tmp_path / "README.md").read_text()
     assert run("study", "--check") == (0, "")
 
     console = Console(file=io.StringIO(), width=200)
@@ -61,9 +63,7 @@ def test_a_trial_is_shipped_and_acts_as_it_did(run, evaluated_results, tmp_path)
 def test_an_ensemble_names_its_members(run, evaluated_results, tmp_path):
     trials = tables.read(evaluated_results / "tiny", "trials").to_pylist()
     members = sorted(row["trial"] for row in trials if row["arm"] == "energy")
-    options = Options(
-        ckpt=members, ensemble=True, seeds="25", results=evaluated_results, workers=1
-    )
+    options = Options(ckpt=members, ensemble=True, seeds="25", results=evaluated_results, workers=1)
     assert evaluate(options, Console(file=io.StringIO())) == 0
     (made,) = (evaluated_results / "ensembles").iterdir()
     assert run("ship", "--ckpt", made, "--name", "two")[0] == 0
