@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from harness.config.protocol import THRESHOLDS
-from harness.core.seeds import REPORT_SEEDS
+from harness.core.seeds import PAPER_SEEDS, REPORT_SEEDS
 from harness.stats.intervals import Estimate, share_interval
-from harness.storage import tables
+from harness.storage import episode_table, tables
 from harness.storage.checkpoints import WEIGHTS, describe
 
-STARTS = REPORT_SEEDS[:500]  # those of the scores on a card
+STARTS = REPORT_SEEDS[:500]  # those of the scores on a card, beside the literature's 50
 CARD = "README.md"
 _NEAR, _FAR = 0.90, 0.50  # the largest coverage of an episode that almost succeeded, or never did
 _OBSERVES = {
@@ -30,9 +30,9 @@ def overview(folder: Path) -> str:
     for trials_path in folder.glob("*/trials.parquet"):
         own = trials_path.parent
         trials, episodes = tables.read_stored(own)
-        score, success = (
-            share_interval(episodes[name].cast("float64")) for name in ("score", "success")
-        )
+        tested = episode_table.within(episodes, STARTS)
+        score, success = _mean(tested, "score"), _mean(tested, "success")
+        of_paper = _mean(episode_table.within(episodes, PAPER_SEEDS), "score")
         described, rows = describe(own), trials.to_pylist()
         minutes = sum(row["train_seconds"] for row in rows) / 60
         cells = [
@@ -42,18 +42,21 @@ def overview(folder: Path) -> str:
             f"{minutes:.0f}",
             _interval(score, 1),
             _interval(success, 100),
+            _interval(of_paper, 1),
         ]
         found.append((score.value, f"| {' | '.join(cells)} |"))
     head = [
-        "| policy | sees | learned from | minutes of training | score | success |",
-        "|---|---|---|--:|---|---|",
+        "| policy | sees | learned from | minutes | score | success | score, paper's starts |",
+        "|---|---|---|--:|---|---|---|",
     ]
     return "\n".join([*head, *(line for _, line in sorted(found, reverse=True)), ""])
 
 
 def card(folder: Path) -> str:
     """Return the model card of a shipped policy, made from its files."""
-    trials, episodes = tables.read_stored(folder)
+    trials, stored = tables.read_stored(folder)
+    episodes = episode_table.within(stored, STARTS)
+    of_paper = _mean(episode_table.within(stored, PAPER_SEEDS), "score")
     described = describe(folder)
     policy = described["config"]["policy"]
     rows = trials.to_pylist()
@@ -92,11 +95,14 @@ def card(folder: Path) -> str:
         "",
         "| | mean [95 % interval] |",
         "|---|---|",
-        f"| score | {_interval(share_interval(episodes['score'].to_numpy()), 1)} |",
+        f"| score | {_interval(_mean(episodes, 'score'), 1)} |",
         *(
             f"| success, coverage > {least:.2f} | {_interval(_share(episodes, least), 100)} |"
             for least in THRESHOLDS
         ),
+        "",
+        f"On the literature's 50 starts {PAPER_SEEDS.start} to {PAPER_SEEDS[-1]} its score is "
+        f"{_interval(of_paper, 1)}.",
         "",
         f"    python run_eval.py --ckpt pretrained:{name} --seeds {len(STARTS)}",
         "",
@@ -118,6 +124,10 @@ def _data(names: str, trial: Mapping[str, Any]) -> str:
     shares = trial.get("split.shares") or "[]"
     mixed = f", shares {shares}" if shares != "[]" else ""
     return f"{names}{mixed} (fingerprint {(trial['dataset_fingerprint'] or 'unknown')[:12]})"
+
+
+def _mean(episodes: pa.Table, column: str) -> Estimate:
+    return share_interval(episodes[column].cast("float64").to_numpy())
 
 
 def _share(episodes: pa.Table, threshold: float) -> Estimate:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from harness.config.protocol import Protocol
 from harness.core import command_lines, files, paths
 from harness.core.errors import OK, UserError
+from harness.core.seeds import PAPER_SEEDS
 from harness.evaluation.targets import Target, find_targets
 from harness.results.model_card import CARD, STARTS, card
 from harness.storage import episode_table, json_schemas, table_schemas, tables
@@ -73,19 +74,20 @@ def _test_rows(target: Target, given: argparse.Namespace) -> pa.Table:
     # .../SWEEP/trials/TRIAL/episodes, or .../evaluations/NAME/episodes
     of_trial = target.folder.parent.parent.name == "trials"
     rows = tables.read(target.folder.parents[2 if of_trial else 0], "episodes")
-    kept = episode_table.within(rows, STARTS)
-    kept = kept.filter(episode_table.usual_rules(kept))
+    own = pc.and_(pc.is_null(rows["error"]), pc.equal(rows["protocol_hash"], Protocol().hash))
     for name, value in target.columns.items():
         if name != "sweep" and value is not None:
-            kept = kept.filter(pc.equal(kept[name], value))
-    kept = kept.filter(pc.equal(kept["protocol_hash"], Protocol().hash))
-    kept = kept.filter(pc.is_null(kept["error"]))
-    if kept.num_rows != len(STARTS):
+            own = pc.and_(own, pc.equal(rows[name], value))
+    rows = rows.filter(own)
+    rows = rows.filter(episode_table.usual_rules(rows))
+    kept = pa.concat_tables(episode_table.within(rows, starts) for starts in (PAPER_SEEDS, STARTS))
+    if kept.num_rows != len(PAPER_SEEDS) + len(STARTS):
+        seeds = ",".join(f"{starts[0]}-{starts[-1]}" for starts in (PAPER_SEEDS, STARTS))
         line = command_lines.line(
-            "eval", "--ckpt", given.ckpt, "--seeds", len(STARTS), results=given.results
+            "eval", "--ckpt", given.ckpt, "--seeds", seeds, results=given.results
         )
         raise UserError(
-            f"a policy is shipped with its episodes on the {len(STARTS)} starts from "
-            f"{STARTS.start}, and {kept.num_rows} of them are stored; first: {line}"
+            f"a policy is shipped with its episodes on {len(PAPER_SEEDS)} starts of the literature "
+            f"and {len(STARTS)} test starts, and {kept.num_rows} of them are stored; first: {line}"
         )
     return kept
