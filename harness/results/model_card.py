@@ -1,5 +1,6 @@
 """Model cards of the policies that come with the project, made from the tables beside them."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,8 +25,8 @@ _OBSERVES = {
 }
 
 
-def overview(folder: Path) -> str:
-    """Return all shipped policies of a folder as a Markdown table, best score first."""
+def overview(folder: Path, place: Path) -> str:
+    """Return all shipped policies of a folder as a table for a page in `place`, the best first."""
     found = []
     for trials_path in folder.glob("*/trials.parquet"):
         own = trials_path.parent
@@ -36,7 +37,7 @@ def overview(folder: Path) -> str:
         described, rows = describe(own), trials.to_pylist()
         minutes = sum(row["train_seconds"] for row in rows) / 60
         cells = [
-            f"[`pretrained:{own.name}`](policies/{own.name}/README.md)",
+            f"[`pretrained:{own.name}`]({os.path.relpath(own / CARD, place)})",
             _OBSERVES[described["config"]["policy"]["obs_mode"]].partition(",")[0],
             described["data"],
             f"{minutes:.0f}",

@@ -62,7 +62,7 @@ def made(root: Path) -> dict[Path, str]:
     for page in sorted(path for pattern in PLACES for path in root.glob(pattern)):
         text = page.read_text(encoding="utf-8")
         if given := _POLICIES.search(text):
-            table = f"<!-- policies -->\n{overview(root / 'policies')}<!-- end -->"
+            table = f"<!-- policies -->\n{overview(root / 'policies', page.parent)}<!-- end -->"
             text = found[page] = text.replace(given[0], table)
         for number_of, block in enumerate(_BLOCK.finditer(text)):
             name, question = block[1], block[2]
