@@ -40,6 +40,7 @@ ORDER = (
     "harness.config",
     "harness.storage",
     "harness.store",  # an earlier name
+    "harness.pretrained",
     "harness.cluster",
     "harness.remote",
     "harness.scheduling",
