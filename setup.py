@@ -16,7 +16,7 @@ setup(
     package_dir=MAPPED,
     package_data={
         "harness.search_spaces": ["*.yaml"],
-        "harness.data": ["README.md", "expert.zarr/**", "expert.zarr/**/.z*"],
+        "harness.data": ["README.md", "*.zarr/**", "*.zarr/**/.z*"],
         "harness.policies": ["README.md", "*/*"],
         "harness.page": ["*.css", "*.js"],
     },

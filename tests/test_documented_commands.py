@@ -136,7 +136,7 @@ def make_tiny(path: Path) -> None:
         space["questions"] = questions
         del space["tracks"]["image"]  # the presets have image policies
     if path.stem == "recipes":
-        space["data"] = ["built-in", "data/other.zarr"]
+        space["data"] = ["built-in", "data/other.zarr", "corrections"]
         space["questions"] = {k: questions[k] for k in ("data", "negatives")}
     search = space.get("search", {})
     search |= {"trials": 3} if "trials" in search else {}
@@ -163,7 +163,8 @@ class Copy:
             shutil.copy(ROOT / name, folder)
         for path in ROOT.glob("constraints*.txt"):
             shutil.copy(path, folder)
-        shutil.copytree(ROOT / "data" / "expert.zarr", folder / "data" / "expert.zarr")
+        for name in ("expert.zarr", "corrections.zarr"):
+            shutil.copytree(ROOT / "data" / name, folder / "data" / name)
         shutil.copytree(ROOT / "data" / "expert.zarr", folder / "data" / "other.zarr")
         for path in (folder / "search_spaces").glob("*.yaml"):
             make_tiny(path)

@@ -14,7 +14,15 @@ from harness.core.errors import UserError
 from harness.sweep.options import Options
 from tests.commands import ROOT, SPACE, terminal
 
-SOURCES = ("envs", "harness", "ibc", "search_spaces", "data/expert.zarr")
+SOURCES = (
+    "envs",
+    "harness",
+    "ibc",
+    "search_spaces",
+    "policies",
+    "data/expert.zarr",
+    "data/corrections.zarr",
+)
 FILES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "run_sweep.py", "run_eval.py")
 
 
@@ -84,4 +92,5 @@ def test_the_installed_commands_work_in_another_folder(installed, tmp_path):
     assert "score" in run(line.replace("--seeds 500", "--seeds 4 --workers 1"))
     assert [path.name for path in folder.iterdir()] == ["results"]
     (data,) = installed.parent.glob("lib/*/site-packages/harness/data")
-    assert [path.name for path in data.iterdir()] == ["expert.zarr"]
+    assert {path.name for path in data.iterdir()} == {"corrections.zarr", "expert.zarr"}
+    assert "score" in run("ibc-eval --ckpt pretrained:keypoints --seeds 4 --workers 1")

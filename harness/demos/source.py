@@ -26,6 +26,7 @@ from ibc.data.demos import Demos
 
 DOWNLOADED = "pusht_cchi_v7_replay.zarr"
 BUILT_IN = "expert.zarr"
+CORRECTIONS = "corrections.zarr"
 PROBED_STATES = 64
 _REMOTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # a Path has one slash of an address's two
 _FETCHES = {
@@ -57,14 +58,19 @@ class Source:
 def resolve_source(*data: str | Path | None, folder: Path | None = None) -> Source:
     """Return the data sets at `data`, else the downloaded one, else the built-in one, of `folder`.
 
-    `data` is relative to the working directory, or the word "downloaded" or "built-in"; `folder` is
-    data/ in the repository by default (of an installed package: in the working directory, with the
-    built-in one inside the package). UserError if one of `data` is no zarr store or is given
+    `data` is relative to the working directory, or the word "downloaded", "built-in" (the planner's)
+    or "corrections" (the planner's, of a policy's failures); `folder` is data/ in the repository by
+    default (of an installed package: in the working directory, with the built-in ones inside the
+    package). UserError if one of `data` is no zarr store or is given
     twice, or if there is none and `folder` has no data set.
     """
     built_in = paths.BUILT_IN_DATA if folder is None else folder / BUILT_IN
     folder = paths.DATA if folder is None else folder
-    named = {"downloaded": folder / DOWNLOADED, "built-in": built_in}
+    named = {
+        "downloaded": folder / DOWNLOADED,
+        "built-in": built_in,
+        "corrections": built_in.with_name(CORRECTIONS),
+    }
     given = [named.get(str(each), each) for each in data if each is not None]
     if named["downloaded"] in given and not named["downloaded"].exists():
         fetch = command_lines.line("demos", "download")

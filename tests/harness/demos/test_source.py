@@ -67,8 +67,10 @@ def test_several_data_sets_are_joined_in_their_order(tmp_path, write_demos):
 def test_data_sets_have_names(tmp_path, write_demos):
     write_demos(tmp_path / data.BUILT_IN)
     write_demos(tmp_path / data.DOWNLOADED)
-    found = data.resolve_source("downloaded", "built-in", folder=tmp_path)
-    assert found.paths == (tmp_path / data.DOWNLOADED, tmp_path / data.BUILT_IN)
+    write_demos(tmp_path / data.CORRECTIONS)
+    found = data.resolve_source("downloaded", "built-in", "corrections", folder=tmp_path)
+    named = (data.DOWNLOADED, data.BUILT_IN, data.CORRECTIONS)
+    assert found.paths == tuple(tmp_path / name for name in named)
 
 
 def test_what_is_no_data_set(tmp_path, write_demos):
