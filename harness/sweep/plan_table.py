@@ -37,7 +37,7 @@ def print_plan(console: Console, plan: Plan, work: Work, found: Estimate) -> Non
         _print_search(console, plan.search, len(plan.train_seeds))
         return
     of_config: dict[str, list[Job]] = {}
-    for job in work.planned:
+    for job in work.asked or work.planned:
         of_config.setdefault(job.config_hash, []).append(job)
     titles = ("question", "arm", "trials", "time each")
     made = table(*titles, fold=titles[:-1], right=titles[-1:])

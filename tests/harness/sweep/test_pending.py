@@ -14,6 +14,7 @@ from harness.config import plan
 from harness.core import files
 from harness.core.errors import UserError
 from harness.sweep import pending, plan_table
+from harness.sweep.estimate import Estimate
 from harness.sweep.folder import SweepFolder
 from ibc.data.demos import Demos, join
 
@@ -206,3 +207,18 @@ def test_shares_are_of_the_data_sets(swept):
     pending.check_data(swept.left(), ending_at(GOAL, GOAL))
     with pytest.raises(UserError, match=r"empty or one for each of 1 data sets, got \(0.5, 0.5\)"):
         pending.check_data(swept.left(), ending_at(GOAL))
+
+
+def test_the_plan_counts_the_trials_that_this_run_is_about(swept):
+    """A baseline of several questions has more training seeds than one of them needs."""
+    swept.change("train_seeds: [0]", "train_seeds: [0, 1, 2]")
+    arms = ", ".join(f"w{width}: {{policy.energy.width: {width}}}" for width in range(9, 17))
+    swept.change("questions:\n", f"questions:\n  depth: {{arms: {{{arms}}}}}\n")
+    console = Console(file=io.StringIO(), width=200)
+    whole, work = plan.plan(swept.file), swept.left("width")
+    found = Estimate({}, "")
+    plan_table.print_plan(console, whole.only(["width"]), work, found)
+    line = next(each for each in console.file.getvalue().splitlines() if "baseline" in each)
+    own = sum(job.info["arm"] != "narrow" for job in work.left)
+    assert f"{own} to run" in line
+    assert own < sum(job.info["arm"].startswith("baseline") for job in swept.left().left)
