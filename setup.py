@@ -18,5 +18,6 @@ setup(
         "harness.search_spaces": ["*.yaml"],
         "harness.data": ["README.md", "expert.zarr/**", "expert.zarr/**/.z*"],
         "harness.page": ["*.css", "*.js"],
+        "harness.page.energy": ["*.css", "*.js"],
     },
 )

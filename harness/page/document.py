@@ -51,8 +51,8 @@ def page(data: PageData) -> str:
     written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     return whole_page(
         f"{short(data.folder.name, 80)}: report",
-        own_files("harness.page", "theme.css", "page.css"),
-        own_files("harness.page", "theme.js", "page.js"),
+        own_files("theme.css", "page.css"),
+        own_files("theme.js", "page.js"),
         el("a", "Skip to the answers", href="#answers", class_="skip"),
         _header(data),
         el("main", *_sections(data)),

@@ -76,9 +76,9 @@ def _check(name: str, value: str) -> None:
         raise ValueError(f"a source must be embedded image bytes, given {value[:80]!r}")
 
 
-def own_files(package: str, *names: str) -> Own:
-    """Return CSS or JavaScript files of a package, one after the other."""
-    folder = resources.files(package)
+def own_files(*names: str) -> Own:
+    """Return this package's CSS or JavaScript files, one after the other."""
+    folder = resources.files("harness.page")
     return Own("".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names))
 
 
