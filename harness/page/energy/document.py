@@ -17,7 +17,7 @@ from ibc.policies.implicit import IBCPolicy
 
 MOST_BYTES = 2**20
 WEIGHT_BYTES = round(0.85 * MOST_BYTES)
-SCALE = 20  # nats above the lowest energy, from which on the board is seen
+SCALE = 12  # nats above the lowest energy, from which on the board is seen
 DRAWS = 12  # random draws whose moves are shown beside the one that is taken
 _TEE = "M" + "L".join(f"{x:g} {y:g}" for x, y in OUTLINE) + "Z"
 
@@ -148,8 +148,8 @@ def _cross() -> tuple[Element, ...]:
 
 def _scale() -> Element:
     marks = [el("span", f"{k * SCALE // 4}") for k in range(4)]
-    marks.append(el("span", f"{SCALE} and more"))
-    text = "Energy above the lowest one. A move at 5 is 148 times less likely than one at 0."
+    marks.append(el("span", f"{SCALE}+"))
+    text = "Energy above the lowest one. At 3, a move is 20 times less likely than at 0."
     return el(
         "div",
         el("canvas", id="ramp", width=256, height=1, aria_hidden="true"),
@@ -164,7 +164,7 @@ def _player(recording: Recording) -> Element:
         el(
             "button",
             f"Start {at + 1}",
-            el("small", f"{'solved' if each.success else 'not solved'}, {each.steps / 10:.1f} s"),
+            el("small", f"{'solved' if each.success else 'failed'}, {each.steps / 10:.1f} s"),
             type="button",
             class_="start",
             aria_pressed="false",
@@ -216,7 +216,13 @@ def _key() -> Element:
     before = "Where it was 0.1 s ago; the policy sees this, too. Drag the ring to give it a speed."
     chosen = "The move that the policy takes. Dots: moves after other random draws."
     rows = (
-        ([el("circle", cx=12, cy=12, r=8, class_="agent")], window),
+        (
+            [
+                el("rect", x=1, y=1, width=22, height=22, class_="window"),
+                el("circle", cx=12, cy=12, r=6, class_="agent"),
+            ],
+            window,
+        ),
         (
             [
                 el("circle", cx=8, cy=12, r=6, class_="before"),
@@ -263,7 +269,7 @@ def _how(policy: IBCPolicy, recording: Recording, source: str) -> Element:
         el(
             "p",
             f"The colours are computed in your browser by {network}, at {side} × {side} moves. To "
-            "act, the policy draws one of them with a probability proportional to exp(-energy), "
+            "act, the policy draws one of them with a probability proportional to exp(−energy), "
             f"and takes the mean of the moves around it (mean shift, {inference.bandwidth:g} px). "
             "It sees where the T and the agent are now and where they were 0.1 s ago.",
         ),
@@ -278,9 +284,14 @@ def _how(policy: IBCPolicy, recording: Recording, source: str) -> Element:
 
 
 def _chosen(recording: Recording) -> str:
-    count = f"It solved {recording.solved} of the {recording.tried} starts that were tried."
-    shown_ = [episode.success for episode in recording.episodes]
-    solved, failed = shown_.count(True), shown_.count(False)
-    which = [f"the first {solved} that it solved"] if solved else []
-    which += [f"the first {failed} that it did not"] if failed else []
-    return f"The starts are {' and '.join(which)}. {count}" if which else count
+    solved = sum(episode.success for episode in recording.episodes)
+    which = [
+        text if count == 1 else text.replace("first", f"first {count}")
+        for text, count in (
+            ("the first that it solved", solved),
+            ("the first that it did not solve", len(recording.episodes) - solved),
+        )
+        if count
+    ]
+    tried = f"{recording.solved} of the {recording.tried} starts that were tried"
+    return f"It solved {tried}; shown are {' and '.join(which)}."

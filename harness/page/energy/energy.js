@@ -53,7 +53,7 @@
     const dark = isDark();
     shades = shades.map((_, k) => {
       const share = k / (SHADES - 1);
-      const place = (dark ? 1 - share : 0.06 + 0.94 * share) * (MAGMA.length - 1);
+      const place = (dark ? 1 - share : 0.12 + 0.88 * share) * (MAGMA.length - 1);
       const [first, last] = [Math.floor(place), Math.ceil(place)];
       const [red, green, blue] = [16, 8, 0].map((shift) => {
         const [a, b] = [(MAGMA[first] >> shift) & 255, (MAGMA[last] >> shift) & 255];
@@ -113,7 +113,7 @@
   const SVG = "http://www.w3.org/2000/svg";
   const others = Array.from({ length: data.draws }, () => {
     const dot = document.createElementNS(SVG, "circle");
-    dot.setAttribute("r", 2.5);
+    dot.setAttribute("r", 3);
     part("others").append(dot);
     return dot;
   });
@@ -154,7 +154,7 @@
     const covered = Math.floor(100 * episode.taken[4 * step + 3]);
     const name = `Start ${episodes.indexOf(episode) + 1}`;
     part("scene").textContent = free
-      ? "Your own scene."
+      ? `Your own scene, taken over from ${name.toLowerCase()}, step ${step}.`
       : `${name}, step ${step} of ${last}: the T covers ${covered} % of its goal.`;
     part("return").hidden = !free;
     put("step", { max: last, "aria-valuetext": `${step} of ${last}` });
@@ -166,7 +166,7 @@
       button.setAttribute("aria-pressed", String(episodes[k] === episode));
     });
     // While it plays, a screen reader would be told ten times a second.
-    if (playing === null) part("status").textContent = `The policy would ${words(action)}.`;
+    if (playing === null) part("status").textContent = `The policy would ${words(minus(action, agent))}.`;
   };
 
   const draw = () => {

@@ -62,11 +62,11 @@ def record(
     Where there is no failure, or fewer successes, others take the place. Starts are tried in blocks
     until there are enough. UserError where the policy fails to act.
     """
+    torch.set_num_threads(1)  # as evaluations do: more are slower on so small a network
     protocol = protocol or Protocol()
     starts = seeds.REPORT_SEEDS[:MOST] if starts is None else starts
     solved: list[Episode] = []
     failed: list[Episode] = []
-    tried = 0
     for block in blocks(starts, protocol.block_size):
         outcome = roll(policy, block, protocol, record=block)
         for row in outcome.rows:
@@ -76,11 +76,10 @@ def record(
                 continue
             episode = _episode(row["env_seed"], row["success"], outcome.steps[row["env_seed"]])
             (solved if row["success"] else failed).append(episode)
-        tried += len(block)
         if failed and len(solved) >= SHOWN - 1:
             break
     first = solved[: max(SHOWN - 1, SHOWN - len(failed))]
-    return Recording([*first, *failed[: SHOWN - len(first)]], len(solved), tried)
+    return Recording([*first, *failed[: SHOWN - len(first)]], len(solved), len(solved) + len(failed))
 
 
 def _episode(seed: int, success: bool, steps: Steps) -> Episode:

@@ -28,7 +28,7 @@ const makePolicy = ({ members, weights, low, high, lattice, bandwidth, points })
     shapes.map(([rows, columns]) => ({ matrix: take(rows * columns), bias: take(rows) }));
 
   const dense = ({ matrix, bias }, x, rectified) => {
-    const y = new Float32Array(bias.length);
+    const y = new Float64Array(bias.length);
     for (let row = 0, at = 0; row < y.length; row += 1) {
       let sum = bias[row];
       for (let column = 0; column < x.length; column += 1, at += 1) sum += matrix[at] * x[column];
@@ -38,7 +38,8 @@ const makePolicy = ({ members, weights, low, high, lattice, bandwidth, points })
   };
   const rectify = (tower, x) => tower.reduce((h, layer) => dense(layer, h, true), x);
 
-  // The lattice's actions pass their tower once: their features do not depend on the scene.
+  // The lattice's actions pass their tower once: their features do not depend on the scene. Those
+  // of all actions lie side by side, unit after unit.
   const networks = members.map((shapes) => {
     const [encoder, observation, action] = ["encoder", "observation", "action"].map((name) =>
       layers(shapes[name]),
@@ -46,8 +47,8 @@ const makePolicy = ({ members, weights, low, high, lattice, bandwidth, points })
     const width = action[0].bias.length;
     const features = new Float32Array(count * width);
     for (let k = 0; k < count; k += 1) {
-      const place = [line[Math.floor(k / lattice)], line[k % lattice]];
-      features.set(rectify(action, place), k * width);
+      const place = Float64Array.of(line[Math.floor(k / lattice)], line[k % lattice]);
+      rectify(action, place).forEach((value, unit) => (features[unit * count + k] = value));
     }
     return { encoder, observation, width, features };
   });
@@ -64,7 +65,7 @@ const makePolicy = ({ members, weights, low, high, lattice, bandwidth, points })
     const past = normal(keypoints(blockBefore, before));
     const offsets = now.subarray(0, 18).map((value, k) => value - now[18 + (k % 2)]);
     const moves = now.map((value, k) => value - past[k]);
-    return Float32Array.from([
+    return Float64Array.from([
       ...now,
       ...offsets.map((value) => value * PER_OFFSET),
       ...moves.map((value) => value * PER_MOVE),
@@ -78,11 +79,10 @@ const makePolicy = ({ members, weights, low, high, lattice, bandwidth, points })
     for (const { encoder, observation, width, features } of networks) {
       const hidden = rectify(observation.slice(0, -1), rectify(encoder, x));
       const context = dense(observation[observation.length - 1], hidden, false);
-      const scaled = context.map((value) => -value / Math.sqrt(width));
-      for (let k = 0, at = 0; k < count; k += 1) {
-        let sum = 0;
-        for (let w = 0; w < width; w += 1, at += 1) sum += scaled[w] * features[at];
-        total[k] += sum / networks.length;
+      const scale = -1 / Math.sqrt(width) / networks.length;
+      for (let unit = 0, at = 0; unit < width; unit += 1) {
+        const weight = scale * context[unit];
+        for (let k = 0; k < count; k += 1, at += 1) total[k] += weight * features[at];
       }
     }
     return total;
