@@ -18,6 +18,7 @@ from ibc.policies.implicit import IBCPolicy
 MOST_BYTES = 2**20
 WEIGHT_BYTES = round(0.85 * MOST_BYTES)
 SCALE = 12  # nats above the lowest energy, from which on the board is seen
+FASTEST = 60  # px a step, of a speed that is set by hand
 DRAWS = 12  # random draws whose moves are shown beside the one that is taken
 _TEE = "M" + "L".join(f"{x:g} {y:g}" for x, y in OUTLINE) + "Z"
 
@@ -56,6 +57,7 @@ def page(policy: IBCPolicy, recording: Recording, source: str) -> str:
         "episodes": [episode.plain() for episode in recording.episodes],
         "scale": SCALE,
         "draws": DRAWS,
+        "fastest": FASTEST,
         "reach": AGENT_RADIUS + WALLS[0][0][0],
     }
     lead = (
@@ -103,7 +105,7 @@ def _board() -> Element:
         el("rect", id="window", class_="window"),
         _grip("tee", "T", el("path", d=_TEE, class_="halo"), el("path", d=_TEE, class_="tee")),
         el("line", id="stalk", class_="stalk"),
-        _grip("turn", "Turn the T", *_knob()),
+        _grip("turn", "Turn the T", *_knob(), most=360),
         el("circle", id="before", r=AGENT_RADIUS, class_="before"),
         el("line", id="motion", class_="stalk"),
         _grip(
@@ -113,7 +115,7 @@ def _board() -> Element:
             el("circle", r=AGENT_RADIUS + 6, class_="halo"),
             el("circle", r=AGENT_RADIUS, class_="agent"),
         ),
-        _grip("speed", "Speed of the agent", *_knob()),
+        _grip("speed", "Speed of the agent", *_knob(), most=FASTEST),
         el("g", id="others"),
         el("line", id="move", class_="move"),
         el("g", *_cross(), id="chosen"),
@@ -127,10 +129,12 @@ def _board() -> Element:
     )
 
 
-def _grip(name: str, label: str, *shapes: Element) -> Element:
+def _grip(name: str, label: str, *shapes: Element, most: float = BOARD) -> Element:
     """Return something that pointers drag and arrow keys move."""
     form = {"tabindex": 0, "role": "slider", "aria_label": label, "aria_valuemin": 0}
-    return el("g", *shapes, id=name, class_="grip", aria_valuemax=512, aria_valuenow=0, **form)
+    return el(
+        "g", *shapes, id=name, class_="grip", aria_valuemax=f"{most:g}", aria_valuenow=0, **form
+    )
 
 
 def _knob() -> tuple[Element, ...]:

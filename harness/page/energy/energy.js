@@ -123,11 +123,12 @@
     x + Math.cos(angle) * u - Math.sin(angle) * v,
     y + Math.sin(angle) * u + Math.cos(angle) * v,
   ];
+  let held = null; // what is being dragged
   let knob = 1; // the turning ring stands at the T's foot, or above its bar where that is outside
   const [FOOT, TOP] = [152, -32];
   const placeKnob = () => {
     const fits = (v) => turned(scene.block, [0, v]).every((px) => px > 8 && px < BOARD - 8);
-    if (!fits(knob ? FOOT : TOP)) knob = fits(FOOT) ? 1 : 0;
+    if (held !== "turn" && !fits(knob ? FOOT : TOP)) knob = fits(FOOT) ? 1 : 0;
     return turned(scene.block, [0, knob ? FOOT : TOP]);
   };
   const [REST, PER_PX] = [38, 2]; // px from the agent to its ring at rest, and more for each px
@@ -266,11 +267,10 @@
     const [x, y] = minus(middle, turned([0, 0, angle], [0, PUSHED]));
     change({ block: [x, y, angle] });
   };
-  const FASTEST = 60; // px a step
   const setSpeed = (speed) => {
     const length = Math.hypot(...speed);
     if (length > 0) heading = speed.map((value) => value / length);
-    const kept = length < 1 ? 0 : Math.min(length, FASTEST);
+    const kept = length < 1 ? 0 : Math.min(length, data.fastest);
     change({ before: sum(scene.agent, heading, -kept) });
   };
   const setRing = (place) => {
@@ -310,13 +310,14 @@
       grip.setPointerCapture(event.pointerId);
       grip.focus({ preventScroll: true });
       from = minus(placeOf(event), id === "tee" ? scene.block : scene.agent);
+      held = id;
       event.preventDefault();
     });
     grip.addEventListener("pointermove", (event) => {
       if (from !== null) drag(placeOf(event), from);
     });
     for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) {
-      grip.addEventListener(name, () => (from = null));
+      grip.addEventListener(name, () => (from = held = null));
     }
   }
 
@@ -359,6 +360,10 @@
     setSpeed([(-y / length) * 20, (x / length) * 20]);
   });
   part("half").addEventListener("click", () => turnTee(scene.block[2] + Math.PI));
+  // On a phone the suggestions stand below the board.
+  document.querySelectorAll(".tries button").forEach((button) => {
+    button.addEventListener("click", () => svg.scrollIntoView({ block: "nearest" }));
+  });
 
   // ------------------------------------------------------------------ beginning
   const repaint = () => {

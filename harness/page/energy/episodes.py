@@ -79,7 +79,9 @@ def record(
         if failed and len(solved) >= SHOWN - 1:
             break
     first = solved[: max(SHOWN - 1, SHOWN - len(failed))]
-    return Recording([*first, *failed[: SHOWN - len(first)]], len(solved), len(solved) + len(failed))
+    return Recording(
+        [*first, *failed[: SHOWN - len(first)]], len(solved), len(solved) + len(failed)
+    )
 
 
 def _episode(seed: int, success: bool, steps: Steps) -> Episode:

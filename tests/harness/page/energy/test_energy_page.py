@@ -15,9 +15,10 @@ from envs.physics.geometry import keypoints
 from harness.config.protocol import Protocol
 from harness.core.errors import UserError
 from harness.core.seeds import REPORT_SEEDS
-from harness.page.energy import document, shown
+from harness.page.energy import document, episodes, shown
 from harness.page.energy.episodes import record
 from harness.results.__main__ import main
+from harness.storage.checkpoints import weights_hash
 from ibc.config.encoder import EncoderConfig
 from ibc.config.implicit import EnergyConfig, InferenceConfig
 from ibc.config.policy import PolicyConfig
@@ -244,6 +245,17 @@ def test_it_works_by_touch_on_a_phone(opened):
     page.page.get_by_role("button", name="Back to the recording").click()
     page.frame()
     assert page.page.evaluate(HEAT) == pictures[1]
+
+
+def test_the_command_writes_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(episodes, "MOST", 2)
+    ckpt, out = save(NARROW, tmp_path / "policy"), tmp_path / "docs" / "energy.html"
+    given = ["energy", "--ckpt", str(ckpt), "--out", str(out), "--results", str(tmp_path)]
+    assert main(given) == 0
+    assert f"wrote {out}" in capsys.readouterr().out.replace("\n", "")
+    page = out.read_text()
+    assert f"Policy: policy, weights {weights_hash(ckpt)}, rounded to 16 bits." in page
+    assert "It solved 0 of the 2 starts that were tried; shown are the first 2 that it did" in page
 
 
 REFUSED = (
