@@ -19,5 +19,6 @@ setup(
         "harness.data": ["README.md", "*.zarr/**", "*.zarr/**/.z*"],
         "harness.policies": ["README.md", "*/*"],
         "harness.page": ["*.css", "*.js"],
+        "harness.page.energy": ["*.css", "*.js"],
     },
 )

@@ -40,6 +40,7 @@ NOT_RUN = {
     r"search_spaces/images": "trains on images of the human demonstrations: minutes",
     r"-m harness\.demos corrections": "trains in rounds: tests/harness/demos/test_rounds.py",
     r"-m harness\.results study": "renews the documents: tests/harness/results/test_study.py",
+    r"-m harness\.results energy": "shows the default recipe alone: tests/harness/page/energy",
     r"-m harness\.results COMMAND": "the synopsis of the commands that follow it",
     r"-m pytest": "runs the tests",
     r"-m tests\.faults\.adversary": "minutes of signals: tests/faults/test_faults_adversary.py",

@@ -1,11 +1,8 @@
 """The whole page: header, answers, sections, and its content security policy."""
 
-import base64
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 from harness.analysis import verdicts
@@ -22,7 +19,7 @@ from harness.page import (
     search_section,
     trials_section,
 )
-from harness.page.elements import Element, Node, Own, el, render, short
+from harness.page.elements import Element, Node, el, own_files, short, whole_page
 from harness.page.labels import inline
 from harness.page.page_data import PageData
 
@@ -51,39 +48,16 @@ def write(sweep_dir: Path, out: Path | None = None, asked: Sequence[str] = ()) -
 
 def page(data: PageData) -> str:
     """Return the page's HTML."""
-    css, script = (
-        Own(resources.files("harness.page").joinpath(name).read_text(encoding="utf-8"))
-        for name in ("page.css", "page.js")
-    )
-    policy = (
-        f"default-src 'none'; style-src '{_hash(css)}'; script-src '{_hash(script)}'; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
-    )
-    head = el(
-        "head",
-        el("meta", charset="utf-8"),
-        el("meta", http_equiv="Content-Security-Policy", content=policy),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("meta", name="color-scheme", content="light dark"),
-        el("meta", name="referrer", content="no-referrer"),
-        el("title", f"{short(data.folder.name, 80)}: report"),
-        el("style", css),
-    )
     written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    body = el(
-        "body",
+    return whole_page(
+        f"{short(data.folder.name, 80)}: report",
+        own_files("theme.css", "page.css"),
+        own_files("theme.js", "page.js"),
         el("a", "Skip to the answers", href="#answers", class_="skip"),
         _header(data),
         el("main", *_sections(data)),
         el("footer", el("p", f"Written {written} from the sweep's tables; needs no network.")),
-        el("script", script),
     )
-    return f"<!DOCTYPE html>\n{render(el('html', head, body, lang='en'))}\n"
-
-
-def _hash(content: str) -> str:
-    digest = hashlib.sha256(content.encode()).digest()
-    return f"sha256-{base64.b64encode(digest).decode('ascii')}"
 
 
 def _header(data: PageData) -> Element:

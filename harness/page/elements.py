@@ -4,19 +4,22 @@ No template engine: figures are built by code, and here every tag, attribute and
 too. A string becomes markup in `render` only, which escapes it.
 """
 
+import base64
+import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from importlib import resources
 
 # fmt: off
 TAGS = frozenset({
-    "a", "article", "body", "br", "button", "caption", "code", "dd", "details", "div", "dl", "dt",
-    "figcaption", "figure", "footer", "h1", "h2", "h3", "h4", "head", "header", "html", "img",
-    "input", "label", "li", "main", "meta", "nav", "ol", "p", "pre", "script", "section",
-    "small", "span", "strong", "style", "summary", "table", "tbody", "td", "th", "thead",
-    "title", "tr", "ul", "svg", "g", "path", "line", "circle", "rect", "text", "polygon",
+    "a", "article", "body", "br", "button", "canvas", "caption", "code", "dd", "details", "div",
+    "dl", "dt", "figcaption", "figure", "footer", "h1", "h2", "h3", "h4", "head", "header", "html",
+    "img", "input", "kbd", "label", "li", "main", "meta", "nav", "ol", "p", "pre", "script",
+    "section", "small", "span", "strong", "style", "summary", "table", "tbody", "td", "th",
+    "thead", "title", "tr", "ul", "svg", "g", "path", "line", "circle", "rect", "text", "polygon",
     "desc",
 })
 # fmt: on
@@ -71,6 +74,37 @@ def _check(name: str, value: str) -> None:
         raise ValueError(f"a link must stay within the page, given {value[:80]!r}")
     if lower in ("src", "srcset", "data", "poster") and not _PICTURE.fullmatch(value):
         raise ValueError(f"a source must be embedded image bytes, given {value[:80]!r}")
+
+
+def own_files(*names: str) -> Own:
+    """Return this package's CSS or JavaScript files, one after the other."""
+    folder = resources.files("harness.page")
+    return Own("".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names))
+
+
+def whole_page(title: str, css: Own, script: Own, *body: Node | None) -> str:
+    """Return a page's HTML; it may load nothing, and only this CSS and this script apply to it."""
+    policy = (
+        f"default-src 'none'; style-src '{_hash(css)}'; script-src '{_hash(script)}'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    head = el(
+        "head",
+        el("meta", charset="utf-8"),
+        el("meta", http_equiv="Content-Security-Policy", content=policy),
+        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        el("meta", name="color-scheme", content="light dark"),
+        el("meta", name="referrer", content="no-referrer"),
+        el("title", title),
+        el("style", css),
+    )
+    whole = el("html", head, el("body", *body, el("script", script)), lang="en")
+    return f"<!DOCTYPE html>\n{render(whole)}\n"
+
+
+def _hash(content: str) -> str:
+    digest = hashlib.sha256(content.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode('ascii')}"
 
 
 def visible(text: str) -> str:

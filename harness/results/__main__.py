@@ -33,8 +33,10 @@ COMMANDS = {
     "study": ("study:command", "renew the answers and figures in README.md and docs/"),
     "ship": ("ship:command", "put an evaluated checkpoint into policies/, with its card"),
     "landscape": ("draw:landscape", "one state's energy for several checkpoints, as a PNG"),
+    "energy": ("draw:energy", "an HTML page to move the T and see a keypoint policy's energy"),
 }
-_SWEEP_OPTION = ("sql", "compare", "landscape", "study", "ship")  # others take SWEEP as an argument
+# Others take SWEEP as an argument.
+_SWEEP_OPTION = ("sql", "compare", "landscape", "study", "ship", "energy")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -169,6 +171,12 @@ def _parser() -> argparse.ArgumentParser:
     drawn.add_argument("--seed", type=int, default=300_000, metavar="S", help="start (300000)")
     drawn.add_argument("--step", type=int, default=0, metavar="K", help="demonstrator's step (0)")
     drawn.add_argument("--out", type=Path, metavar="FILE.png", help="(in the sweep's pictures/)")
+    made["energy"].add_argument(
+        "--ckpt", default="best", metavar="best|TRIAL|PATH", help="the policy (the best)"
+    )
+    made["energy"].add_argument(
+        "--out", type=Path, default=Path("energy.html"), metavar="FILE.html", help="(energy.html)"
+    )
     return parser
 
 

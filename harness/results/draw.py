@@ -1,4 +1,4 @@
-"""The commands that run policies, and so need torch: pictures, landscape."""
+"""The commands that run policies, and so need torch: pictures, landscape, energy."""
 
 import argparse
 from pathlib import Path
@@ -14,6 +14,7 @@ from harness.evaluation.policy_source import Source, Task
 from harness.evaluation.pool import open_pool
 from harness.media.landscape import draw
 from harness.page import gallery
+from harness.page.energy import document as energy_page
 from harness.results.output import Answer, files_written
 from harness.storage import episode_table, lookup, tables
 
@@ -73,3 +74,9 @@ def landscape(given: argparse.Namespace) -> Answer:
     out = None if given.out is None else given.out.expanduser()
     path = draw(given.results, given.sweep, given.which, given.seed, given.step, out)
     return files_written([path])
+
+
+def energy(given: argparse.Namespace) -> Answer:
+    """Write the page on which a person moves the T and the agent and sees a policy's energy."""
+    found = lookup.resolve(given.ckpt, given.results, given.sweep)
+    return files_written([energy_page.write(found, given.out.expanduser())])

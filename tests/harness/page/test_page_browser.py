@@ -2,8 +2,6 @@
 
 import io
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,22 +11,7 @@ from PIL import Image
 
 from benchmarks import generated_sweep
 from harness.page import document
-
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-SECONDS = 60_000  # in milliseconds: the machine may be busy
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium here: install one or set CHROMIUM to its path")
-    with playwright.sync_playwright() as driver:
-        made = driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox"], timeout=SECONDS
-        )
-        yield made
-        made.close()
+from tests.harness.page.browsing import CONTRAST, Shown
 
 
 @pytest.fixture(scope="module")
@@ -59,23 +42,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return document.write(folder)
 
 
-class Shown:
-    """A page at some width, with its requests and its complaints."""
-
-    def __init__(self, browser: Any, report: Path, width: int, **options: Any) -> None:
-        self.complaints: list[str] = []
-        self.context = browser.new_context(viewport={"width": width, "height": 800}, **options)
-        self.context.set_default_timeout(SECONDS)
-        self.page = self.context.new_page()
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.complaints.append("a dialog"))
-        self.page.on("request", self._asked)
-        self.page.goto(report.as_uri())
-
-    def _asked(self, request: Any) -> None:
-        if not request.url.startswith(("file:", "data:")):
-            self.complaints.append(f"asked for {request.url}")
+class Report(Shown):
+    """The page of a sweep."""
 
     def column(self, number: int) -> list[str]:
         rows = self.page.locator("#trial-table tbody tr:visible")
@@ -88,15 +56,15 @@ class Shown:
 
 
 @pytest.fixture
-def shown(browser: Any, report: Path, request: pytest.FixtureRequest) -> Iterator[Shown]:
+def shown(browser: Any, report: Path, request: pytest.FixtureRequest) -> Iterator[Report]:
     options = dict(getattr(request, "param", {}))
-    made = Shown(browser, report, options.pop("width", 1280), **options)
+    made = Report(browser, report, options.pop("width", 1280), **options)
     yield made
     made.context.close()
     assert made.complaints == []
 
 
-def heads(shown: Shown) -> list[str]:
+def heads(shown: Report) -> list[str]:
     found = shown.page.locator("#trial-table thead th").all_text_contents()
     return [str(name) for name in found]
 
@@ -109,7 +77,7 @@ def heads(shown: Shown) -> list[str]:
     ],
     indirect=True,
 )
-def test_it_fits_and_can_be_read(shown: Shown) -> None:
+def test_it_fits_and_can_be_read(shown: Report) -> None:
     wide = shown.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
     assert wide[0] <= wide[1]
     found = shown.page.evaluate(CONTRAST)
@@ -117,39 +85,7 @@ def test_it_fits_and_can_be_read(shown: Shown) -> None:
     assert found["poor"] == []
 
 
-# WCAG's contrast of every visible text with the colour behind it, of SVG text with the page's card.
-CONTRAST = """() => {
-  const parse = (text) => (text.match(/[\\d.]+/g) || [0, 0, 0, 0]).map(Number);
-  const light = ([r, g, b]) => {
-    const part = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
-    return 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
-  };
-  const behind = (element) => {
-    for (let at = element; at; at = at.parentElement) {
-      const colour = parse(getComputedStyle(at).backgroundColor);
-      if (colour.length === 3 || colour[3] > 0.99) return colour;
-    }
-    return [255, 255, 255];
-  };
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  const poor = [];
-  let checked = 0;
-  while (walker.nextNode()) {
-    const element = walker.currentNode.parentElement;
-    if (!walker.currentNode.textContent.trim() || !element.checkVisibility()) continue;
-    if (["SCRIPT", "STYLE", "title", "desc"].includes(element.tagName)) continue;
-    const style = getComputedStyle(element);
-    const a = light(parse(element instanceof SVGElement ? style.fill : style.color));
-    const b = light(behind(element));
-    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    checked += 1;
-    if (ratio < 4.5) poor.push([element.textContent.slice(0, 40), ratio]);
-  }
-  return { checked, poor };
-}"""
-
-
-def test_sorting_by_mouse_and_by_keyboard(shown: Shown) -> None:
+def test_sorting_by_mouse_and_by_keyboard(shown: Report) -> None:
     names = heads(shown)
     scores = names.index("validation")
     first = shown.column(scores)
@@ -171,7 +107,7 @@ def test_sorting_by_mouse_and_by_keyboard(shown: Shown) -> None:
     assert shown.column(names.index("status")) == ["failed"] + ["finished"] * 13
 
 
-def test_filtering_by_keyboard(shown: Shown) -> None:
+def test_filtering_by_keyboard(shown: Report) -> None:
     status = heads(shown).index("status")
     shown.page.keyboard.press("/")
     assert shown.page.evaluate("document.activeElement.id") == "filter"
@@ -187,7 +123,7 @@ def test_filtering_by_keyboard(shown: Shown) -> None:
     assert shown.column(0) == []
 
 
-def test_the_theme_can_be_chosen(shown: Shown) -> None:
+def test_the_theme_can_be_chosen(shown: Report) -> None:
     def paper() -> str:
         return str(shown.page.evaluate("getComputedStyle(document.body).backgroundColor"))
 
@@ -202,7 +138,7 @@ def test_the_theme_can_be_chosen(shown: Shown) -> None:
     assert (button.text_content(), paper()) == ("Theme: auto", light)
 
 
-def test_pictures_pause(shown: Shown) -> None:
+def test_pictures_pause(shown: Report) -> None:
     moving, still = shown.page.locator("img.moving"), shown.page.locator("img.still")
     assert moving.is_visible()
     assert not still.is_visible()
@@ -213,13 +149,13 @@ def test_pictures_pause(shown: Shown) -> None:
 
 
 @pytest.mark.parametrize("shown", [{"reduced_motion": "reduce"}], indirect=True)
-def test_nothing_moves_for_those_who_do_not_want_it(shown: Shown) -> None:
+def test_nothing_moves_for_those_who_do_not_want_it(shown: Report) -> None:
     assert shown.page.locator("img.still").is_visible()
     assert not shown.page.locator("img.moving").is_visible()
 
 
 @pytest.mark.parametrize("shown", [{"java_script_enabled": False}], indirect=True)
-def test_all_is_there_without_scripts(shown: Shown) -> None:
+def test_all_is_there_without_scripts(shown: Report) -> None:
     assert shown.page.locator("#trial-table tbody tr").count() == 14
     assert shown.page.locator("#trial-table thead button").count() == 0
     assert not shown.page.locator("#filter").is_visible()
@@ -227,14 +163,14 @@ def test_all_is_there_without_scripts(shown: Shown) -> None:
     assert shown.page.get_by_text("nothing is learned").first.is_visible()
 
 
-def test_it_prints(shown: Shown) -> None:
+def test_it_prints(shown: Report) -> None:
     printed = shown.page.pdf(format="A4")
     assert printed.startswith(b"%PDF")
     assert len(printed) > 20_000
 
 
 @pytest.mark.parametrize("shown", [{"color_scheme": "dark"}], indirect=True)
-def test_it_prints_on_white(shown: Shown) -> None:
+def test_it_prints_on_white(shown: Report) -> None:
     shown.page.emulate_media(media="print")
     shown.page.set_viewport_size({"width": 720, "height": 1000})  # A4's, less its margins
     wide = shown.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
