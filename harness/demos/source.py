@@ -58,10 +58,10 @@ class Source:
 def resolve_source(*data: str | Path | None, folder: Path | None = None) -> Source:
     """Return the data sets at `data`, else the downloaded one, else the built-in one, of `folder`.
 
-    `data` is relative to the working directory, or the word "downloaded", "built-in" (the planner's)
-    or "corrections" (the planner's, of a policy's failures); `folder` is data/ in the repository by
-    default (of an installed package: in the working directory, with the built-in ones inside the
-    package). UserError if one of `data` is no zarr store or is given
+    `data` is relative to the working directory, or a word: "downloaded", "built-in" (the planner's)
+    or "corrections" (its corrections of failures). `folder` is data/ in the repository by default
+    (of an installed package: in the working directory, with the planner's inside the package).
+    UserError if one of `data` is no zarr store or is given
     twice, or if there is none and `folder` has no data set.
     """
     built_in = paths.BUILT_IN_DATA if folder is None else folder / BUILT_IN
