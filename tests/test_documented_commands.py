@@ -41,6 +41,7 @@ NOT_RUN = {
     r"-m harness\.demos corrections": "trains in rounds: tests/harness/demos/test_rounds.py",
     r"-m harness\.results study": "renews the documents: tests/harness/results/test_study.py",
     r"-m harness\.results energy": "shows the default recipe alone: tests/harness/page/energy",
+    r"-m harness\.results ship": "takes 550 episodes: tests/harness/results/test_ship.py",
     r"-m harness\.results COMMAND": "the synopsis of the commands that follow it",
     r"-m pytest": "runs the tests",
     r"-m tests\.faults\.adversary": "minutes of signals: tests/faults/test_faults_adversary.py",
@@ -156,7 +157,7 @@ class Copy:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        names = ("benchmarks", "envs", "harness", "ibc", "search_spaces", "notebooks")
+        names = ("benchmarks", "envs", "harness", "ibc", "notebooks", "policies", "search_spaces")
         ignored = shutil.ignore_patterns("__pycache__")
         for name in names:
             shutil.copytree(ROOT / name, folder / name, ignore=ignored)
@@ -257,6 +258,7 @@ def filled(command: str, folder: Path) -> str:
         (r"--video \d+", "--video 1"),
         (r"A\.zarr", "data/expert.zarr"),
         (r"B\.zarr", "data/other.zarr"),
+        (r"(data/)?mine\.zarr", "data/expert.zarr"),
         (r"TRIAL( --ckpt TRIAL)+", " --ckpt ".join(alike(trials))),
         (r"SPACE\.yaml|\.\.\.(?= --)", "search_spaces/ablations.yaml"),
         (r"\bNAME\b|\brecipes-standard\b", "demo-standard"),

@@ -34,7 +34,11 @@ PLACES = ("README.md", "docs/*.md")
 TABLES = ("trials", "episodes")
 _BLOCK = re.compile(r"<!-- results ([\w.-]+) / ([^\n]+?) -->\n(.*?)<!-- end -->", re.DOTALL)
 _POLICIES = re.compile(r"<!-- policies -->\n(.*?)<!-- end -->", re.DOTALL)
-_HEAD = ("arm", "score", "success", "score vs baseline", "seeds", "starts", "verdict")
+NEAR = 0.90  # the coverage that a near miss reached
+_HEAD = (
+    *("arm", "score", "success", "score vs baseline", "failed (near misses)"),
+    *("minutes", "seeds", "starts", "verdict"),
+)
 
 
 def command(given: argparse.Namespace) -> int:
@@ -174,11 +178,12 @@ def _markdown(answer: Answered, picture: str) -> str:
     """Return the answer's line, its forest plot and the table of arms that were trained."""
     lines = [f"**{safe(answer.text)}** {_sentence(answer)}", ""]
     lines += [f"![{safe(answer.question)}: differences to the baseline]({picture})", ""]
-    lines += [f"| {' | '.join(_HEAD)} |", "|---|---|---|---|--:|--:|---|"]
+    lines += [f"| {' | '.join(_HEAD)} |", "|---|---|---|---|---|--:|--:|--:|---|"]
     first, *others = (row for row in answer.rows() if row.seeds)
-    lines.append(_line(first, f"{answer.baseline} (baseline)"))
+    on = REPORT_SEEDS if answer.reported else SELECT_SEEDS
+    lines.append(_line(first, f"{answer.baseline} (baseline)", on))
     own = first.arm.config_hash
-    lines += [_line(row, row.arm.arm) for row in others if row.arm.config_hash != own]
+    lines += [_line(row, row.arm.arm, on) for row in others if row.arm.config_hash != own]
     return "\n".join([*lines, ""])
 
 
@@ -187,10 +192,15 @@ def _sentence(answer: Answered) -> str:
     return f"{safe(text[:1].upper() + text[1:])}. (Baseline: {safe(answer.baseline)}.)"
 
 
-def _line(row: Row, name: str) -> str:
+def _line(row: Row, name: str, on: range) -> str:
     verdict = row.verdict
     cells = [safe(name), number(row.score), percent(row.success)]
     cells += ["" if verdict is None else difference(verdict.score, ends=3)]
+    coverage = row.arm.group.grid("max_coverage", on).values
+    failed = coverage[coverage <= FULL]
+    cells.append(f"{len(failed):,} ({100 * (failed > NEAR).mean():.0f} %)" if len(failed) else "0")
+    seconds = [t["train_seconds"] for t in row.arm.group.trials if t["train_seconds"] is not None]
+    cells.append(f"{np.mean(seconds) / 60:.1f}" if seconds else "")
     cells += [str(row.seeds), str(row.n), "" if verdict is None else _word(verdict.text)]
     return f"| {' | '.join(cells)} |"
 
