@@ -22,7 +22,7 @@ from harness.results.model_card import CARD, STARTS, card
 from harness.storage import episode_table, json_schemas, table_schemas, tables
 from harness.storage.checkpoints import CONFIG, POLICY, WEIGHTS, describe
 
-MAX_BYTES = 6_000_000  # of all policies together
+MAX_BYTES = 6_000_000  # of the weights of all policies together
 
 
 def command(given: argparse.Namespace) -> int:
@@ -50,10 +50,10 @@ def command(given: argparse.Namespace) -> int:
     table_schemas.write(joined, folder / "trials.parquet")
     (folder / CARD).write_text(card(folder), encoding="utf-8")
     print(folder)
-    size = sum(path.stat().st_size for path in folder.parent.glob("*/*"))
+    size = sum(path.stat().st_size for path in folder.parent.glob(f"*/{WEIGHTS}"))
     if size > MAX_BYTES:
-        rule = f"all that lies in {folder.parent} must have at most {MAX_BYTES:,} bytes"
-        raise UserError(f"{rule}, it has {size:,}")
+        rule = f"all weights in {folder.parent} together must have at most {MAX_BYTES:,} bytes"
+        raise UserError(f"{rule}, they have {size:,}")
     return OK
 
 
