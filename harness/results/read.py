@@ -48,7 +48,7 @@ def sweeps(given: argparse.Namespace) -> Answer:
         (partial(_of_sweep, asked=asked), folder) for folder in lookup.sweeps(given.results)
     ]
     if not asked:  # which asks no question
-        listed += [(_of_evaluation, folder) for folder in _evaluations(given.results)]
+        listed += [(_of_evaluation, folder) for folder in lookup.evaluations(given.results)]
     for describe, folder in listed:
         try:
             if (row := describe(folder)) is not None:
@@ -107,12 +107,11 @@ def _of_evaluation(folder: Path) -> dict[str, Any]:
     }
 
 
-def _evaluations(results: Path) -> list[Path]:
-    return sorted(path.parent for path in (results / "evaluations").glob("*/episodes"))
-
-
 def show(given: argparse.Namespace) -> Answer:
-    """Show a sweep's arms by question; for a search, which settings mattered."""
+    """Show a sweep's arms by question; for a search, which settings mattered; an evaluation."""
+    if (folder := lookup.tables_dir(given.results, given.sweep)).parent.name == "evaluations":
+        content = tables.read(folder, "episodes")
+        return content, evaluation_tables.summary(content, console().width)
     sweep = Sweep(lookup.sweep_dir(given.results, given.sweep), given.question)
     arms = sweep.arms()
     rows = [arm.as_row() for arm in arms]
@@ -153,11 +152,7 @@ def trials(given: argparse.Namespace) -> Answer:
 
 def episodes(given: argparse.Namespace) -> Answer:
     """Show episodes, the lowest score first."""
-    name = given.sweep or ""
-    if name.startswith("evaluations/"):
-        folder = _evaluation(given.results, name)
-    else:
-        folder = lookup.sweep_dir(given.results, given.sweep)
+    folder = lookup.tables_dir(given.results, given.sweep)
     content = tables.read(folder, "episodes")
     if given.trial is not None:
         config_hash, _, seed = given.trial.partition("-s")
@@ -171,14 +166,6 @@ def episodes(given: argparse.Namespace) -> Answer:
     part = content.slice(0, given.limit or None)
     shown = evaluation_tables.episodes(part, console().width)
     return content, sweep_tables.cut(shown, part.num_rows, content.num_rows)
-
-
-def _evaluation(results: Path, name: str) -> Path:
-    folder = results / "evaluations" / paths.check_name(name.partition("/")[2], "an evaluation")
-    if not (folder / "episodes").is_dir():
-        known = ", ".join(f"evaluations/{path.name}" for path in _evaluations(results)) or "none"
-        raise UserError(f"there is no {name} under {results}; there are: {known}")
-    return folder
 
 
 def best(given: argparse.Namespace) -> Answer:
@@ -261,7 +248,7 @@ def compare(given: argparse.Namespace) -> Answer | int:
 
 def _group(given: argparse.Namespace, name: str, read: dict[Path, Sweep]) -> Group:
     if name.startswith("evaluations/"):
-        return groups.evaluation_group(_evaluation(given.results, name))
+        return groups.evaluation_group(lookup.tables_dir(given.results, name))
     sweep, _, inner = name.rpartition(":")
     folder = lookup.sweep_dir(given.results, sweep or given.sweep)
     if folder not in read:

@@ -51,7 +51,7 @@ def command(given: argparse.Namespace) -> Answer:
 
 def _folders(given: argparse.Namespace) -> list[Path]:
     if not given.all:
-        return [lookup.sweep_dir(given.results, given.sweep)]
+        return [lookup.tables_dir(given.results, given.sweep)]
     if given.sweep is not None:
         raise UserError("--all takes every sweep and --sweep one of them, given both")
     found = lookup.sweeps(given.results)

@@ -26,8 +26,8 @@ _FOR_PAPERS = {"latex": paper_tables.latex, "markdown": paper_tables.markdown}
 
 
 def export(given: argparse.Namespace) -> Answer:
-    """Write a sweep's tables for other tools, or one for a paper."""
-    folder = lookup.sweep_dir(given.results, given.sweep)
+    """Write a sweep's or an evaluation's tables for other tools, or one for a paper."""
+    folder = lookup.tables_dir(given.results, given.sweep)
     to = given.to.expanduser()
     return files_written(
         write_tables(folder, to, given.format, given.table, given.question, force=given.force)

@@ -139,6 +139,11 @@ def sweep_dir(results: Path, sweep: str | None = None) -> Path:
     PermissionError for a named one without access.
     """
     if sweep is not None:
+        if sweep.startswith("evaluations/"):
+            raise UserError(
+                f"a sweep is needed, and {sweep[:120]} is an evaluation, which show, episodes, "
+                "compare, sql and export read"
+            )
         folder = results / check_name(sweep)
         if _written(folder) is None:
             known = ", ".join(path.name for path in sweeps(results)) or "none"
@@ -151,6 +156,22 @@ def sweep_dir(results: Path, sweep: str | None = None) -> Path:
             f"{command_lines.name('sweep')} makes one"
         )
     return found[-1]
+
+
+def evaluations(results: Path) -> list[Path]:
+    """Return the folders of all evaluations outside sweeps, see docs/RESULTS.md."""
+    return sorted(path.parent for path in (results / "evaluations").glob("*/episodes"))
+
+
+def tables_dir(results: Path, name: str | None) -> Path:
+    """Return the folder of a sweep, or of `evaluations/NAME`; UserError without one."""
+    if name is None or not name.startswith("evaluations/"):
+        return sweep_dir(results, name)
+    folder = results / "evaluations" / check_name(name.partition("/")[2], "an evaluation")
+    if not (folder / "episodes").is_dir():
+        known = ", ".join(f"evaluations/{path.name}" for path in evaluations(results)) or "none"
+        raise UserError(f"there is no {name} under {results}; there are: {known}")
+    return folder
 
 
 def _best(folder: Path) -> tuple[dict[str, Any], str]:

@@ -43,6 +43,11 @@ class TimeSpent:
 
 def evaluation(episodes: pa.Table, spent: TimeSpent, width: int) -> RenderableType:
     """Return the result of evaluating one policy: score, success by threshold, time."""
+    return Group(summary(episodes, width), plain(_time(episodes, spent)))
+
+
+def summary(episodes: pa.Table, width: int) -> RenderableType:
+    """Return the scores of one policy's episodes, and what is to be said about them."""
     good = episodes.filter(pc.is_null(episodes["error"]))
     made = table("", "mean", "95 % interval", "n", right=("mean", "n"))
     if width >= WIDE:
@@ -66,7 +71,7 @@ def evaluation(episodes: pa.Table, spent: TimeSpent, width: int) -> RenderableTy
     remarks = [plain(text) for text in _remarks(good)]
     remarks += [plain(text, "red") for text in _failures(episodes)]
     noise = _noise(episodes)
-    return Group(Text(""), made, Text(""), *noise, *remarks, plain(_time(episodes, spent)))
+    return Group(Text(""), made, Text(""), *noise, *remarks)
 
 
 def _mean(good: pa.Table, values: pa.ChunkedArray) -> Estimate:

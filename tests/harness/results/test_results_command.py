@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
@@ -231,11 +233,36 @@ def test_compare_takes_starts_of_any_seeds(command: Command, evaluated_results: 
     assert tables.read(evaluated_results / "tiny", "trials")["select_n"].to_pylist() == before
 
 
+def test_an_evaluation_is_shown_queried_and_exported(
+    command: Command, evaluated_results: Path, tmp_path: Path
+) -> None:
+    rows = next((evaluated_results / "tiny/trials").glob("*/episodes/eval-*"))
+    folder = evaluated_results / "evaluations/mine/episodes"
+    folder.mkdir(parents=True)
+    shutil.copy(rows, folder)
+    stored = tables.read(folder.parent, "episodes")
+    mean = sum(stored["score"].to_pylist()) / stored.num_rows
+    shown = " ".join(command("show", "evaluations/mine").split())
+    assert f"score {mean:.3f} " in shown
+    query = "SELECT count(*) AS n FROM episodes"
+    assert " 25" in command("sql", "--sweep", "evaluations/mine", query)
+    words = ("export", "evaluations/mine", "--table", "episodes", "--format", "parquet")
+    command(*words, "--to", str(tmp_path / "mine.parquet"))
+    assert pq.read_table(tmp_path / "mine.parquet")["score"].to_pylist() == (
+        stored["score"].to_pylist()
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("compare", "energy", "nothing"), "'nothing' must be an arm, a config's hash or a trial"),
         (("compare", "energy", "evaluations/x"), "there is no evaluations/x under"),
+        (
+            ("report", "evaluations/x"),
+            "evaluations/x is an evaluation, which show, episodes, compare",
+        ),
+        (("export", "evaluations/x", "--to", "t"), "there is no evaluations/x under"),
         (("compare", "energy", "evaluations/../.."), "an evaluation is 1 to 100 letters"),
         (("compare", "energy", "explicit", "--on", "report"), "have none in common"),
         (("show", "nothing"), "there is no sweep nothing .* there are: tiny"),
