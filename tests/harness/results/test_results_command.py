@@ -245,7 +245,7 @@ def test_an_evaluation_is_shown_queried_and_exported(
     shown = " ".join(command("show", "evaluations/mine").split())
     assert f"score {mean:.3f} " in shown
     query = "SELECT count(*) AS n FROM episodes"
-    assert " 25" in command("sql", "--sweep", "evaluations/mine", query)
+    assert command("sql", "--sweep", "evaluations/mine", query).split() == ["n", "25"]
     words = ("export", "evaluations/mine", "--table", "episodes", "--format", "parquet")
     command(*words, "--to", str(tmp_path / "mine.parquet"))
     assert pq.read_table(tmp_path / "mine.parquet")["score"].to_pylist() == (
