@@ -1,5 +1,6 @@
 """Model cards of the policies that come with the project, made from the tables beside them."""
 
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from harness.config.protocol import THRESHOLDS
+from harness.core import paths
 from harness.core.seeds import PAPER_SEEDS, REPORT_SEEDS
 from harness.stats.intervals import Estimate, share_interval
 from harness.storage import episode_table, tables
@@ -18,6 +20,11 @@ from harness.storage.checkpoints import WEIGHTS, describe
 STARTS = REPORT_SEEDS[:500]  # those of the scores on a card, beside the literature's 50
 CARD = "README.md"
 _NEAR, _FAR = 0.90, 0.50  # the largest coverage of an episode that almost succeeded, or never did
+_SETS = {
+    "pusht_cchi_v7_replay.zarr": "human demonstrations",
+    "expert.zarr": "planner's",
+    "corrections.zarr": "corrections",
+}
 _OBSERVES = {
     "keypoints": "nine points on the block and the agent's position, px",
     "state": "the agent's position, and the block's position and angle",
@@ -38,8 +45,8 @@ def overview(folder: Path, place: Path) -> str:
         minutes = sum(row["train_seconds"] for row in rows) / 60
         cells = [
             f"[`pretrained:{own.name}`]({os.path.relpath(own / CARD, place)})",
-            _OBSERVES[described["config"]["policy"]["obs_mode"]].partition(",")[0],
-            described["data"],
+            described["config"]["policy"]["obs_mode"],
+            _data(described["data"], rows[0]),
             f"{minutes:.0f}",
             _interval(score, 1),
             _interval(success, 100),
@@ -70,7 +77,8 @@ def card(folder: Path) -> str:
         "is": members or "one energy model",
         "observes": f"{_OBSERVES[policy['obs_mode']]}; {frames} frames, 0.1 s apart",
         "acts": "one position for the agent to move to within 0.1 s, px",
-        "was trained on": _data(described["data"], first),
+        "was trained on": f"{_data(described['data'], first)} (fingerprint "
+        f"{(first['dataset_fingerprint'] or 'unknown')[:12]})",
         "for": f"{first['train.steps']:,} steps of {first['train.batch_size']} windows, training "
         f"seed {', '.join(str(row['train_seed']) for row in rows)}; {minutes} minutes on "
         f"{_several(row['device'] for row in rows)}",
@@ -122,9 +130,13 @@ def _several(values: Iterable[str | None]) -> str:
 
 
 def _data(names: str, trial: Mapping[str, Any]) -> str:
-    shares = trial.get("split.shares") or "[]"
-    mixed = f", shares {shares}" if shares != "[]" else ""
-    return f"{names}{mixed} (fingerprint {(trial['dataset_fingerprint'] or 'unknown')[:12]})"
+    """Return the data sets that a trial's windows were drawn from, with their shares."""
+    sets = [_SETS.get(name, name) for name in names.split(paths.JOINED)]
+    shares = json.loads(trial.get("split.shares") or "[]")
+    if not shares:
+        return ", ".join(sets)
+    drawn = [(name, share) for name, share in zip(sets, shares, strict=True) if share]
+    return drawn[0][0] if len(drawn) == 1 else ", ".join(f"{n} {s:.0%}" for n, s in drawn)
 
 
 def _mean(episodes: pa.Table, column: str) -> Estimate:
