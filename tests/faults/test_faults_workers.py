@@ -146,7 +146,7 @@ def misfortunes(shared_commands, memory_group):
     lines = [f"      {arm}: {{train.val_windows: {windows}}}" for arm, windows in arms.items()]
     commands.space.write_text("\n".join([text, *lines, ""]))
     # Enough seconds for a trial on a machine as busy as this; the one that hangs costs them all.
-    limit = 25 + 6 * os.getloadavg()[0]
+    limit = 15 + 4 * os.getloadavg()[0]
     code, out, err = commands.run_sweep(
         "--name", "misfortunes", "--hours-per-trial", str(limit / 3600), prefix=prefix
     )
