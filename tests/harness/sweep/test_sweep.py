@@ -77,11 +77,11 @@ def test_a_signal_ends_a_sweep_soon_and_leaves_no_process(commands, signum, code
     else:
         process.send_signal(signum)
     _, err = process.communicate(timeout=60)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 10 + os.getloadavg()[0]
     assert process.returncode == code
     assert err.endswith("run the same command again to continue\n")
     assert err.count("\n") == 1
-    wait_for(lambda: not members_of(process.pid), 10)
+    wait_for(lambda: not members_of(process.pid), 60)
     assert {row["status"] for row in trials_of(commands, name)} <= {"running", "pending"}
 
 
