@@ -18,7 +18,7 @@ from harness.media.overlay import describe
 from harness.media.recorder import SIZE, Step
 from harness.storage import table_schemas
 
-STEPS = Protocol(max_episode_steps=12)
+STEPS = Protocol(max_episode_steps=6)
 
 
 def decoded(path: Path) -> list[Any]:
