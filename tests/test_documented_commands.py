@@ -53,7 +53,7 @@ SLOW = (
     r"harness\.results (report|pictures|landscape|watch$|export .*--format (csv|arrow|parquet))",
     r"--fail-if-worse",  # like the comparison
     r"harness\.results (trials|episodes|show|list)$",  # like those with options
-    r"harness\.results ((compare|sql|export)$|best --yaml|export .*--format markdown)",
+    r"harness\.results (best --yaml|export .*--format markdown)",
     r"harness\.demos (check|replay|info$)",
     r"harness\.demos collect",  # two workers of it: tests/harness/demos/test_collect.py
     r"make (?!demo$)",
