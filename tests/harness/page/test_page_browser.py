@@ -55,13 +55,25 @@ class Report(Shown):
         return str(head.get_attribute("aria-sort"))
 
 
-@pytest.fixture
-def shown(browser: Any, report: Path, request: pytest.FixtureRequest) -> Iterator[Report]:
-    options = dict(getattr(request, "param", {}))
-    made = Report(browser, report, options.pop("width", 1280), **options)
+@pytest.fixture(scope="module")
+def opened(browser: Any, report: Path) -> Iterator[dict[str, Report]]:
+    """The pages by their options: a page that is shown once serves all tests that want it so."""
+    made: dict[str, Report] = {}
     yield made
-    made.context.close()
-    assert made.complaints == []
+    for shown in made.values():
+        shown.context.close()
+
+
+@pytest.fixture
+def shown(
+    browser: Any, report: Path, opened: dict[str, Report], request: pytest.FixtureRequest
+) -> Iterator[Report]:
+    options = dict(getattr(request, "param", {}))
+    key = json.dumps(options)
+    if key not in opened:
+        opened[key] = Report(browser, report, options.pop("width", 1280), **options)
+    yield opened[key]
+    assert opened[key].complaints == []
 
 
 def heads(shown: Report) -> list[str]:
@@ -73,7 +85,7 @@ def heads(shown: Report) -> list[str]:
     "shown",
     [
         {"width": 360, "color_scheme": "light"},
-        {"width": 1280, "color_scheme": "dark"},
+        {"color_scheme": "dark"},
     ],
     indirect=True,
 )
@@ -116,11 +128,12 @@ def test_filtering_by_keyboard(shown: Report) -> None:
     assert shown.page.locator("#count").text_content() == "1 of 14 trials"
     shown.page.keyboard.press("Escape")
     assert len(shown.column(0)) == 14
-    trial = shown.column(0)[0]
+    trial = shown.column(0)[shown.column(status).index("finished")]
     shown.page.get_by_label("Filter").fill(f"finished {trial}")
     assert shown.column(0) == [trial]
     shown.page.get_by_label("Filter").fill("no such word")
     assert shown.column(0) == []
+    shown.page.get_by_label("Filter").fill("")
 
 
 def test_the_theme_can_be_chosen(shown: Report) -> None:
