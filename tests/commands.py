@@ -189,37 +189,30 @@ def tables_of(sweep: Path) -> dict[str, Any]:
 
 
 @dataclass
-class Undisturbed:
-    """A sweep that nothing happened to: its folder, how long it took, who its processes talked to.
+class Watch:
+    """Whom the processes of a session talk to, seen every quarter of a second.
 
     sockets: (state, own address, other address) as /proc/net has them; told: what Ray's processes
     were told about sending statistics.
     """
 
-    path: Path
-    seconds: float = 0.0
     sockets: set[tuple[str, bytes, bytes]] = field(default_factory=set)
     told: set[bytes] = field(default_factory=set)
 
-
-def watched(commands: Commands) -> Undisturbed:
-    """Run the sweep of `LONG` and return it."""
-    commands.space.write_text(LONG)
-    found = Undisturbed(commands.results / "undisturbed")
-    began = time.monotonic()
-    process = commands.start_sweep("--name", "undisturbed")
-    while process.poll() is None:
-        for pid in members_of(process.pid):
-            found.sockets |= sockets_of(pid)
-            found.told |= usage_statistics_of(pid)
-        time.sleep(0.1)
-    out, err = process.communicate(timeout=60)
-    found.seconds = time.monotonic() - began
-    assert (process.returncode, err) == (0, ""), out
-    return found
+    @classmethod
+    def until_the_end(cls, process: "subprocess.Popen[str]") -> "Watch":
+        """Look until the session's first process has ended."""
+        made = cls()
+        while process.poll() is None:
+            known = _sockets()
+            for pid in members_of(process.pid):
+                made.sockets |= {known[inode] for inode in _inodes(pid) & known.keys()}
+                made.told |= _usage_statistics(pid)
+            time.sleep(0.25)
+        return made
 
 
-def usage_statistics_of(pid: int) -> set[bytes]:
+def _usage_statistics(pid: int) -> set[bytes]:
     """Return what a process of Ray's is told in its environment about sending statistics."""
     try:
         words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
@@ -231,20 +224,22 @@ def usage_statistics_of(pid: int) -> set[bytes]:
     return {word for word in words if word.startswith(b"RAY_USAGE_STATS_ENABLED")} or {b"nothing"}
 
 
-def sockets_of(pid: int) -> set[tuple[str, bytes, bytes]]:
-    """Return (state, own, other address) of a process's TCP and UDP sockets, as /proc has them."""
+def _inodes(pid: int) -> set[str]:
+    """Return the inodes of a process's sockets, none if it has ended."""
     try:
         links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]  # noqa: PTH115, PTH208
-        owned = {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
-        found = set()
-        for kind in ("tcp", "tcp6", "udp", "udp6"):
-            with open(f"/proc/{pid}/net/{kind}") as file:  # noqa: PTH123
-                for line in list(file)[1:]:
-                    words = line.split()
-                    if words[9] in owned:
-                        found.add((words[3], _address(words[1]), _address(words[2])))
     except OSError:
-        return set()  # the process has ended
+        return set()
+    return {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
+
+
+def _sockets() -> dict[str, tuple[str, bytes, bytes]]:
+    """Return (state, own, other address) of all TCP and UDP sockets by inode, as /proc has them."""
+    found = {}
+    for kind in ("tcp", "tcp6", "udp", "udp6"):
+        for line in Path(f"/proc/net/{kind}").read_text().splitlines()[1:]:
+            words = line.split()
+            found[words[9]] = (words[3], _address(words[1]), _address(words[2]))
     return found
 
 

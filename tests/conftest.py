@@ -12,7 +12,7 @@ import pytest
 import zarr
 
 from envs.physics.geometry import keypoints
-from tests.commands import Commands, Undisturbed, opened, watched
+from tests.commands import LONG, Commands, opened
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -158,7 +158,10 @@ def shared_commands(
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Iterator[Undisturbed]:
-    """The sweep of `LONG` that nothing happens to: what disturbed ones are compared with."""
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Iterator[Path]:
+    """The folder of the sweep of `LONG` that nothing happens to, not even Ray."""
     with opened(tmp_path_factory.mktemp("undisturbed"), tiny_data) as made:
-        yield watched(made)
+        made.space.write_text(LONG)
+        code, out, err = made.run_sweep("--name", "undisturbed", "--without-ray")
+        assert (code, err) == (0, ""), out
+        yield made.results / "undisturbed"

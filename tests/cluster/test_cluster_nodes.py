@@ -63,7 +63,7 @@ def test_a_sweep_goes_on_where_a_node_went(cluster, commands, undisturbed):
     assert (process.returncode, err) == (0, ""), out + err
     assert "2/2 trials finished" in out
     for kind in ("trials", "episodes"):
-        assert rows(results / "disturbed", kind) == rows(undisturbed.path, kind)
+        assert rows(results / "disturbed", kind) == rows(undisturbed, kind)
     attempts = tables.read(results / "disturbed", "trials")["attempts"].to_pylist()
     assert sorted(attempts) == [1, 2]
     curves = tables.read(results / "disturbed", "curves").to_pylist()

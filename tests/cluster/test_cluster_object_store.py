@@ -46,7 +46,7 @@ def test_a_killed_sweep_goes_on_from_an_empty_mirror(commands, undisturbed, buck
     assert "2/2 trials finished" in out
     reader.pull("killed")
     for kind in ("trials", "episodes"):
-        assert rows(reader.path / "killed", kind) == rows(undisturbed.path, kind)
+        assert rows(reader.path / "killed", kind) == rows(undisturbed, kind)
     assert max(tables.read(reader.path / "killed", "trials")["attempts"].to_pylist()) == 2
     objects = reader.objects.list("killed")
     assert {"killed/tables/trials.parquet", "killed/answers.md"} <= objects.keys()
