@@ -45,23 +45,23 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
-# Three processes: what starts Ray waits for other processes for most of its time, so one of them runs
-# that, one test after the other. (Clusters of several nodes fail to start where two more do so.) The
-# second runs the documented commands, tests/ibc and tests/envs, the third the rest; their output follows the
+# Three processes that end at about the same time: what starts Ray waits for other processes for most
+# of its time, so one of them runs that, one test after the other. (Clusters of several nodes fail to
+# start where two more do so.) The second runs SECOND, the third the rest; their output follows the
 # third's. (Exit code 5: none of them is asked for.) At first, one process imports the large packages
 # alone, or all three would compile them.
 # Arguments: the environment, the marked tests, the folders, further options.
+SECOND := tests/test_documented_commands.py tests/envs tests/faults tests/ibc
 define beside
 $(1)/bin/python -c "import hypothesis, optuna, pandas, ray.tune, scipy.stats, torch, zarr"; \
 logs=$$(mktemp -d) && trap 'rm -rf "$$logs"' EXIT; export OMP_NUM_THREADS=1; \
-	starts_ray=$$(grep -rl --include 'test_*.py' 'mark\.ray\b' $(3) | sort); \
-	documents=$$(echo "$$starts_ray" | grep documented_commands); \
 	$(1)/bin/python -m pytest -m "ray and ($(2))" $(4) \
-		$$(echo "$$starts_ray" | grep -v documented_commands) >"$$logs/ray" 2>&1 & ray=$$!; \
-	($(1)/bin/python -m pytest -m "$(2)" $(4) $$documents tests/ibc tests/envs; \
-		test $$? = 0 -o $$? = 5) >"$$logs/documents" 2>&1 & documented=$$!; \
-	$(1)/bin/python -m pytest -m "not ray and ($(2))" $(4) $(3) --ignore tests/ibc --ignore tests/envs; failed=$$?; \
-	wait $$ray || failed=1; wait $$documented || failed=1; cat "$$logs"/*; exit $$failed
+		$$(grep -rl --include 'test_*.py' 'mark\.ray\b' $(3) | sort) >"$$logs/ray" 2>&1 & ray=$$!; \
+	($(1)/bin/python -m pytest -m "not ray and ($(2))" $(4) \
+		$(if $(filter tests,$(3)),$(SECOND),$(filter $(SECOND),$(3))); \
+		test $$? = 0 -o $$? = 5) >"$$logs/second" 2>&1 & second=$$!; \
+	$(1)/bin/python -m pytest -m "not ray and ($(2))" $(4) $(3) $(SECOND:%=--ignore %); failed=$$?; \
+	wait $$ray || failed=1; wait $$second || failed=1; cat "$$logs"/*; exit $$failed
 endef
 
 fast: $(STAMP)

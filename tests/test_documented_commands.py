@@ -23,8 +23,7 @@ import yaml
 from harness.config import strict_yaml
 from tests.commands import ROOT, terminal
 
-# They share one copy and one finished sweep.
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMAND = re.compile(r"(\w+=\S+ )*((\.venv/bin/)?python\d? \S|make [a-z])")
@@ -55,7 +54,9 @@ SLOW = (
     r"harness\.results (report|pictures|landscape|watch$|export .*--format (csv|arrow|parquet))",
     r"--fail-if-worse",  # like the comparison
     r"harness\.results (trials|episodes|show|list)$",  # like those with options
-    r"harness\.demos (check|replay|info$|collect --(out x|from))",
+    r"harness\.results (best --yaml|export .*--format markdown)",
+    r"harness\.demos (check|replay|info$)",
+    r"harness\.demos collect",  # two workers of it: tests/harness/demos/test_collect.py
     r"make (?!demo$)",
 )
 
