@@ -1,6 +1,7 @@
 """The structure of the source: who may import whom, and what no file may ever call."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,11 @@ FORBIDDEN_MODULES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shel
 FORBIDDEN_CALLS = {"__import__", "compile", "eval", "exec"}
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
@@ -100,9 +106,8 @@ def dotted(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
-def mistakes_in(path: Path, text: str) -> list[str]:
+def mistakes_in(path: Path, tree: ast.Module) -> list[str]:
     """Return what breaks a rule in a file of this name."""
-    tree = ast.parse(text)
     found = imports(tree)
     top = name(path).partition("/")[0]
     mistakes = []
@@ -139,7 +144,7 @@ def mistakes_in(path: Path, text: str) -> list[str]:
 
 
 def test_no_file_breaks_a_rule():
-    found = {name(path): mistakes_in(path, path.read_text()) for path in SOURCES}
+    found = {name(path): mistakes_in(path, tree_of(path)) for path in SOURCES}
     assert {path: mistakes for path, mistakes in found.items() if mistakes} == {}
 
 
@@ -163,12 +168,12 @@ def test_no_file_breaks_a_rule():
     ],
 )
 def test_the_rules_notice_what_breaks_them(where, text):
-    assert mistakes_in(ROOT / where, text)
+    assert mistakes_in(ROOT / where, ast.parse(text))
 
 
 @pytest.mark.parametrize("path", sorted(RAY))
 def test_the_list_of_files_that_may_import_ray_is_not_longer_than_needed(path):
-    assert "ray" in imports(ast.parse((ROOT / path).read_text()))
+    assert "ray" in imports(tree_of(ROOT / path))
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +223,7 @@ def test_the_tests_mirror_the_source():
 
 
 def test_late_imports_stand_in_the_entry_points_alone():
-    found = {name(path): late(ast.parse(path.read_text())) for path in SOURCES}
+    found = {name(path): late(tree_of(path)) for path in SOURCES}
     del found["harness/core/imports.py"]
     assert {path for path, lines in found.items() if lines} <= LOADERS
 
@@ -228,7 +233,7 @@ def test_every_name_that_is_imported_late_is_there():
     given = {
         node.value
         for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
         and structure.LATE.match(node.value)
@@ -238,7 +243,7 @@ def test_every_name_that_is_imported_late_is_there():
         module, _, attribute = text.partition(":")
         assert module in modules, text
         defined = set()
-        for node in ast.parse(modules[module].read_text()).body:
+        for node in tree_of(modules[module]).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 defined.add(node.name)
             elif isinstance(node, ast.Import | ast.ImportFrom):

@@ -19,9 +19,11 @@ from harness.evaluation.job import Options as EvalOptions
 from harness.evaluation.job import evaluate
 from harness.results import __main__ as results_main
 from harness.results import sql
+from harness.sweep import driver
 from harness.sweep.driver import sweep
 from harness.sweep.options import Options
 from ibc.policies.factory import load_policy
+from tests import bare_sweep
 from tests.memory import peak
 
 pytestmark = [pytest.mark.bad_input, pytest.mark.timeout(400)]
@@ -40,6 +42,11 @@ def dry_run(commands, **options):
     }
     code = sweep(Options(**{**given, **options}), console)
     return code, console.file.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def _no_estimate(monkeypatch):
+    monkeypatch.setattr(driver, "estimate", bare_sweep.estimate)
 
 
 @pytest.mark.parametrize("name", ["../up", "a\nb", "😀", "x" * 300, HTML, "\x1b[31mred", ".", ""])

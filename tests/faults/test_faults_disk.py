@@ -141,6 +141,7 @@ sys.exit(errors.run(lambda: evaluate(options, Console())))
 """
 
 
+@pytest.mark.slow  # it imports torch for what tests/harness/evaluation/test_job.py shows
 def test_an_evaluation_into_a_read_only_folder_is_refused_before_the_start(golden, python, mounted):
     prefix = mounted(golden, f"mount --bind {golden} {golden} && mount -o remount,ro,bind {golden}")
     done = python(EVALUATE, golden, prefix=prefix)

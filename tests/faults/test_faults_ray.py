@@ -104,8 +104,8 @@ def test_what_is_stopped_at_the_end_is_continued():
     try:
         with session_watch.watched({sleeper.pid: "raylet"}, lambda: None):
             sleeper.send_signal(signal.SIGSTOP)
-            wait_for(lambda: processes.is_stopped(sleeper.pid), 10)
-        wait_for(lambda: not processes.is_stopped(sleeper.pid), 10)
+            wait_for(lambda: processes.is_stopped(sleeper.pid), 30)
+        wait_for(lambda: not processes.is_stopped(sleeper.pid), 30)
         assert sleeper.poll() is None
     finally:
         sleeper.kill()
@@ -139,7 +139,7 @@ def test_a_driver_that_ends_without_a_word_is_reported_and_takes_its_processes_a
         assert (done.returncode, done.stdout) == (1, "watching\n")
         line = "error: Ray's processes have ended; run the same command again to continue\n"
         assert done.stderr == line
-        assert sleeper.wait(timeout=10) == -signal.SIGKILL
+        assert sleeper.wait(timeout=60) == -signal.SIGKILL
     finally:
         sleeper.kill()
         sleeper.wait()
@@ -166,7 +166,7 @@ def test_a_process_of_ray_that_dies_or_hangs_ends_the_driver_with_one_line(signu
         assert watcher.stdout.readline() == "watching\n"
         if signum:
             sleeper.send_signal(signum)
-        out, err = watcher.communicate(timeout=30)
+        out, err = watcher.communicate(timeout=60)
     finally:
         sleeper.kill()
         sleeper.wait()
@@ -183,11 +183,11 @@ def test_a_worker_that_hangs_is_killed_and_the_driver_goes_on():
     )
     watcher = subprocess.Popen([sys.executable, "-c", WATCHED, str(parent.pid), "3"])
     try:
-        wait_for(lambda: processes.children([parent.pid]), 10)
+        wait_for(lambda: processes.children([parent.pid]), 30)
         (worker,) = processes.children([parent.pid])
         os.kill(worker, signal.SIGSTOP)
         assert parent.stdout.readline() == "killed\n"
-        assert watcher.wait(timeout=30) == 0
+        assert watcher.wait(timeout=60) == 0
     finally:
         for pid in processes.children([parent.pid]):
             processes.kill(pid)

@@ -329,7 +329,7 @@ def test_thousands_of_trials_are_planned_in_seconds(write):
     )
     start = time.process_time()
     assert len(space.plan(path).trials) == 2_501
-    assert time.process_time() - start < 3
+    assert time.process_time() - start < 8  # 1 s on an idle core
 
 
 CHUNKS = """

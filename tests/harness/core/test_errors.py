@@ -60,7 +60,7 @@ def test_signals_unwind_and_give_their_codes(signum, code):
     )
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signum)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert out == "cleaned\n"
     assert "run the same command again" in err
@@ -78,6 +78,6 @@ def test_a_closed_pipe_is_quiet():
     )
     os.close(writer)
     os.close(reader)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 141
     assert err == b""

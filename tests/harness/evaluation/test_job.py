@@ -1,5 +1,6 @@
 """One evaluation from the command line: what is stored, what is skipped, what is refused."""
 
+import functools
 import io
 import re
 import sys
@@ -12,9 +13,10 @@ from rich.console import Console
 import run_eval
 from harness.analysis import groups
 from harness.cluster.resources import available_cpus
+from harness.config.protocol import Protocol
 from harness.core import errors, files
 from harness.core.errors import UserError
-from harness.evaluation import policy_source
+from harness.evaluation import job, policy_source
 from harness.evaluation.job import Options, evaluate
 from harness.storage import checkpoints, lookup, table_schemas, tables
 from ibc.policies.ensemble import EnsemblePolicy
@@ -24,9 +26,12 @@ from tests.commands import Commands
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def run(width: int = 80, **options: Any) -> tuple[int, str]:
+def run(width: int = 80, steps: int = 50, **options: Any) -> tuple[int, str]:
+    """Evaluate in episodes of at most so many steps."""
     console = Console(file=io.StringIO(), width=width)
-    code = evaluate(Options(**{"workers": 1, **options}), console)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job, "Protocol", functools.partial(Protocol, max_episode_steps=steps))
+        code = evaluate(Options(**{"workers": 1, **options}), console)
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     assert max(len(line) for line in text.splitlines() if ": " not in line[:9]) <= width
@@ -34,7 +39,7 @@ def run(width: int = 80, **options: Any) -> tuple[int, str]:
 
 
 def test_best_is_evaluated_and_its_rows_lie_beside_the_trial(tiny_results: Path) -> None:
-    code, text = run(ckpt="best", seeds="50", results=tiny_results)
+    code, text = run(ckpt="best", seeds="50", results=tiny_results, steps=300)
     assert code == 0
     found = lookup.resolve("best", tiny_results)
     assert found.trial_dir is not None
@@ -302,13 +307,13 @@ def test_a_trial_episode_tells_the_time_and_warns_of_normalised_actions(
 ) -> None:
     (tmp_path / "tried.py").write_text(TRIED)
     monkeypatch.chdir(tmp_path)
-    code, text = run(policy="./tried.py:Small", seeds="2", results=tiny_results)
+    code, text = run(policy="./tried.py:Small", seeds="2", results=tiny_results, steps=300)
     flat = " ".join(text.split())
     assert code == 0
     assert "trial seed 300000, 300 steps in" in flat
     assert "ms an action, the whole run at most about" in flat
     assert "in the board's corner: are these normalised?" in flat
-    _, text = run(policy="./tried.py:Small", seeds="2", results=tiny_results)
+    _, text = run(policy="./tried.py:Small", seeds="2", results=tiny_results, steps=300)
     assert "trial" not in text.split("\n\n")[0].replace("tried", "")  # nothing is left to run
     with pytest.raises(UserError, match=r"trial of 1 episode.*before the 2 .*\(1, H, 2\), given"):
         run(policy="./tried.py:Flat", seeds="2", results=tiny_results)

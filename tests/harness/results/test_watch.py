@@ -182,7 +182,7 @@ def test_a_live_table_on_a_terminal(running: Path) -> None:
         if not chunk:
             break
         seen += chunk
-    assert child.wait(30) == INTERRUPTED
+    assert child.wait(60) == INTERRUPTED
     os.close(controller)
     assert b"Traceback" not in seen
     assert b"interrupted" not in seen

@@ -176,7 +176,7 @@ def test_a_grid_above_the_cap_is_refused_before_it_is_walked(plan):
     start = time.process_time()
     with pytest.raises(UserError, match="at most 100,000 points, given 1,000,000"):
         plan(f"version: 1\nsearch: {{sampler: grid, axes: {{{axes}}}}}\n")
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 5
 
 
 def test_a_budget_says_nothing_of_a_search_where_there_is_none(plan):

@@ -96,7 +96,7 @@ def test_the_file_the_place_and_the_rule_are_named(
         assert said.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [12, pytest.param(1, marks=pytest.mark.slow)])
 def test_no_value_of_any_file_brings_a_reader_down(
     tiny_results: Path, capsys: pytest.CaptureFixture[str], every: int
 ) -> None:

@@ -15,8 +15,9 @@ from harness.core import errors, files
 from harness.demos import source as demos_source
 from harness.scheduling.jobs import planned_job
 from harness.storage import tables
-from harness.sweep import pending
+from harness.sweep import driver, pending
 from harness.sweep.folder import SweepFolder
+from tests import bare_sweep
 from tests.commands import LONG, SPACE, Commands, members_of, wait_for, without_clocks
 
 pytestmark = pytest.mark.timeout(900)
@@ -32,6 +33,20 @@ BROKEN = """
 def commands(shared_commands: Commands) -> Commands:
     """One results folder for all tests of this file."""
     return shared_commands
+
+
+@pytest.fixture
+def run_here(commands, monkeypatch, capsys):
+    """Run the command in this process, where its trials are not begun."""
+    monkeypatch.setattr(driver, "estimate", bare_sweep.estimate)
+
+    def run(*options):
+        words = map(str, [run_sweep.__file__, *commands.sweep(*options)[1:]])
+        monkeypatch.setattr(sys, "argv", list(words))
+        code = errors.run(run_sweep.main)
+        return code, *capsys.readouterr()
+
+    return run
 
 
 def trials_of(commands: Commands, name: str) -> list[dict]:
@@ -62,11 +77,11 @@ def test_a_signal_ends_a_sweep_soon_and_leaves_no_process(commands, signum, code
     else:
         process.send_signal(signum)
     _, err = process.communicate(timeout=60)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 10 + os.getloadavg()[0]
     assert process.returncode == code
     assert err.endswith("run the same command again to continue\n")
     assert err.count("\n") == 1
-    wait_for(lambda: not members_of(process.pid), 10)
+    wait_for(lambda: not members_of(process.pid), 60)
     assert {row["status"] for row in trials_of(commands, name)} <= {"running", "pending"}
 
 
@@ -156,7 +171,7 @@ OTHER = """
 """
 
 
-def test_one_question_is_run_with_its_baseline_and_the_plan_holds_all(commands):
+def test_one_question_is_run_with_its_baseline_and_the_plan_holds_all(commands, run_here):
     commands.space.write_text(SPACE + OTHER)
     plan = config_plan.plan(commands.space)
     folder = SweepFolder(commands.results / "chosen")
@@ -165,7 +180,7 @@ def test_one_question_is_run_with_its_baseline_and_the_plan_holds_all(commands):
     chosen = pending.find(plan, folder, ["depth"], retry_failed=False)
     assert [job.info["arm"] for job in chosen.left] == ["baseline (all)", "deep"]
     assert (chosen.planned, chosen.states) == (everything.planned, {"pending": 2})
-    code, out, err = commands.run_sweep("--name", "chosen", "--question", "widht")
+    code, out, err = run_here("--name", "chosen", "--question", "widht")
     assert (code, out.count("\n")) == (2, 1)
     assert err == (
         "error: --question must name a question of tiny, given 'widht'; did you mean width?\n"
@@ -173,10 +188,10 @@ def test_one_question_is_run_with_its_baseline_and_the_plan_holds_all(commands):
     assert not (commands.results / "chosen/plan.json").exists()
 
 
-def test_a_folder_is_one_sweeps_at_a_time(commands):
+def test_a_folder_is_one_sweeps_at_a_time(commands, run_here):
     commands.space.write_text(SPACE)
     with SweepFolder(commands.results / "busy").lock():
-        code, _, err = commands.run_sweep("--name", "busy")
+        code, _, err = run_here("--name", "busy")
     assert code == 2
     assert f"is being run by process {os.getpid()} on " in err
     # A lock that a dead process has left is in nobody's way.
@@ -185,7 +200,7 @@ def test_a_folder_is_one_sweeps_at_a_time(commands):
         pass
 
 
-def test_trials_of_two_codes_are_mixed_only_when_asked_for(commands):
+def test_trials_of_two_codes_are_mixed_only_when_asked_for(commands, run_here):
     commands.space.write_text(SPACE)
     source = demos_source.resolve_source(commands.data)
     plan = config_plan.plan(commands.space, "standard")
@@ -197,11 +212,11 @@ def test_trials_of_two_codes_are_mixed_only_when_asked_for(commands):
     assert "ibc/energy/models.py" in content["code"]
     content["code"]["ibc/energy/models.py"] = "0" * 12
     path.write_text(json.dumps(content))
-    code, _, err = commands.run_sweep("--name", "changed", "--dry-run")
+    code, _, err = run_here("--name", "changed", "--dry-run")
     assert (code, err) == (0, "")
     begun = planned_job(plan.trials[0], "changed").id
     files.write_json({"status": "running"}, folder.path / "trials" / begun / "status.json")
-    code, _, err = commands.run_sweep("--name", "changed")
+    code, _, err = run_here("--name", "changed")
     assert code == 2
     assert "ibc/energy/models.py changed since this sweep's last run: --yes runs the rest" in err
     assert err.count("\n") == 1
@@ -210,7 +225,7 @@ def test_trials_of_two_codes_are_mixed_only_when_asked_for(commands):
     assert folder.changed_code() == ["ibc/energy/models.py"]
 
 
-def test_a_sweep_of_an_earlier_layout_says_once_that_the_code_changed(commands):
+def test_a_sweep_of_an_earlier_layout_says_once_that_the_code_changed(commands, run_here):
     commands.space.write_text(SPACE)
     source = demos_source.resolve_source(commands.data)
     plan = config_plan.plan(commands.space, "standard")
@@ -223,16 +238,16 @@ def test_a_sweep_of_an_earlier_layout_says_once_that_the_code_changed(commands):
     path.write_text(json.dumps(content))
     begun = planned_job(plan.trials[0], "earlier").id
     files.write_json({"status": "running"}, folder.path / "trials" / begun / "status.json")
-    code, _, err = commands.run_sweep("--name", "earlier")
+    code, _, err = run_here("--name", "earlier")
     assert code == 2
     assert "the layout of the source files changed since this sweep's last run: --yes" in err
     assert err.count("\n") == 1
-    assert commands.run_sweep("--name", "earlier", "--dry-run", "--yes")[0] == 0
+    assert run_here("--name", "earlier", "--dry-run", "--yes")[0] == 0
 
 
-def test_what_the_data_cannot_fill_is_refused_before_anything_starts(commands):
+def test_what_the_data_cannot_fill_is_refused_before_anything_starts(commands, run_here):
     commands.space.write_text(SPACE + "      too big: {train.batch_size: 4096}\n")
-    code, _, err = commands.run_sweep()
+    code, _, err = run_here()
     assert code == 2
     assert "width / too big, seed 0: train.batch_size must be at most the 35 training" in err
     assert err.count("\n") == 1

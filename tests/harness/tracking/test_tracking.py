@@ -319,7 +319,7 @@ def test_a_stopped_trial_goes_on_with_its_run(sweep: Sweep) -> None:
 def test_a_tracker_that_hangs_does_not_hold_the_sweep_up(sweep: Sweep) -> None:
     class Hanging(Memory):
         def begin(self, trial: Any, key: str) -> None:
-            time.sleep(5.0)
+            time.sleep(20.0)
 
     said: list[str] = []
     tracker = Tracker(Hanging, "mlflow", sweep.folder, said.append)
@@ -328,7 +328,7 @@ def test_a_tracker_that_hangs_does_not_hold_the_sweep_up(sweep: Sweep) -> None:
     for step in STEPS:
         tracker.epoch(sweep.jobs[0], curve(step))
     tracker.close(patience=0.1)
-    assert time.monotonic() - began < 4.0
+    assert time.monotonic() - began < 15.0
     assert said == ["note: --tracker mlflow was not done 0 s after the sweep"]
 
 

@@ -240,7 +240,7 @@ def test_no_damage_to_any_file_does_more_than_be_noticed(small_stores):
     """Random damage ends in a list of faults: no exception, no crash of a codec, no wait."""
     rng = random.Random(0)
     noticed = 0
-    for _ in range(200):
+    for _ in range(80):
         path = rng.choice(small_stores)
         file = rng.choice(sorted(f for f in path.rglob("*") if f.is_file()))
         whole = file.read_bytes()
@@ -252,5 +252,5 @@ def test_no_damage_to_any_file_does_more_than_be_noticed(small_stores):
         file.write_bytes(damaged)
         noticed += bool(check(path))
         file.write_bytes(whole)
-    assert noticed > 100
+    assert noticed > 40
     assert not any(map(check, small_stores))

@@ -47,7 +47,9 @@ def test_a_healthy_run_of_every_preset_has_no_finding(planned_demos, recipe):
     assert names(planned_demos, small(recipe), None, split(planned_demos, SplitConfig())) == []
 
 
-@pytest.mark.parametrize("kind", ["ibc", "mse", "mdn", "diffusion"])
+@pytest.mark.parametrize(
+    "kind", ["ibc", "diffusion", *(pytest.param(k, marks=pytest.mark.slow) for k in ("mse", "mdn"))]
+)
 def test_a_healthy_run_has_no_finding(toy_demos, kind):
     assert names(toy_demos, small(kind), None, SPLIT) == []
 

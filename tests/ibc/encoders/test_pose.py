@@ -73,7 +73,9 @@ def test_older_images_are_not_seen_and_older_positions_are(batch):
     assert not torch.equal(encoder({**batch, "agent_pos": places}), first)
 
 
-@pytest.mark.parametrize("kind", ["ibc", "mse", "mdn", "diffusion"])
+@pytest.mark.parametrize(
+    "kind", ["ibc", "mse", *(pytest.param(k, marks=pytest.mark.slow) for k in ("mdn", "diffusion"))]
+)
 def test_the_points_are_learned_and_kept(batch, kind, tmp_path):
     learner, generator = policy(kind), torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(learner.parameters(), 3e-3)

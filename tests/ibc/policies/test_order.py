@@ -70,7 +70,8 @@ def test_an_implicit_policy_learns_the_order_of_four_frames(task, stacking):
         assert (actions[:, 0, 0] - right).abs().mean() < 0.35 * task.MOVE
 
 
-@pytest.mark.parametrize("known", ["newest frame", pytest.param("order lost", marks=SLOW)])
+@SLOW
+@pytest.mark.parametrize("known", ["newest frame", "order lost"])
 def test_without_the_order_an_implicit_policy_does_not_learn_it(task, known):
     metrics = task.trained(task.clock(4, 100, 0), "state", 4, known, 300, 0)[1]
     assert metrics["val_readout_error_px"] > 0.8 * metrics["trivial_action_error_px"]

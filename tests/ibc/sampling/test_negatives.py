@@ -72,7 +72,7 @@ def test_density_is_symmetric_so_that_the_moved_positive_needs_no_correction():
 )
 def test_the_true_log_density_minimises_the_loss(config):
     """Positives from a known density: no sharpened, flattened or shifted energy does better."""
-    n, batches = 20_000, 100 if config.shared else 10
+    n, batches = (4_000, 100) if config.shared else (20_000, 10)
     centre = torch.tensor([0.3, -0.2]).expand(n, 2)
     agent = torch.tensor([-0.4, 0.5]).expand(n, 2)
     totals = torch.zeros(5)
