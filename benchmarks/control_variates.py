@@ -2,8 +2,8 @@
 
     python -m benchmarks.control_variates [--repeats N] [--starts N]
 
-The test rows of docs/tables/recipes (500 starts) are the population, and the mean score of few of
-its starts is adjusted by regression for a covariate whose mean over all starts is known (Lavenberg
+The test rows of docs/tables/recipes-bf16 (500 starts) are the population, and the mean score of few
+of its starts is adjusted by regression for a covariate whose mean over all starts is known (Lavenberg
 and Welch 1981, Management Science 27(3); Cochran 1977, chapter 7). Prints for each policy as how
 many plain starts the adjusted ones count. "pose": the covariates are the T's squared angle and
 distance to its goal and the agent's squared distance to the T; in truth (from the variance of the
@@ -27,7 +27,7 @@ from harness.core import errors
 from harness.stats.intervals import share_interval
 from harness.storage import episode_table, table_schemas
 
-ROWS = Path(__file__).resolve().parents[1] / "docs" / "tables" / "recipes" / "episodes.parquet"
+ROWS = Path(__file__).resolve().parents[1] / "docs" / "tables" / "recipes-bf16" / "episodes.parquet"
 SEEDS = range(300_000, 300_500)
 COLUMNS = "score", "success"
 

@@ -5,7 +5,7 @@
 Draws pairs of policies whose true difference in score is known and looks after each block of 25
 starts, as the command does. The scores are those of policies that mostly succeed (see
 `interval_coverage`), and, for equal policies, real rows: the paired differences of two training
-seeds in docs/tables/recipes, drawn again with signs at random, so that the true difference is 0.
+seeds in docs/tables/recipes-bf16, drawn again with signs at random: the true difference is 0.
 
 "wrong": it names the worse policy, or the better of two that are equal, or says that they differ by
 less than delta where they do not. "t": how often an ordinary 95 % interval that is looked at as
@@ -29,7 +29,7 @@ from harness.stats import betting
 from harness.stats.intervals import LEVEL
 from harness.storage import episode_table, table_schemas
 
-ROWS = Path(__file__).resolve().parents[1] / "docs" / "tables" / "recipes" / "episodes.parquet"
+ROWS = Path(__file__).resolve().parents[1] / "docs" / "tables" / "recipes-bf16" / "episodes.parquet"
 DIFFERENCES = (0.0, 0.02, 0.05, 0.10)
 SUCCESS = 0.5  # of the worse policy
 BLOCK = Protocol().block_size

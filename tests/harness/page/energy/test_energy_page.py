@@ -1,6 +1,7 @@
 """The energy page in a real browser: its numbers are Python's, and keys and touch work."""
 
 import dataclasses
+import json
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -13,6 +14,7 @@ import torch
 
 from envs.physics.geometry import keypoints
 from harness.config.protocol import Protocol
+from harness.core import paths
 from harness.core.errors import UserError
 from harness.core.seeds import REPORT_SEEDS
 from harness.page.energy import document, episodes, shown
@@ -278,3 +280,10 @@ def test_what_it_cannot_show_is_refused(changed, rule, tmp_path):
     with pytest.raises(UserError, match=rule):
         main(["energy", "--ckpt", str(ckpt), "--out", str(out), "--results", str(tmp_path)])
     assert not out.exists()
+
+
+def test_the_page_of_the_documents_shows_the_policy_that_is_shipped() -> None:
+    page = paths.ROOT / "docs/energy.html"
+    described = json.loads((paths.POLICIES / "keypoints/config.json").read_text())
+    assert f"weights {described['policy_hash']}" in " ".join(page.read_text().split())
+    assert page.stat().st_size < 2**20
