@@ -6,11 +6,12 @@ The test rows of docs/tables/recipes-bf16 (500 starts) are the population, and t
 of its starts is adjusted by regression for a covariate whose mean over all starts is known
 (Lavenberg and Welch 1981, Management Science 27(3); Cochran 1977, chapter 7). Prints for each
 policy as how many plain starts the adjusted ones count. "pose": the covariates are the T's squared
-angle and distance to its goal and the agent's squared distance to the T; in truth (from the variance of the
-adjusted mean over many draws) and as the regression itself says. "one seed", "all seeds": the
-covariate is the score of a reference policy on each start, from one or all other training seeds of
-the same config; "other data": from all training seeds of the other config; all three from the
-share of the variance that it explains on the 500 starts. "covers": the plain 95 % interval.
+angle and distance to its goal and the agent's squared distance to the T; in truth (from the
+variance of the adjusted mean over many draws) and as the regression itself says. "one seed", "all
+seeds": the covariate is the score of a reference policy on each start, from one or all other
+training seeds of the same config; "other data": from all training seeds of the other config; all
+three from the share of the variance that it explains on the 500 starts. "covers": the plain 95 %
+interval.
 """
 
 import argparse
