@@ -136,7 +136,7 @@ def _data(names: str, trial: Mapping[str, Any]) -> str:
     if not shares:
         return ", ".join(sets)
     drawn = [(name, share) for name, share in zip(sets, shares, strict=True) if share]
-    return drawn[0][0] if len(drawn) == 1 else ", ".join(f"{n} {s:.0%}" for n, s in drawn)
+    return drawn[0][0] if len(drawn) == 1 else ", ".join(f"{n} {100 * s:.0f} %" for n, s in drawn)
 
 
 def _mean(episodes: pa.Table, column: str) -> Estimate:
