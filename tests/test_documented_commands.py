@@ -345,12 +345,3 @@ def test_the_options_of_what_is_not_run_are_there(copy):
         if shown:
             text = copy.run(f"python {program} --help")
             assert {each for each in shown if each not in text} == set(), program
-
-
-def test_the_python_of_the_readme_runs(finished):
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    trial = sorted((finished.folder / "results/demo-standard/trials").iterdir())[0]
-    assert "<trial>" in block
-    program = finished.folder / "readme.py"
-    program.write_text(f"{block.replace('<trial>', trial.name)}\nprint(obs.shape, reward)\n")
-    assert finished.run("python readme.py").startswith("(")
