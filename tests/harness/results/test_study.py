@@ -9,7 +9,8 @@ import pytest
 
 from harness.core import errors
 from harness.results import __main__ as results_main
-from harness.storage import table_schemas
+from harness.results.model_card import STARTS
+from harness.storage import episode_table, table_schemas
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCUMENT = """# A study
@@ -27,6 +28,15 @@ def run(capsys, *arguments):
 
 def test_the_documents_are_those_of_the_tables(capsys):
     assert run(capsys, "--check") == (0, "", "")
+
+
+def test_what_the_study_says_of_the_last_failures():
+    page = " ".join((ROOT / "docs/STUDY.md").read_text().split())
+    path = ROOT / "policies/keypoints/episodes.parquet"
+    tested = episode_table.within(table_schemas.read_file(path, "episodes"), STARTS)
+    failed = [c for c in tested["max_coverage"].to_pylist() if c <= 0.95]
+    assert f"The {len(failed)} test episodes of {tested.num_rows} that" in page
+    assert f"Of these {sum(c > 0.93 for c in failed)} came to a coverage above 0.93" in page
 
 
 @pytest.fixture
