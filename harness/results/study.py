@@ -75,7 +75,8 @@ def made(root: Path) -> dict[Path, str]:
             )
             slug = re.sub(r"\W+", "-", question).strip("-")
             picture = root / "docs/pictures/study" / f"{name}-{slug}.svg"
-            found[picture] = forest_file(answer)
+            if answer.verdicts:
+                found[picture] = forest_file(answer)
             shown = picture.relative_to(page.parent).as_posix()
             head = f"<!-- results {name} / {question} -->"
             body = f"{head}\n{_markdown(answer, shown)}<!-- end -->"
@@ -175,13 +176,19 @@ def _answer(folder: Path, question: str, where: str) -> Answered:
 
 
 def _markdown(answer: Answered, picture: str) -> str:
-    """Return the answer's line, its forest plot and the table of arms that were trained."""
-    lines = [f"**{safe(answer.text)}** {_sentence(answer)}", ""]
-    lines += [f"![{safe(answer.question)}: differences to the baseline]({picture})", ""]
+    """Return the answer's line, its forest plot and the table of arms that were trained.
+
+    Where one recipe alone was trained, it is the table.
+    """
+    lines = []
+    if answer.verdicts:
+        lines += [f"**{safe(answer.text)}** {_sentence(answer)}", ""]
+        lines += [f"![{safe(answer.question)}: differences to the baseline]({picture})", ""]
     lines += [f"| {' | '.join(_HEAD)} |", "|---|---|---|---|---|--:|--:|--:|---|"]
     first, *others = (row for row in answer.rows() if row.seeds)
     on = REPORT_SEEDS if answer.reported else SELECT_SEEDS
-    lines.append(_line(first, f"{answer.baseline} (baseline)", on))
+    role = " (baseline)" if answer.verdicts else ""
+    lines.append(_line(first, f"{answer.baseline}{role}", on))
     own = first.arm.config_hash
     lines += [_line(row, row.arm.arm, on) for row in others if row.arm.config_hash != own]
     return "\n".join([*lines, ""])
