@@ -19,7 +19,7 @@ from harness.storage.checkpoints import WEIGHTS, describe
 
 STARTS = REPORT_SEEDS[:500]  # those of the scores on a card, beside the literature's 50
 CARD = "README.md"
-_NEAR, _FAR = 0.90, 0.50  # the largest coverage of an episode that almost succeeded, or never did
+NEAR, _FAR = 0.90, 0.50  # a near miss covered more than the one, a far one less than the other
 _SETS = {
     "pusht_cchi_v7_replay.zarr": "human demonstrations",
     "expert.zarr": "planner's",
@@ -162,7 +162,7 @@ def _failures(name: str, episodes: pa.Table) -> list[str]:
     if not failed:
         return [f"None of {episodes.num_rows} episodes."]
     kinds = Counter(
-        "near" if row["max_coverage"] > _NEAR else "far" if row["max_coverage"] < _FAR else "part"
+        "near" if row["max_coverage"] > NEAR else "far" if row["max_coverage"] < _FAR else "part"
         for row in failed
     )
     ended = sum(row["final_coverage"] < row["max_coverage"] - 0.05 for row in failed)
@@ -171,7 +171,7 @@ def _failures(name: str, episodes: pa.Table) -> list[str]:
     seeds = ",".join(f"{row['env_seed']}-{row['env_seed']}" for row in worst)
     return [
         f"{len(failed)} of {episodes.num_rows} episodes end without a success. {kinds['near']} of "
-        f"them came as far as a coverage of {_NEAR:.2f} to 0.95, {kinds['far']} never reached "
+        f"them came as far as a coverage of {NEAR:.2f} to 0.95, {kinds['far']} never reached "
         f"{_FAR:.2f}; {ended} lost more than 0.05 of the coverage that they had.",
         "",
         f"The lowest, with the largest coverage reached: {starts}. To see them:",

@@ -41,6 +41,11 @@ def command(given: argparse.Namespace) -> int:
         raise UserError(f"the members of an ensemble must have the same data, given {set(data)}")
     episodes = _test_rows(target, given)
     folder = given.root / "policies" / name
+    others = {path for path in folder.parent.glob(f"*/{WEIGHTS}") if path.parent != folder}
+    size = sum(path.stat().st_size for path in {*others, source / WEIGHTS})
+    if size > MAX_BYTES:
+        rule = f"all weights in {folder.parent} together must have at most {MAX_BYTES:,} bytes"
+        raise UserError(f"{rule}, they would have {size:,}")
     folder.mkdir(parents=True, exist_ok=True)
     for file in (POLICY, WEIGHTS):
         shutil.copyfile(source / file, folder / file)
@@ -50,10 +55,6 @@ def command(given: argparse.Namespace) -> int:
     table_schemas.write(joined, folder / "trials.parquet")
     (folder / CARD).write_text(card(folder), encoding="utf-8")
     print(folder)
-    size = sum(path.stat().st_size for path in folder.parent.glob(f"*/{WEIGHTS}"))
-    if size > MAX_BYTES:
-        rule = f"all weights in {folder.parent} together must have at most {MAX_BYTES:,} bytes"
-        raise UserError(f"{rule}, they have {size:,}")
     return OK
 
 

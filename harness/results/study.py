@@ -24,7 +24,7 @@ from harness.core import files, paths
 from harness.core.errors import OK, SOME_FAILED, UserError
 from harness.core.seeds import REPORT_SEEDS, SELECT_SEEDS
 from harness.page.forest_file import forest_file
-from harness.results.model_card import CARD, card, overview
+from harness.results.model_card import CARD, NEAR, card, overview
 from harness.storage import episode_table, lookup, table_schemas, tables
 from harness.terminal.answers_markdown import safe
 from harness.terminal.formatting import difference, number, percent
@@ -34,7 +34,6 @@ PLACES = ("README.md", "docs/*.md")
 TABLES = ("trials", "episodes")
 _BLOCK = re.compile(r"<!-- results ([\w.-]+) / ([^\n]+?) -->\n(.*?)<!-- end -->", re.DOTALL)
 _POLICIES = re.compile(r"<!-- policies -->\n(.*?)<!-- end -->", re.DOTALL)
-NEAR = 0.90  # the coverage that a near miss reached
 _HEAD = (
     *("arm", "score", "success", "score vs baseline", "failed (near misses)"),
     *("minutes", "seeds", "starts", "verdict"),

@@ -74,6 +74,16 @@ def test_an_ensemble_names_its_members(run, evaluated_results, tmp_path):
     assert "training seed 0, 1; 0.2 + 0.2 minutes" in card
 
 
+def test_weights_that_are_too_large_are_refused_before_anything_is_written(
+    run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ship, "MAX_BYTES", 100)
+    code, said = run("ship", "--ckpt", "best", "--name", "small")
+    assert code == 2
+    assert "together must have at most 100 bytes, they would have " in said
+    assert not (tmp_path / "policies").exists()
+
+
 def test_what_has_no_card_is_refused(run, evaluated_results):
     tested = next((evaluated_results / "tiny/trials").glob("*-s0/episodes/eval-*.parquet"))
     trial = tested.parents[1].name

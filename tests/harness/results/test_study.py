@@ -39,6 +39,19 @@ def test_what_the_study_says_of_the_last_failures():
     assert f"Of these {sum(c > 0.93 for c in failed)} came to a coverage above 0.93" in page
 
 
+def test_what_the_study_says_of_the_verdicts_trials():
+    """Only these arms were trained; the others differ from the baseline in the search alone."""
+    trained = {"baseline (keypoints)", "data around the agent", "whole board", "mse"}
+    trained |= {f"data on the board, margin {margin}" for margin in (0, 0.05, 0.2)}
+    path = ROOT / "docs/tables/verdicts/trials.parquet"
+    trials = table_schemas.read_file(path, "trials").to_pylist()
+    finished = [row["arm"] for row in trials if row["status"] == "finished"]
+    taken = sum(arm not in trained for arm in finished)
+    page = " ".join((ROOT / "docs/STUDY.md").read_text().split())
+    said = f"{len(finished)} of 83 trials; {taken} of them took the baseline's weights"
+    assert said in page
+
+
 @pytest.fixture
 def place(tmp_path):
     """A repository's documents with the study and one of its tables."""
